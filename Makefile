@@ -1,0 +1,43 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# A faster disk cache or another torch: make TORCH="torch==2.11.0" demo
+CONSTRAINTS ?= constraints.txt
+
+.PHONY: demo test check test-slow fix docs notebook bench clean
+
+$(BIN)/.installed: pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "curate needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e .
+	touch $@
+
+$(BIN)/.installed-dev: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	touch $@
+
+demo: $(BIN)/.installed ## the whole job on the embedded example, at most 6 minutes on 2 cores
+	$(BIN)/curate demo
+
+test: $(BIN)/.installed-dev ## lint, types, layers, docs and tests, at most 8 minutes on 2 cores
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=curate --cov-report=term:skip-covered
+
+check: test
+
+test-slow: $(BIN)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+fix: $(BIN)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(BIN)/.installed ## write the generated help into docs/commands
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -1,0 +1,152 @@
+"""What an exact embedding costs, against a plain training step on the same tokens.
+
+    python benchmarks/fisher.py --json
+
+Each repeat times one forward and backward pass of the unmodified model (every weight gradient
+formed, no optimiser) and one pass of the engine, in alternating order, on the same sequences
+in the same batch. The ratio is the median over the repeats of one run; on a CPU it is of
+processor seconds, which neighbours on a shared machine change less than wall time. The last
+line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from curate.task2vec.fisher import FisherSettings, fisher_rows
+
+
+def build_shape(name: str) -> tuple[Any, int, int]:
+    """Return a model of random weights, sequences a batch, and tokens a sequence."""
+    torch.manual_seed(0)
+    if name == "builtin":  # the shape of the built-in probe
+        config = LlamaConfig(
+            vocab_size=4096, hidden_size=192, intermediate_size=512, num_hidden_layers=4,
+            num_attention_heads=3, num_key_value_heads=3, max_position_embeddings=1024,
+            tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        return LlamaForCausalLM(config), 16, 256
+    if name == "gpt2-2-layers":  # GPT-2 small's widths and vocabulary, two of its twelve layers
+        return GPT2LMHeadModel(GPT2Config(n_layer=2)), 8, 256
+    if name == "gpt2":
+        return GPT2LMHeadModel(GPT2Config()), 8, 256
+    if name == "gpt2-T512":
+        return GPT2LMHeadModel(GPT2Config()), 32, 512
+    if name == "llama-1b":
+        config = LlamaConfig(
+            vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
+            num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=2048,
+            tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        return LlamaForCausalLM(config), 8, 1024
+    raise ValueError(f"no shape {name}")
+
+
+def train_step(model: Any, ids: torch.Tensor, *, autocast: bool) -> None:
+    """Run one plain forward and backward pass."""
+    model.requires_grad_(True)
+    with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=autocast):
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Return how long `work` takes: wall seconds on a GPU, processor seconds on a CPU."""
+    if device != "cuda":
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(name: str, *, repeats: int, device: str, layers: str) -> dict[str, Any]:
+    """Time both on one shape, alternating which goes first."""
+    model, n, length = build_shape(name)
+    model = model.to(device).eval()
+    rng = np.random.default_rng(0)
+    sequences = list(rng.integers(0, model.config.vocab_size, (n, length), dtype=np.int32))
+    ids = torch.from_numpy(np.stack(sequences)).long().to(device)
+    autocast = device == "cuda"
+    settings = FisherSettings(layers=layers)
+
+    def embed() -> None:
+        fisher_rows(model, sequences, settings=settings, batch_tokens=n * length, autocast=autocast)
+
+    def step() -> None:
+        train_step(model, ids, autocast=autocast)
+
+    embed(), step()
+    pairs = []
+    for repeat in range(repeats):
+        if repeat % 2:
+            ours, plain = seconds(embed, device), seconds(step, device)
+        else:
+            plain, ours = seconds(step, device), seconds(embed, device)
+        pairs.append((ours, plain))
+    ratios = sorted(ours / plain for ours, plain in pairs)
+    return {
+        "shape": name,
+        "device": device,
+        "layers": layers,
+        "batch": n,
+        "tokens": length,
+        "cost_vs_train_step": round(float(np.median(ratios)), 3),
+        "lowest": round(ratios[0], 3),
+        "highest": round(ratios[-1], 3),
+        "tokens_per_device_s": round(n * length / float(np.median([ours for ours, _ in pairs]))),
+        "train_tokens_per_device_s": round(n * length / float(np.median([p for _, p in pairs]))),
+    }
+
+
+def main() -> None:
+    """Measure the shapes asked for; print a line each, and the JSON object last."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", default=["builtin", "gpt2-2-layers"])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--layers", nargs="+", default=["all", "last:2"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", action="store_true", help="only the JSON object")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    results = []
+    for name in chosen.shapes:
+        for layers in chosen.layers:
+            found = measure(name, repeats=chosen.repeats, device=chosen.device, layers=layers)
+            results.append(found)
+            if not chosen.json:
+                print(
+                    f"{name:14} {layers:7} {found['cost_vs_train_step']:.2f} × a training step "
+                    f"({found['lowest']:.2f} to {found['highest']:.2f}), "
+                    f"{found['tokens_per_device_s']:,} tokens a device second"
+                )
+    costs = {f"{r['shape']}/{r['device']}/{r['layers']}": r["cost_vs_train_step"] for r in results}
+    print(
+        json.dumps(
+            {
+                "benchmark": "fisher",
+                "cost_vs_train_step": costs,
+                "repeats": chosen.repeats,
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+                "results": results,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Which of my data should I train on, to be good at this target, and is it true?
+
+`curate.index`, `curate.rank`, `curate.build_mix`, `curate.verify` and `curate.write_report` are
+the stages; they are loaded when first used, so that `import curate` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from curate.config import read_settings
+    from curate.errors import CurateError
+    from curate.records import Settings
+    from curate.stages import build_mix, index, rank, verify, write_report
+    from curate.task2vec.embed import embed_texts
+    from curate.task2vec.probe import load_probe
+
+__version__ = version("curate")
+
+_PLACES = {
+    "index": "curate.stages",
+    "rank": "curate.stages",
+    "build_mix": "curate.stages",
+    "verify": "curate.stages",
+    "write_report": "curate.stages",
+    "embed_texts": "curate.task2vec.embed",
+    "load_probe": "curate.task2vec.probe",
+    "read_settings": "curate.config",
+    "Settings": "curate.records",
+    "CurateError": "curate.errors",
+}
+
+__all__ = [
+    "CurateError",
+    "Settings",
+    "build_mix",
+    "embed_texts",
+    "index",
+    "load_probe",
+    "rank",
+    "read_settings",
+    "verify",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'curate' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,425 @@
+"""The commands: parse, call one stage, show the result."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from curate.config import override, read_settings
+from curate.errors import NOT_CONFIRMED, CurateError
+from curate.records import Notify, Settings
+from curate.report.numbers import parse_tokens
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+METHODS = [
+    "task2vec", "lexical", "ngram", "compression", "embedding", "perplexity", "length", "random",
+]  # fmt: skip
+
+
+class Tokens(click.ParamType[int]):
+    """A number of tokens: 250k, 100M, 1.5B."""
+
+    name = "tokens"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the count as an int."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_tokens(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Commands(click.Group):
+    """The one place where a user's mistake becomes one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a `CurateError` is one line, a bug keeps its traceback."""
+        try:
+            with _terminable():
+                return super().invoke(ctx)
+        except CurateError as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted; the same command goes on where it stopped", 130)
+        except BrokenPipeError:
+            # the reader of our output went away; what is published stays
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of the work, not of the alphabet."""
+        return list(self.commands)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as an exit with 143, so that children and files are cleaned."""
+
+    def leave(number: int, frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    from curate.report.text import show
+
+    click.echo(f"curate: {show(message)}", err=True)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Notify]:
+    from curate.report.progress import progress_notify
+
+    _prepare_libraries()
+    with progress_notify() as notify:
+        yield notify
+
+
+def _prepare_libraries() -> None:
+    """Keep the libraries' own bars and advice off stderr, and their idle threads off the cores.
+
+    Threads that spin while they wait take the cores from whoever shares the machine: on two
+    shared cores indexing was four times slower with spinning threads.
+    """
+    for name, value in {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _workspace(command: F) -> F:
+    return click.option(
+        "--workspace", type=click.Path(path_type=Path, file_okay=False), default=Path(".curate"),
+        show_default=True, envvar="CURATE_WORKSPACE", help="Folder for all that is published.",
+    )(command)  # fmt: skip
+
+
+def _config(command: F) -> F:
+    return click.option(
+        "--config", "settings", type=click.Path(path_type=Path, dir_okay=False),
+        callback=lambda ctx, param, value: read_settings(value),
+        help="Settings file.  [default: curate.toml where there is one]",
+    )(command)  # fmt: skip
+
+
+def _json(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout.")(command)
+
+
+def _device(command: F) -> F:
+    return click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    )(command)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="curate")
+def main() -> None:
+    """Find the data to train on for a target, mix it to a token budget, and verify the gain.
+
+    \b
+    curate init                       write curate.toml for this folder
+    curate rank --target proofnet     index if needed, then order the shards
+    curate build-mix --budget 100M    write the mix, with its forecast
+    curate verify                     train small models, hold them against it
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 usage, 3 too much input rejected,
+    4 forecast not confirmed, 5 locked by a live run, 6 budget unreachable,
+    130/143 interrupted (the same command resumes).
+    """
+
+
+@main.command()
+@click.option("--force", is_flag=True, help="Replace a curate.toml that is there.")
+def init(force: bool) -> None:
+    """Write a commented curate.toml for this folder.
+
+    \b
+    Example:
+      curate init
+    """
+    from curate.starter import write_starter
+
+    click.echo(write_starter(Path.cwd(), force=force))
+
+
+@main.command()
+@click.argument("paths", nargs=-1)
+@_workspace
+@_config
+@click.option("--probe", help="builtin, a hub id, a folder or a .gguf file.")
+@click.option("--text", help='Field with the text, or a template: "{question} {answer}".')
+@click.option("--shard-tokens", type=Tokens(), help="Tokens a shard: 250k, 1M.")
+@click.option("--max-rejected", type=float, help="Share of documents that may be rejected.")
+@click.option("--batches", type=click.IntRange(2), help="Sub-batches a shard.")
+@click.option("--batch-tokens", type=Tokens(), help="Tokens a sub-batch.")
+@click.option("--layers", help="all, or last:K.")
+@_device
+@_json
+def index(
+    paths: tuple[str, ...], workspace: Path, settings: Settings, device: str, as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Cut PATHS into shards and embed each one.
+
+    PATHS are jsonl, parquet, csv or text files (also compressed), folders, globs, or
+    hf:org/name. Without any, those of curate.toml are taken.
+
+    \b
+    Example:
+      curate index corpora/ --shard-tokens 1M
+    """
+    settings = _given(settings, paths=paths, **given)
+    from curate.report.tables import index_json, index_table
+    from curate.stages import index as run
+    from curate.stages import rejected
+
+    with _progress() as notify:
+        found = run(settings=settings, workspace=workspace, device=device, notify=notify)
+    _show(found, as_json, index_table, index_json)
+    if problem := rejected(found):
+        raise problem
+
+
+@main.command()
+@click.option("--target", help="proofnet, minif2f, gsm8k, math, a file, or hf:org/name.")
+@_workspace
+@_config
+@click.option("--text", help="Field of a target file.")
+@click.option("--template", help='How an item reads: "{question} {answer}".')
+@click.option("--data-dir", help="Folder of named targets where the hub is out of reach.")
+@click.option("--method", type=click.Choice(METHODS), help="What ranks; task2vec by default.")
+@click.option(
+    "--measure",
+    type=click.Choice(["scaled", "rms", "log", "cosine", "kl"]),
+    help="Form of the alignment.",
+)
+@_device
+@_json
+def rank(
+    target: str | None, workspace: Path, settings: Settings, device: str, as_json: bool,
+    method: str | None, measure: str | None, **given: Any,
+) -> None:  # fmt: skip
+    """Order the shards by alignment to a target; index first where needed.
+
+    \b
+    Example:
+      curate rank --target proofnet
+      curate rank --target questions.jsonl --template "{question} {answer}"
+    """
+    from curate.report.tables import ranking_json, ranking_table
+    from curate.stages import rank as run
+
+    settings = dataclasses.replace(
+        settings,
+        target=override(settings.target, **given),
+        rank=override(settings.rank, method=method, measure=measure),
+    )
+    with _progress() as notify:
+        found = run(target, settings=settings, workspace=workspace, device=device, notify=notify)
+    _show(found, as_json, ranking_table, ranking_json)
+
+
+@main.command("build-mix")
+@click.option("--budget", type=Tokens(), help="Tokens of the mix, exactly: 250k, 100M, 1.5B.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("mix"),
+    show_default=True, help="Folder of the mix.",
+)  # fmt: skip
+@_workspace
+@_config
+@click.option("--selection", type=click.Choice(["top", "temperature", "match"]))
+@click.option("--max-epochs", type=float, help="Times a shard may be repeated.")
+@click.option("--tokenizer", help="That counts the budget; the probe's by default.")
+@click.option("--decontaminate/--no-decontaminate", default=None, help="On by default.")
+@click.option("--dedup/--no-dedup", default=None, help="On by default.")
+@click.option("--format", "fmt", type=click.Choice(["parquet", "jsonl"]), default="parquet")
+@_json
+def build_mix(
+    budget: int | None, out: Path, workspace: Path, settings: Settings, fmt: str, as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Write an aligned training mix of exactly that many tokens, with its forecast.
+
+    \b
+    Example:
+      curate build-mix --budget 100M --out mix
+    """
+    from curate.report.tables import mix_json, mix_table
+    from curate.stages import build_mix as run
+
+    settings = dataclasses.replace(settings, mix=override(settings.mix, **given))
+    with _progress() as notify:
+        found = run(budget, settings=settings, workspace=workspace, out=out, fmt=fmt, notify=notify)
+    _show(found, as_json, mix_table, mix_json)
+
+
+@main.command()
+@_workspace
+@_config
+@click.option("--size", type=click.Choice(["tiny", "1M", "3M", "15M", "50M", "124M"]))
+@click.option("--tokens", type=Tokens(), help="Tokens a run.")
+@click.option("--seeds", type=click.IntRange(1), help="Runs of the mix and of each control.")
+@click.option("--calibration", type=click.IntRange(2), help="Mixes trained to fit the forecast.")
+@_device
+@_json
+def verify(workspace: Path, settings: Settings, device: str, as_json: bool, **given: Any) -> None:
+    """Train small models on the mix and on controls, and hold them against the forecast.
+
+    Ends with 4 where the forecast was not confirmed.
+
+    \b
+    Example:
+      curate verify --size 1M --seeds 3
+    """
+    from curate.report.tables import verification_json, verification_table
+    from curate.stages import verify as run
+
+    settings = dataclasses.replace(settings, verify=override(settings.verify, **given))
+    with _progress() as notify:
+        found = run(settings=settings, workspace=workspace, device=device, notify=notify)
+    _show(found, as_json, verification_table, verification_json)
+    if found.verdict != "confirmed":
+        sys.exit(NOT_CONFIRMED)
+
+
+@main.command()
+@_workspace
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file.")
+def report(workspace: Path, out: Path | None) -> None:
+    """Write one HTML file with all that the workspace holds.
+
+    \b
+    Example:
+      curate report --out report.html
+    """
+    from curate.stages import write_report
+
+    click.echo(str(write_report(workspace=workspace, out=out)))
+
+
+@main.command()
+@click.argument("artefact", type=click.Choice(["index", "ranking", "mix", "verification"]))
+@_workspace
+@_json
+def show(artefact: str, workspace: Path, as_json: bool) -> None:
+    """Print a published artefact.
+
+    \b
+    Example:
+      curate show ranking
+    """
+    from curate.report import tables
+
+    printers: dict[str, Any] = {
+        "index": (tables.index_table, tables.index_json),
+        "ranking": (tables.ranking_table, tables.ranking_json),
+        "mix": (tables.mix_table, tables.mix_json),
+        "verification": (tables.verification_table, tables.verification_json),
+    }
+    from curate.stages import open_artefact
+
+    _show(open_artefact(artefact, workspace=workspace), as_json, *printers[artefact])
+
+
+@main.command()
+@_config
+@click.option("--data-dir", help="Folder of named targets where the hub is out of reach.")
+@_json
+def targets(settings: Settings, data_dir: str | None, as_json: bool) -> None:
+    """List the named targets, and which are at hand.
+
+    \b
+    Example:
+      curate targets
+    """
+    from curate.config import data_dir as configured
+    from curate.corpus.targets import list_targets
+    from curate.report.overview import targets_table
+    from curate.report.tables import to_json
+
+    _show(list_targets(data_dir or configured(settings)), as_json, targets_table, to_json)
+
+
+@main.command()
+@_json
+def doctor(as_json: bool) -> None:
+    """Print what is installed, which device and FAISS will be used, what is missing.
+
+    \b
+    Example:
+      curate doctor
+    """
+    from curate.doctor import examine
+    from curate.report.overview import doctor_table
+    from curate.report.tables import to_json
+
+    _show(examine(), as_json, doctor_table, to_json)
+
+
+@main.command()
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"),
+    show_default=True, help="Where the example goes.",
+)  # fmt: skip
+@_device
+def demo(folder: Path, device: str) -> None:
+    """Run the whole job on an example that every installation has.
+
+    \b
+    Example:
+      curate demo
+    """
+    from curate.demo import run_demo
+
+    with _progress() as notify:
+        result = run_demo(folder, device=device, notify=notify)
+    from curate.report.overview import demo_summary
+    from curate.report.tables import result_console
+
+    result_console().print(demo_summary(result))
+
+
+def _given(settings: Settings, *, paths: tuple[str, ...], **given: Any) -> Settings:
+    """Put the options of `index` over the settings."""
+    corpus = {name: given[name] for name in ("text", "shard_tokens", "max_rejected")}
+    embed = {name: given[name] for name in ("probe", "batches", "batch_tokens", "layers")}
+    return dataclasses.replace(
+        settings,
+        corpus=override(settings.corpus, inputs=paths or None, **corpus),
+        embed=override(settings.embed, **embed),
+    )
+
+
+def _show(
+    found: Any, as_json: bool, to_table: Callable[[Any], Any], to_json: Callable[[Any], str]
+) -> None:
+    """Print a result on stdout: a table for a person, or JSON lines."""
+    if as_json:
+        click.echo(to_json(found))
+        return
+    from curate.report.tables import result_console
+
+    result_console().print(to_table(found))

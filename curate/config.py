@@ -1,0 +1,136 @@
+"""curate.toml and its defaults → settings records."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from curate.errors import USAGE, CurateError
+from curate.records import Settings
+from curate.report.numbers import parse_tokens
+
+CONFIG_NAME = "curate.toml"
+S = TypeVar("S")
+
+_TOKEN_FIELDS = {"budget", "tokens", "shard_tokens", "batch_tokens", "block_tokens"}
+
+
+def read_settings(path: Path | None = None) -> Settings:
+    """Read settings from a TOML file, or the defaults where there is none.
+
+    Args:
+        path: the file; None looks for `curate.toml` in the current folder.
+
+    Raises:
+        CurateError: no such file, not TOML, an unknown key (named with its line and
+            the nearest known one), or a value of the wrong kind.
+    """
+    file = path or Path(CONFIG_NAME)
+    if not file.is_file():
+        if path is not None:
+            raise CurateError(f"{path}: no such file", exit_code=USAGE)
+        return Settings()
+    try:
+        text = file.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CurateError(f"{file}: not valid TOML: {error}", exit_code=USAGE) from None
+    return _settings_from(table, text=text, file=file)
+
+
+def override(record: S, **values: Any) -> S:
+    """Return a settings record with every value that is not None put in place."""
+    known = {name: value for name, value in values.items() if value is not None}
+    return dataclasses.replace(record, **known) if known else record  # type: ignore[type-var]
+
+
+def data_dir(settings: Settings) -> str:
+    """Return the folder of named targets: from the settings, else `CURATE_DATA_DIR`, else ""."""
+    return settings.target.data_dir or os.environ.get("CURATE_DATA_DIR", "")
+
+
+def _settings_from(table: dict[str, Any], *, text: str, file: Path) -> Settings:
+    sections = {field.name: field for field in dataclasses.fields(Settings)}
+    parts: dict[str, Any] = {}
+    for name, values in table.items():
+        if name not in sections:
+            raise _unknown(name, known=list(sections), text=text, file=file, header=True)
+        if not isinstance(values, dict):
+            line = _line_of(name, text)
+            raise CurateError(f"{file}:{line}: {name} is a section: write [{name}]", exit_code=2)
+        record_type = get_type_hints(Settings)[name]
+        parts[name] = _section_from(record_type, values, section=name, text=text, file=file)
+    return Settings(**parts)
+
+
+def _section_from(
+    record_type: type[Any], values: dict[str, Any], *, section: str, text: str, file: Path
+) -> Any:
+    hints = get_type_hints(record_type)
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise _unknown(key, known=list(hints), text=text, file=file, section=section)
+        try:
+            found[key] = _value(key, value, hints[key])
+        except ValueError as error:
+            line = _line_of(key, text, section=section)
+            raise CurateError(f"{file}:{line}: {key}: {error}", exit_code=USAGE) from None
+    return record_type(**found)
+
+
+def _value(key: str, value: Any, kind: Any) -> Any:
+    """Return `value` as the type `kind` of the setting `key`; ValueError says what is expected."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{value!r} is not one of {', '.join(map(str, get_args(kind)))}")
+        return value
+    if get_origin(kind) is tuple:
+        if isinstance(value, str):
+            return (value,)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ValueError("expected a list of strings")
+        return tuple(value)
+    if kind is int and key in _TOKEN_FIELDS and isinstance(value, str):
+        return parse_tokens(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"expected {kind.__name__}, found {value!r}")
+    return value
+
+
+def _unknown(
+    key: str,
+    *,
+    known: list[str],
+    text: str,
+    file: Path,
+    section: str | None = None,
+    header: bool = False,
+) -> CurateError:
+    line = _line_of(key, text, section=section, header=header)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+    place = f"in [{section}]" if section else "as a section"
+    return CurateError(f"{file}:{line}: unknown key {key!r} {place}; {hint}", exit_code=USAGE)
+
+
+def _line_of(key: str, text: str, *, section: str | None = None, header: bool = False) -> int:
+    """Return the line (from 1) where a key or section header stands; tomllib does not keep it."""
+    inside = section is None
+    pattern = rf"\s*\[\s*[\"']?{re.escape(key)}\b" if header else rf"\s*[\"']?{re.escape(key)}\b"
+    fallback = rf"\s*[\"']?{re.escape(key)}\b"
+    for number, line in enumerate(text.splitlines(), start=1):
+        if re.match(r"\s*\[", line) and section is not None:
+            inside = bool(re.match(rf"\s*\[\s*{re.escape(section)}\s*\]", line))
+        elif (inside and re.match(pattern, line)) or (header and re.match(fallback, line)):
+            return number
+        if header and re.match(pattern, line):
+            return number
+    return 1

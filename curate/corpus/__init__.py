@@ -1,0 +1,1 @@
+"""Documents in: any file becomes documents, shards, targets and token blocks."""

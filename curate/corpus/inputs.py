@@ -1,0 +1,170 @@
+"""Paths, folders, globs and hub names → the files to read, each with the name of its source."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+from curate.corpus.containers import (
+    RECORD_SUFFIXES,
+    WHOLE_SUFFIXES,
+    BrokenFileError,
+    detect_format,
+    inner_stem,
+    inner_suffix,
+)
+from curate.errors import USAGE, CurateError
+
+_CARDS = ("readme", "license", "licence", "notice", "citation")
+_CARD_FILES = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
+"""Files that describe the record files they lie beside, and are no documents of theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file to read."""
+
+    path: Path
+    source: str  # unique to the file, except that a tree of one-document files shares one
+
+
+def find_inputs(
+    inputs: Sequence[str], *, workspace: Path, skipped: list[Path] | None = None
+) -> list[InputFile]:
+    """Expand what the user named into files, sorted by source and path.
+
+    A file's source is its name without endings; where two files would share it, the parent
+    folder goes before it. Text and source files (one document each) that are found in a folder
+    share one source: the first folder below the one named, or that folder itself.
+
+    Args:
+        inputs: paths of files, folders (searched through; hidden entries left out), globs, or
+            `hf:org/name[:config[:split]][@revision]`.
+        workspace: hub data sets are spooled into its `sources/`, once.
+        skipped: receives the files in folders that no reader knows.
+
+    Raises:
+        CurateError: nothing named, no such path, a glob or folder without any file to read, a
+            named file of an unknown kind, or a hub that cannot be reached.
+    """
+    if not inputs:
+        raise CurateError("no input named; give files, folders or hf:org/name", exit_code=USAGE)
+    found: dict[Path, tuple[Path, str]] = {}
+    for given in inputs:
+        for path, source in _expand(given, workspace=workspace, skipped=skipped):
+            found.setdefault(path.resolve(), (path, source))
+    return _named(list(found.values()))
+
+
+def _expand(
+    given: str, *, workspace: Path, skipped: list[Path] | None
+) -> Iterator[tuple[Path, str]]:
+    """Yield (path, source); the source is "" where the file's own name decides."""
+    if given.startswith("hf:"):
+        from curate.corpus.hub import spool_dataset  # the hub client takes seconds to import
+
+        yield spool_dataset(given, workspace=workspace)
+        return
+    if "://" in given:
+        raise CurateError(f"{given}: only local paths and hf:org/name are read; download it first")
+    path = Path(given).expanduser()
+    if path.is_dir():
+        yield from _folder(path, skipped)
+    elif path.exists():
+        yield _explicit(path), ""
+    elif has_magic(given):
+        matches = sorted(glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns too)
+        if not matches:
+            raise CurateError(f"{given}: matches no file")
+        for match in matches:
+            part = Path(match)
+            yield from _folder(part, skipped) if part.is_dir() else [(_explicit(part), "")]
+    else:
+        raise CurateError(f"{given}: no such file or folder")
+
+
+def _explicit(path: Path) -> Path:
+    if not path.is_file():
+        raise CurateError(f"{path}: not a regular file")
+    try:
+        detect_format(path)
+    except BrokenFileError as error:
+        if "no reader knows" in str(error):
+            raise CurateError(
+                f"{path}: no reader knows this kind of file; give jsonl, parquet, arrow, csv, "
+                "tsv or text"
+            ) from None
+    except OSError as error:
+        raise CurateError(f"{path}: {error.strerror or error}") from None
+    return path
+
+
+def _folder(folder: Path, skipped: list[Path] | None) -> Iterator[tuple[Path, str]]:
+    any_found = False
+    for here, names, files in os.walk(folder):
+        names[:] = sorted(name for name in names if not name.startswith((".", "__pycache__")))
+        paths = [Path(here) / name for name in sorted(files) if not name.startswith((".", "_"))]
+        holds_records = any(inner_suffix(path) in RECORD_SUFFIXES for path in paths)
+        for path in paths:
+            if not _readable(path, beside_records=holds_records):
+                if skipped is not None:
+                    skipped.append(path)
+                continue
+            any_found = True
+            whole = inner_suffix(path) not in RECORD_SUFFIXES and inner_suffix(path) != ""
+            yield path, _tree_source(path, folder) if whole else ""
+    if not any_found:
+        raise CurateError(f"{folder}: holds no file that can be read")
+
+
+def _tree_source(path: Path, folder: Path) -> str:
+    inside = path.relative_to(folder).parts
+    return inside[0] if len(inside) > 1 else folder.resolve().name or "root"
+
+
+def _readable(path: Path, *, beside_records: bool) -> bool:
+    if not path.is_file():
+        return False
+    suffix = inner_suffix(path)
+    card = suffix not in RECORD_SUFFIXES and path.name.lower().startswith(_CARDS)
+    if beside_records and (card or path.name.lower() in _CARD_FILES):
+        return False
+    if suffix in RECORD_SUFFIXES or suffix in WHOLE_SUFFIXES:
+        return True
+    try:
+        form = detect_format(path)
+    except BrokenFileError as error:
+        return error.reason != "" or "no reader knows" not in str(error)
+    except OSError:
+        return True  # the reader says what is wrong with it
+    return form.kind != "whole"
+
+
+def _named(found: list[tuple[Path, str]]) -> list[InputFile]:
+    """Give each file the shortest source that no other has; a tree's files share theirs."""
+    taken = {source for _, source in found if source}
+    own = sorted(path for path, source in found if not source)
+    names = {path: inner_stem(path) for path in own}
+    for depth in range(1, 64):
+        clash = _clashing(names.values(), taken)
+        if not clash:
+            break
+        for path in own:
+            if names[path] in clash:
+                parents = path.resolve().parent.parts[-depth:]
+                names[path] = "-".join([*(part.strip("/") for part in parents), inner_stem(path)])
+        if depth == 2:  # same folder, other ending: parents can never tell them apart
+            for path in own:
+                if names[path] in _clashing(names.values(), taken):
+                    names[path] = path.name
+    files = [InputFile(path=path, source=source or names[path]) for path, source in found]
+    return sorted(files, key=lambda file: (file.source, str(file.path)))
+
+
+def _clashing(names: Iterable[str], taken: set[str]) -> set[str]:
+    counts = Counter(names)
+    return {name for name, number in counts.items() if number > 1 or name in taken}

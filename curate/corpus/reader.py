@@ -1,0 +1,198 @@
+"""Any file → documents, and a ledger in which every record is accounted for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from curate.corpus.containers import BrokenFileError, detect_format, one_line
+from curate.corpus.fields import Template, parse_template, render
+from curate.corpus.inputs import InputFile, find_inputs
+from curate.corpus.rows import field_names, read_rows
+from curate.errors import REJECTED, CurateError
+from curate.records import Document, FileLedger
+from curate.store.fingerprint import digest_file
+
+__all__ = [
+    "InputFile",
+    "LedgerBuilder",
+    "check_inputs",
+    "check_ledgers",
+    "find_inputs",
+    "read_documents",
+]
+
+_FEW_RECORDS = 10
+"""A file of at least so many records that gives none is an error, whatever the others gave."""
+
+
+@dataclass(slots=True)
+class LedgerBuilder:
+    """The account of one file while it is read."""
+
+    path: str = ""
+    digest: str = ""
+    n_bytes: int = 0
+    seen: int = 0
+    accepted: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    error: str = ""
+
+    def reject(self, reason: str) -> None:
+        """Count one record that is seen and rejected."""
+        self.seen += 1
+        self.rejected[reason] += 1
+
+    def withdraw(self, reason: str) -> None:
+        """Count a document as rejected that was accepted before."""
+        self.accepted -= 1
+        self.rejected[reason] += 1
+
+    def finish(self) -> FileLedger:
+        """Return the account as a record."""
+        return FileLedger(
+            path=self.path,
+            digest=self.digest,
+            n_bytes=self.n_bytes,
+            seen=self.seen,
+            accepted=self.accepted,
+            rejected=dict(sorted(self.rejected.items())),
+            error=self.error,
+        )
+
+
+def read_documents(
+    file: InputFile,
+    *,
+    text: str,
+    ledger: LedgerBuilder,
+    start: int = 0,
+    stop: int | None = None,
+    digest: str = "",
+) -> Iterator[Document]:
+    """Yield a file's documents one by one, and account for every record in `ledger`.
+
+    A bad record is rejected alone; a broken container gives what could be salvaged and sets
+    `ledger.error`. The bytes are hashed first, so that every document carries the digest.
+
+    Args:
+        file: what to read.
+        text: a field name, or a template with `{field}`s; files that are one document ignore it.
+        ledger: filled as documents are yielded; its seen = accepted + rejected at every moment.
+        start: first record, from 0.
+        stop: record to stop before; None reads to the end.
+        digest: of the file's bytes, where the caller has just computed it.
+
+    Raises:
+        CurateError: the text setting is no field and no template.
+    """
+    template = parse_template(text)
+    ledger.path = str(file.path)
+    try:
+        ledger.n_bytes = file.path.stat().st_size
+        ledger.digest = digest or digest_file(file.path)
+        form = detect_format(file.path)
+        if form.kind == "whole":
+            template = parse_template("text")
+        rows = read_rows(file.path, form, template.fields, start=start, stop=stop)
+        for record in count(start):
+            row = next(rows, None)
+            if row is None:
+                return
+            if isinstance(row, str):
+                ledger.reject(row)
+                continue
+            document = _document(row, template, file=file, digest=ledger.digest, record=record)
+            if isinstance(document, str):
+                ledger.reject(document)
+                continue
+            ledger.seen += 1
+            ledger.accepted += 1
+            yield document
+    except BrokenFileError as error:
+        ledger.error = str(error)
+        if error.reason:
+            ledger.reject(error.reason)
+    except OSError as error:
+        ledger.error = error.strerror or one_line(error)
+
+
+def check_inputs(files: Sequence[InputFile], *, text: str) -> None:
+    """Check that the fields exist, from schemas and first records, before anything costly.
+
+    Raises:
+        CurateError: no readable file has the fields; the message names those that it has.
+    """
+    template = parse_template(text)
+    lacking: tuple[InputFile, tuple[str, ...]] | None = None
+    for file in files:
+        try:
+            form = detect_format(file.path)
+        except (BrokenFileError, OSError):
+            continue
+        names = field_names(file.path, form)
+        if names is None or all(name in names for name in template.fields):
+            return
+        lacking = lacking or (file, names)
+    if lacking is not None:
+        file, names = lacking
+        missing = ", ".join(name for name in template.fields if name not in names)
+        known = ", ".join(names[:12]) or "none"
+        raise CurateError(
+            f"{file.path}: no field {missing}; it has {known}; name the field of the text"
+        )
+
+
+def check_ledgers(ledgers: Sequence[FileLedger], max_rejected: float) -> CurateError | None:
+    """Return the error with which a run ends that lost too much, or None.
+
+    Args:
+        ledgers: one for each file that was read.
+        max_rejected: 0 to 1, share of the records seen that may be rejected.
+
+    Returns:
+        A CurateError with exit code 3 where a container is broken, a file of many records gave
+        none, or more than `max_rejected` of all the records were rejected.
+    """
+    for ledger in ledgers:
+        if ledger.error:
+            message = f"{ledger.path}: {ledger.error}; {ledger.accepted} documents were salvaged"
+            return CurateError(message, exit_code=REJECTED)
+        if ledger.seen >= _FEW_RECORDS and not ledger.accepted and max_rejected < 1:
+            message = f"{ledger.path}: all {ledger.seen} records rejected: {_reasons([ledger])}"
+            return CurateError(message, exit_code=REJECTED)
+    seen = sum(ledger.seen for ledger in ledgers)
+    rejected = sum(sum(ledger.rejected.values()) for ledger in ledgers)
+    if seen and rejected / seen > max_rejected:
+        return CurateError(
+            f"{rejected} of {seen} records rejected ({_reasons(ledgers)}), more than "
+            f"{max_rejected:.2%}; mend the input, or raise max_rejected",
+            exit_code=REJECTED,
+        )
+    return None
+
+
+def _document(
+    row: tuple[object, ...], template: Template, *, file: InputFile, digest: str, record: int
+) -> Document | str:
+    text, reason = render(template, row)
+    if reason:
+        return reason
+    name = row[template.fields.index("id")] if "id" in template.fields else row[-1]
+    known = isinstance(name, str | int) and not isinstance(name, bool) and str(name) != ""
+    return Document(
+        text=text,
+        id=str(name) if known else f"{file.source}:{record}",
+        source=file.source,
+        file_digest=digest,
+        record=record,
+    )
+
+
+def _reasons(ledgers: Sequence[FileLedger]) -> str:
+    total: Counter[str] = Counter()
+    for ledger in ledgers:
+        total.update(ledger.rejected)
+    return ", ".join(f"{reason} {number}" for reason, number in total.most_common(5))

@@ -1,0 +1,251 @@
+"""Documents → shards: record ranges of one source, cut at a number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from curate.corpus.reader import (
+    InputFile,
+    LedgerBuilder,
+    check_inputs,
+    check_ledgers,
+    read_documents,
+)
+from curate.errors import USAGE, CurateError
+from curate.records import (
+    CorpusSettings,
+    Document,
+    FileLedger,
+    Notify,
+    RecordRange,
+    Shard,
+    ShardText,
+    silent,
+)
+from curate.store.fingerprint import digest_file, digest_texts
+
+if TYPE_CHECKING:
+    from curate.records import Counts
+
+__all__ = ["check_ledgers", "read_ranges", "read_shards"]
+
+Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
+
+ENCODE_DOCUMENTS = 256
+ENCODE_CHARS = 2_000_000
+"""So many documents or characters, whichever is first, go to the tokenizer together."""
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A shard while documents are added."""
+
+    documents: list[Document] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)  # of each document
+    tokens: list[Counts] = field(default_factory=list)
+    n_tokens: int = 0
+
+
+def read_shards(
+    inputs: Sequence[InputFile],
+    settings: CorpusSettings,
+    *,
+    encode: Encode,
+    ledgers: list[FileLedger],
+    notify: Notify = silent,
+) -> Iterator[ShardText]:
+    """Read files and cut their documents into shards, one or two of them in memory at a time.
+
+    A shard holds documents of one source, in the order of files and records, and is closed
+    before the document that would take it over `shard_tokens`; a longer document is a shard of
+    its own. A source of one shard gives it its name, others are numbered `source-00000`. The
+    order of `inputs` does not matter.
+
+    Args:
+        inputs: from `find_inputs`.
+        settings: `text` and `shard_tokens` are used.
+        encode: texts to token ids, without special tokens.
+        ledgers: receives the account of each file when it is read to its end.
+        notify: told the bytes read.
+
+    Raises:
+        CurateError: the text field is in none of the files, or nothing at all was accepted.
+    """
+    if settings.shard_tokens <= 0:
+        raise CurateError("shard_tokens: must be positive", exit_code=USAGE)
+    check_inputs(inputs, text=settings.text)
+    ordered = sorted(inputs, key=lambda file: (file.source, str(file.path)))
+    progress = _Progress(total=sum(_size(file.path) for file in ordered), notify=notify)
+    names: set[str] = set()
+    for source, group in groupby(ordered, key=lambda file: file.source):
+        encoded = _encoded(group, settings.text, encode, ledgers, progress)
+        yield from _numbered(_cut(encoded, settings.shard_tokens), source, names)
+    if not names:
+        raise check_ledgers(ledgers, 0.0) or CurateError(
+            f"{_named(inputs)}: no document in it; name other inputs"
+        )
+
+
+def read_ranges(shard: Shard, *, text: str) -> Iterator[Document]:
+    """Read a shard's documents again, after checking that its files are what was indexed.
+
+    Args:
+        shard: of an index.
+        text: the same field or template as then.
+
+    Raises:
+        CurateError: a file is gone or its bytes changed.
+    """
+    for part in shard.ranges:
+        path = Path(part.path)
+        try:
+            status = path.stat()
+            digest = _digest(part.path, status.st_size, status.st_mtime_ns)
+        except OSError as error:
+            raise CurateError(
+                f"{path}: {error.strerror or error}; put it back or run curate index again"
+            ) from None
+        if digest != part.file_digest:
+            raise CurateError(f"{path}: changed since it was indexed; run curate index again")
+        file = InputFile(path=path, source=shard.source)
+        ledger = LedgerBuilder()
+        yield from read_documents(
+            file, text=text, ledger=ledger, start=part.start, stop=part.stop, digest=digest
+        )
+
+
+@dataclass(slots=True)
+class _Progress:
+    total: int  # bytes
+    notify: Notify
+    done: int = 0
+
+    def add(self, n_bytes: int) -> None:
+        self.done += n_bytes
+        self.notify("reading", float(self.done), float(self.total))
+
+
+def _encoded(
+    files: Iterable[InputFile],
+    text: str,
+    encode: Encode,
+    ledgers: list[FileLedger],
+    progress: _Progress,
+) -> Iterator[tuple[Document, str, Counts]]:
+    """Yield (document, path, token ids) of one source; file the ledgers."""
+    for file in files:
+        ledger = LedgerBuilder()
+        waiting: list[Document] = []
+        chars = 0
+        for document in read_documents(file, text=text, ledger=ledger):
+            waiting.append(document)
+            chars += len(document.text)
+            if len(waiting) >= ENCODE_DOCUMENTS or chars >= ENCODE_CHARS:
+                yield from _tokenised(waiting, ledger, encode)
+                waiting, chars = [], 0
+        yield from _tokenised(waiting, ledger, encode)
+        ledgers.append(ledger.finish())
+        progress.add(ledger.n_bytes)
+
+
+def _tokenised(
+    documents: list[Document], ledger: LedgerBuilder, encode: Encode
+) -> Iterator[tuple[Document, str, Counts]]:
+    if not documents:
+        return
+    encoded = encode([document.text for document in documents])
+    for document, ids in zip(documents, encoded, strict=True):
+        if len(ids) == 0:
+            ledger.withdraw("empty")
+        else:
+            yield document, ledger.path, ids
+
+
+def _cut(encoded: Iterable[tuple[Document, str, Counts]], shard_tokens: int) -> Iterator[_Growing]:
+    growing = _Growing()
+    for document, path, ids in encoded:
+        if growing.documents and growing.n_tokens + len(ids) > shard_tokens:
+            yield growing
+            growing = _Growing()
+        growing.documents.append(document)
+        growing.paths.append(path)
+        growing.tokens.append(ids)
+        growing.n_tokens += len(ids)
+    if growing.documents:
+        yield growing
+
+
+def _numbered(parts: Iterator[_Growing], source: str, names: set[str]) -> Iterator[ShardText]:
+    """Name the shards of a source; the first waits until it is known whether it is the only one."""
+    first = next(parts, None)
+    if first is None:
+        return
+    second = next(parts, None)
+    if second is None:
+        yield _closed(first, source, _free(source, names))
+        return
+    yield _closed(first, source, _free(f"{source}-{0:05d}", names))
+    del first
+    yield _closed(second, source, _free(f"{source}-{1:05d}", names))
+    del second
+    for number, part in enumerate(parts, start=2):
+        yield _closed(part, source, _free(f"{source}-{number:05d}", names))
+
+
+def _free(name: str, names: set[str]) -> str:
+    """Return a name no shard has yet: a file `a-00000` must not pass for the first part of `a`."""
+    free, number = name, 2
+    while free in names:
+        free, number = f"{name}.{number}", number + 1
+    names.add(free)
+    return free
+
+
+def _closed(part: _Growing, source: str, name: str) -> ShardText:
+    shard = Shard(
+        name=name,
+        source=source,
+        ranges=tuple(_ranges(part)),
+        n_documents=len(part.documents),
+        n_tokens=part.n_tokens,
+        digest=digest_texts([document.text for document in part.documents]),
+    )
+    return ShardText(shard=shard, documents=tuple(part.documents), tokens=tuple(part.tokens))
+
+
+def _ranges(part: _Growing) -> list[RecordRange]:
+    ranges: list[RecordRange] = []
+    for document, path in zip(part.documents, part.paths, strict=True):
+        stop = document.record + 1
+        if ranges and ranges[-1].path == path:
+            ranges[-1] = replace(ranges[-1], stop=stop)
+        else:
+            ranges.append(
+                RecordRange(
+                    path=path, file_digest=document.file_digest, start=document.record, stop=stop
+                )
+            )
+    return ranges
+
+
+@lru_cache(maxsize=100_000)
+def _digest(path: str, n_bytes: int, mtime_ns: int) -> str:
+    """Return a file's digest; kept in this process so that 1,000 shards hash their file once."""
+    return digest_file(Path(path))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _named(inputs: Sequence[Any]) -> str:
+    first = ", ".join(str(file.path) for file in inputs[:3])
+    return f"{first}, …" if len(inputs) > 3 else first or "the inputs"

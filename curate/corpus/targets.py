@@ -1,0 +1,252 @@
+"""What we want to be good at: named targets, files, hub data sets, each with two splits."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from curate.corpus.fields import MISSING, parse_template, render
+from curate.corpus.reader import InputFile, LedgerBuilder, check_inputs, read_documents
+from curate.corpus.split import split_items
+from curate.errors import USAGE, CurateError
+from curate.records import NamedTarget, Target, TargetSettings
+from curate.store.fingerprint import digest_texts
+
+ENDINGS = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """One entry of targets.toml."""
+
+    name: str
+    about: str
+    hub: str
+    revision: str  # commit
+    licence: str
+    template: str
+    select: tuple[str, ...]  # local split names
+    eval: tuple[str, ...]  # none: select is split by item
+    hub_select: tuple[str, ...]  # files of the data set
+    hub_eval: tuple[str, ...]
+    hub_template: str = ""  # where the hub's fields have other names
+
+
+def known_targets() -> dict[str, TargetSpec]:
+    """Return the named targets by name."""
+    return dict(_registry())
+
+
+def list_targets(data_dir: str = "") -> tuple[NamedTarget, ...]:
+    """List the named targets, and where each lies locally.
+
+    Args:
+        data_dir: folder of targets; "" takes the environment's `CURATE_DATA_DIR`.
+    """
+    return tuple(
+        NamedTarget(
+            name=spec.name,
+            hub=f"{spec.hub}@{spec.revision}",
+            select=", ".join(spec.select) if spec.eval else f"half of {', '.join(spec.select)}",
+            eval=", ".join(spec.eval) or "the other half",
+            licence=spec.licence,
+            at_hand=str(_local_folder(spec, data_dir) or ""),
+        )
+        for spec in known_targets().values()
+    )
+
+
+def load_target(settings: TargetSettings) -> Target:
+    """Load a target with its select split and its eval split.
+
+    The name is one of targets.toml (read from `data_dir`, else `CURATE_DATA_DIR`, else the hub
+    at its pinned commit), a file, `NAME=select_file,eval_file`, `NAME=file`, or
+    `hf:org/name[:config[:split]][@revision]`. Where there is one split, it is halved by item.
+
+    Raises:
+        CurateError: unknown name, empty split, a record that cannot be read, fewer than two
+            different items, or a hub out of reach.
+    """
+    if not settings.name:
+        raise CurateError("no target named; give --target NAME or a file", exit_code=USAGE)
+    spec = _registry().get(settings.name)
+    if spec is not None:
+        return _load_named(spec, settings)
+    if settings.name.startswith("hf:"):
+        return _load_hub(settings)
+    label, _, rest = settings.name.rpartition("=")
+    paths = [Path(part).expanduser() for part in rest.split(",")]
+    if label or Path(settings.name).expanduser().is_file():
+        whole = Path(settings.name).expanduser()
+        return _load_files([whole] if whole.is_file() else paths, label, settings)
+    raise _unknown(settings.name)
+
+
+def _load_named(spec: TargetSpec, settings: TargetSettings) -> Target:
+    folder = _local_folder(spec, settings.data_dir)
+    if folder is not None:
+        template = settings.template or settings.text or spec.template
+        select = _read_all([_split_file(folder, split) for split in spec.select], template)
+        held_out = _read_all([_split_file(folder, split) for split in spec.eval], template)
+        origin = str(folder)
+    else:
+        from curate.corpus.hub import fetch_file  # the hub client takes seconds to import
+
+        def fetched(names: Sequence[str]) -> list[Path]:
+            return [fetch_file(spec.hub, name, revision=spec.revision) for name in names]
+
+        template = settings.template or settings.text or spec.hub_template or spec.template
+        select = _read_all(fetched(spec.hub_select), template)
+        held_out = _read_all(fetched(spec.hub_eval), template)
+        origin = f"hf:{spec.hub}@{spec.revision}"
+    return _target(
+        spec.name,
+        select,
+        held_out if spec.eval else None,
+        origin=origin,
+        seed=settings.seed,
+        licence=spec.licence,
+    )
+
+
+def _load_files(paths: Sequence[Path], label: str, settings: TargetSettings) -> Target:
+    if len(paths) > 2:
+        raise CurateError(
+            f"{settings.name}: name one file, or select and eval file", exit_code=USAGE
+        )
+    template = settings.template or settings.text or "text"
+    splits = [_read_all([path], template) for path in paths]
+    return _target(
+        label or paths[0].name.split(".")[0],
+        splits[0],
+        splits[1] if len(splits) == 2 else None,
+        origin=", ".join(str(path) for path in paths),
+        seed=settings.seed,
+    )
+
+
+def _load_hub(settings: TargetSettings) -> Target:
+    from curate.corpus.hub import parse_hub_name, read_hub_rows, resolve_commit
+
+    name = parse_hub_name(settings.name)
+    commit = resolve_commit(name)
+    template = parse_template(settings.template or settings.text or "text")
+    items: list[str] = []
+    for number, row in enumerate(read_hub_rows(name, commit=commit)):
+        text, reason = render(
+            template, tuple(row.get(field_name, MISSING) for field_name in template.fields)
+        )
+        if reason:
+            known = ", ".join(sorted(row)[:12])
+            raise CurateError(
+                f"{settings.name}: item {number}: {reason.replace('_', ' ')}; it has {known}; "
+                "name the field or a template"
+            )
+        items.append(text)
+    return _target(
+        name.repo.split("/")[-1],
+        items,
+        None,
+        origin=f"hf:{name.repo}@{commit}",
+        seed=settings.seed,
+    )
+
+
+def _read_all(paths: Sequence[Path], template: str) -> list[str]:
+    """Read every item of the files; unlike a corpus, a target may not lose one."""
+    items: list[str] = []
+    for path in paths:
+        if not path.is_file():
+            raise CurateError(f"{path}: no such file; it should hold items of the target")
+        file = InputFile(path=path, source=path.name.split(".")[0])
+        check_inputs([file], text=template)
+        ledger = LedgerBuilder()
+        items += [document.text for document in read_documents(file, text=template, ledger=ledger)]
+        if ledger.error:
+            raise CurateError(f"{path}: {ledger.error}")
+        if ledger.rejected:
+            why = ", ".join(f"{reason} {n}" for reason, n in sorted(ledger.rejected.items()))
+            raise CurateError(f"{path}: items that cannot be read: {why}; mend the file")
+    return items
+
+
+def _target(
+    name: str,
+    select: Sequence[str],
+    held_out: Sequence[str] | None,
+    *,
+    origin: str,
+    seed: int,
+    licence: str = "",
+) -> Target:
+    if held_out is None:
+        if not select:
+            raise CurateError(f"target {name}: {origin} holds no item")
+        select, held_out = split_items(select, seed=seed)
+        origin = f"{origin}, one split halved by item with seed {seed}"
+        if not held_out:
+            raise CurateError(
+                f"target {name}: its items read alike, so no eval split can be held out; "
+                "give NAME=select_file,eval_file"
+            )
+    for split, items in (("select", select), ("eval", held_out)):
+        if not items:
+            raise CurateError(f"target {name}: its {split} split is empty")
+    return Target(
+        name=name,
+        select=tuple(select),
+        eval=tuple(held_out),
+        select_digest=digest_texts(tuple(select)),
+        eval_digest=digest_texts(tuple(held_out)),
+        origin=origin,
+        licence=licence,
+    )
+
+
+def _unknown(name: str) -> CurateError:
+    known = sorted(_registry())
+    if "/" in name or "." in name:
+        return CurateError(
+            f"target {name}: no such file; name a file, hf:org/name, or one of {', '.join(known)}",
+            exit_code=USAGE,
+        )
+    near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    return CurateError(
+        f"target {name}: unknown; {hint} A file or hf:org/name will also do", exit_code=USAGE
+    )
+
+
+def _local_folder(spec: TargetSpec, data_dir: str) -> Path | None:
+    root = data_dir or os.environ.get("CURATE_DATA_DIR", "")
+    if not root:
+        return None
+    for folder in (Path(root) / "targets" / spec.name, Path(root) / spec.name):
+        if all(_split_file(folder, split).is_file() for split in (*spec.select, *spec.eval)):
+            return folder
+    return None
+
+
+def _split_file(folder: Path, split: str) -> Path:
+    for ending in ENDINGS:
+        if (folder / f"{split}{ending}").is_file():
+            return folder / f"{split}{ending}"
+    return folder / f"{split}.jsonl"
+
+
+@cache
+def _registry() -> dict[str, TargetSpec]:
+    text = files("curate.corpus").joinpath("targets.toml").read_text(encoding="utf-8")
+    table: dict[str, dict[str, Any]] = tomllib.loads(text)
+    return {
+        name: msgspec.convert({"name": name, **entry}, TargetSpec) for name, entry in table.items()
+    }

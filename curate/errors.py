@@ -1,0 +1,23 @@
+"""What the user can mend: one line that says which thing, what is wrong, what to do."""
+
+from __future__ import annotations
+
+FAILED = 1
+USAGE = 2
+REJECTED = 3
+NOT_CONFIRMED = 4
+LOCKED = 5
+UNREACHABLE = 6
+
+
+class CurateError(Exception):
+    """A mistake that the user can mend; anything else is a bug and keeps its traceback.
+
+    Args:
+        message: one line: which thing, what is wrong with it, what to do.
+        exit_code: the code the command ends with (docs/commands/index.md).
+    """
+
+    def __init__(self, message: str, *, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

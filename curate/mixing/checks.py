@@ -1,0 +1,114 @@
+"""What a mix may be asked for, and where it may be written."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from curate.errors import UNREACHABLE, USAGE, CurateError
+from curate.mixing.formats import Format
+from curate.mixing.publish import list_content
+from curate.records import Index, MixSettings, Ranking, Target
+
+if TYPE_CHECKING:
+    from curate.records import Counts
+
+PAYLOAD = (
+    "README.md",
+    "decontamination.jsonl",
+    "duplicates.jsonl",
+    "manifest.json",
+    "provenance.parquet",
+)
+PART = re.compile(r"part-\d{5,}\.(parquet|jsonl)")
+
+
+def check_request(
+    index: Index, ranking: Ranking, target: Target, settings: MixSettings, *, fmt: str
+) -> None:
+    """Refuse settings out of range, and records that do not belong together.
+
+    Raises:
+        CurateError: which, and what to do.
+    """
+    wrong = {
+        "budget": (settings.budget <= 0, "above 0"),
+        "max_epochs": (not settings.max_epochs >= 1, "at least 1"),
+        "temperature": (not settings.temperature > 0, "above 0"),
+        "ngram": (settings.ngram < 2, "at least 2"),
+        "near_documents": (settings.near_documents < 0, "at least 0"),
+    }
+    for name, (is_wrong, need) in wrong.items():
+        if is_wrong:
+            raise CurateError(
+                f"[mix] {name} is {getattr(settings, name)}: it has to be {need}", exit_code=USAGE
+            )
+    if fmt not in get_args(Format):
+        raise CurateError(f"format {fmt}: not known; use parquet or jsonl", exit_code=USAGE)
+    if ranking.index_fingerprint != index.fingerprint:
+        raise CurateError(
+            f"ranking {ranking.target}: made from another index than the present one; run curate "
+            "rank again"
+        )
+    if (ranking.target, ranking.select_digest) != (target.name, target.select_digest):
+        raise CurateError(
+            f"target {target.name}: not the items that were ranked for ({ranking.target}); run "
+            "curate rank again"
+        )
+
+
+def check_room(settings: MixSettings, tokens: Counts) -> None:
+    """Refuse a budget above what shards of so many tokens can give.
+
+    Raises:
+        CurateError: exit code 6, with what would help.
+    """
+    room, held = int(np.floor(tokens * settings.max_epochs).sum()), int(tokens.sum())
+    if room >= settings.budget:
+        return
+    epochs = math.ceil(10 * settings.budget / max(held, 1)) / 10
+    raise CurateError(
+        f"budget {settings.budget:,}: the ranked shards hold {held:,} tokens, {room:,} at "
+        f"{settings.max_epochs:g} epochs; allow --max-epochs {epochs:g}, index more data, or ask "
+        f"for at most {room:,}",
+        exit_code=UNREACHABLE,
+    )
+
+
+def check_out(out: Path, index: Index) -> None:
+    """Refuse a folder that is not for a mix, or that an input lies in or around.
+
+    Raises:
+        CurateError: what stands in the way.
+    """
+    if out.exists() and not out.is_dir():
+        raise CurateError(f"{out}: a file; name a folder with --out")
+    strangers = [path for path in list_content(out) if not _is_ours(path.relative_to(out))]
+    if strangers:
+        raise CurateError(
+            f"{out}: holds {strangers[0].relative_to(out)}, which no mix does; name another folder "
+            "with --out"
+        )
+    place = out.resolve()
+    for name in index.corpus.inputs:
+        folder = Path(name).expanduser()
+        if folder.is_dir() and folder.resolve() in (place, *place.parents):
+            raise CurateError(
+                f"{out}: inside the input {name}, where the next index would read it; name "
+                "another folder with --out"
+            )
+    for ledger in index.ledgers:
+        path = Path(ledger.path).resolve()
+        if place == path or place in path.parents:
+            raise CurateError(f"{out}: the input {ledger.path} is in it; name another folder")
+
+
+def _is_ours(path: Path) -> bool:
+    if path.parent.name == "data" and len(path.parts) == 2:
+        return bool(PART.fullmatch(path.name)) or path.name.endswith(".tmp")
+    ours = (*PAYLOAD, "meta.json", "data")
+    return len(path.parts) == 1 and (path.name in ours or path.name.endswith(".tmp"))

@@ -1,0 +1,159 @@
+"""What a mixture is before a token of it is written: its alignment and its forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_entropy
+from curate.ranking.alignment import align_all, corpus_centre
+from curate.ranking.stats import Influences, t_intervals
+from curate.records import Embedding, Forecast, Index, Measure, Ranking
+from curate.task2vec.embed import load_embedding
+
+if TYPE_CHECKING:
+    from curate.records import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """A mixture by its tokens per shard: how close it is to the target, and what that promises."""
+
+    alignment: float  # 0 to 1
+    low: float
+    high: float
+    lexical: float  # nats/token of the target's select split under the mixture's unigrams
+    forecast: Forecast  # of the drop against natural proportions
+
+
+def read_prior() -> Prior:
+    """Read the coefficients that earlier experiments left in `prior.json`."""
+    data = (files("curate.mixing") / "prior.json").read_bytes()
+    return msgspec.json.decode(data, type=Prior)
+
+
+def describe_mixtures(
+    index: Index,
+    target: Embedding,
+    mixtures: Mapping[str, Mapping[str, float]],
+    *,
+    tokens: int,
+    measure: Measure,
+    confidence: float = 0.95,
+) -> dict[str, Mixture]:
+    """Return alignment and forecast of mixtures of an index's shards, in one pass over them.
+
+    The mixture's embedding is the mean of its shards' weighted by tokens, sub-batch by
+    sub-batch, so that its spread over sub-batches gives the interval; a shard of fewer
+    sub-batches than the index has gives them again in turn.
+
+    Args:
+        index: whose embeddings are read, one at a time.
+        target: embedding of the select split.
+        mixtures: name → shard → tokens (or any share), >= 0, not all 0.
+        tokens: size of each mixture, for the smoothing of its unigrams.
+        measure: of alignment; `log` reads the embeddings twice.
+        confidence: of the intervals.
+    """
+    natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
+    sums, unigrams = _sum_up(index, target, {**mixtures, "": natural})
+    control, prior = unigrams[""], read_prior()
+    stacks = (each.vectors for _, each in _embeddings(index))
+    centre = corpus_centre(stacks, blocks=index.blocks) if measure == "log" else None
+    found = align_all(
+        target.vectors,
+        (sums[name] for name in mixtures),
+        measure=measure,
+        blocks=index.blocks,
+        centre=centre,
+    )
+    influence = Influences(found.target_influence, found.shard_influence, found.shard_batches)
+    bounds = t_intervals(found.values, influence, confidence=confidence)
+    value, low, high = (np.clip(row, 0.0, 1.0).tolist() for row in (found.values, *bounds))
+    return {
+        name: Mixture(
+            alignment=value[place],
+            low=low[place],
+            high=high[place],
+            lexical=lexical_cross_entropy(target.unigrams, unigrams[name], tokens=tokens),
+            forecast=forecast_without_runs(
+                target.unigrams, unigrams[name], control, tokens=tokens, prior=prior
+            ),
+        )
+        for place, name in enumerate(mixtures)
+    }
+
+
+def compare_mixtures(
+    index: Index,
+    ranking: Ranking,
+    target: Embedding,
+    parts: Mapping[str, float],
+    *,
+    tokens: int,
+) -> dict[str, Mixture]:
+    """Return a mix beside what `random` and `worst` of the same size would be.
+
+    Args:
+        index: of the shards.
+        ranking: its end is what `worst` takes, its measure that of alignment.
+        target: embedding of the select split.
+        parts: shard → tokens of the mix.
+        tokens: size of each.
+    """
+    left = float(tokens)
+    worst: dict[str, float] = {}
+    for line in reversed(ranking.shards):
+        worst[line.shard] = min(float(line.tokens), left)
+        left -= worst[line.shard]
+    natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
+    mixtures = {"mix": parts, "random": natural, "worst": worst}
+    return describe_mixtures(index, target, mixtures, tokens=tokens, measure=ranking.measure)
+
+
+def put_in_words(found: Mapping[str, Mixture]) -> str:
+    """Return the line that a person reads before a mix is written."""
+    mix, random, worst = found["mix"], found["random"], found["worst"]
+    return (
+        f"alignment {mix.alignment:.3f} [{mix.low:.3f}, {mix.high:.3f}] (random "
+        f"{random.alignment:.3f}, worst {worst.alignment:.3f}); forecast drop "
+        f"{mix.forecast.drop:+.3f} [{mix.forecast.low:+.3f}, {mix.forecast.high:+.3f}] nats/token"
+    )
+
+
+def mean_vectors(index: Index, names: list[str]) -> npt.NDArray[np.float32]:
+    """Return the embedding of each named shard, the mean of its sub-batches: (n, dim)."""
+    keys = {each.shard.name: each.key for each in index.shards}
+    rows = [load_embedding(Path(index.folder), keys[name]).vectors.mean(0) for name in names]
+    return np.stack(rows).astype(np.float32)
+
+
+def _sum_up(
+    index: Index, target: Embedding, mixtures: Mapping[str, Mapping[str, float]]
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Return each mixture's stack of sub-batches and its unigram distribution."""
+    totals = {name: sum(parts.values()) for name, parts in mixtures.items()}
+    batches = np.arange(max(index.embed.batches, 1))
+    stacks: dict[str, Floats] = {
+        name: np.zeros((len(batches), target.vectors.shape[1])) for name in mixtures
+    }
+    unigrams: dict[str, Floats] = {name: np.zeros(len(target.unigrams)) for name in mixtures}
+    for shard, each in _embeddings(index):
+        counts = np.asarray(each.unigrams, np.float64)
+        for name, parts in mixtures.items():
+            if share := parts.get(shard, 0.0) / totals[name]:
+                stacks[name] += share * each.vectors[batches % len(each.vectors)]
+                unigrams[name] += share * counts / max(counts.sum(), 1.0)
+    return stacks, unigrams
+
+
+def _embeddings(index: Index) -> Iterator[tuple[str, Embedding]]:
+    for each in index.shards:
+        yield each.shard.name, load_embedding(Path(index.folder), each.key)

@@ -1,0 +1,68 @@
+"""The tokenizer that counts the budget, without the probe's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+
+from curate.errors import CurateError
+from curate.records import ProbeInfo
+from curate.store.fingerprint import digest_bytes
+from curate.task2vec.probe import BUILTIN, Probe, encode_texts
+
+Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
+
+
+def load_encode(name: str, info: ProbeInfo) -> tuple[Encode, str]:
+    """Load a tokenizer only.
+
+    Args:
+        name: as of a probe: builtin, a hub id[@revision], a folder, or a .gguf file.
+        info: of the index's probe; a hub tokenizer of the same name is taken at its revision.
+
+    Returns:
+        The function that counts, and the digest of the tokenizer.
+
+    Raises:
+        CurateError: not there, or the hub is out of reach.
+    """
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            **_place(name, info), trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CurateError(
+            f"tokenizer {name}: cannot be loaded ({reason}); name a folder or a hub id"
+        ) from None
+    # Counting needs nothing of a probe but its tokenizer.
+    bare = Probe(
+        model=None, tokenizer=tokenizer, info=info, device=torch.device("cpu"), max_positions=0
+    )
+    return partial(encode_texts, bare), _digest(tokenizer)
+
+
+def _place(name: str, info: ProbeInfo) -> dict[str, Any]:
+    path = BUILTIN if name == "builtin" else Path(name).expanduser()
+    if path.is_dir():
+        return {"pretrained_model_name_or_path": path, "local_files_only": True}
+    if path.is_file():
+        return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    hub, _, revision = name.partition("@")
+    if name == info.name:
+        revision = info.revision
+    return {"pretrained_model_name_or_path": hub, "revision": revision or "main"}
+
+
+def _digest(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        return digest_bytes(backend.to_str().encode())
+    return digest_bytes(repr(sorted(tokenizer.get_vocab().items())).encode())

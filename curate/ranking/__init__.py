@@ -1,0 +1,1 @@
+"""Embeddings to order: alignment with its noise and interval."""

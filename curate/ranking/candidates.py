@@ -1,0 +1,105 @@
+"""Stage: of very many shards, those that are worth exact alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from curate.errors import CurateError
+from curate.ranking.index import (
+    FIT_ON,
+    WIDTH,
+    Projection,
+    fit_projection,
+    log_embedding,
+    open_faiss,
+    shortlist,
+    stand_ins,
+)
+from curate.records import Index, Notify
+from curate.store.fingerprint import fingerprint
+from curate.store.publish import publishing
+
+if TYPE_CHECKING:
+    from curate.records import Floats
+
+CHUNK = 1_024  # embeddings in memory at a time
+
+
+def find_candidates(
+    index: Index,
+    target: Floats,
+    *,
+    load: Callable[[str], Floats],
+    count: int,
+    workspace: Path,
+    seed: int,
+    notify: Notify,
+) -> list[int]:
+    """Return the numbers of the `count` shards that the stand-ins put nearest to the target.
+
+    The stand-ins are computed once an index and kept in `workspace/ranking`, so that another
+    target reads no embedding but those of its candidates.
+
+    Args:
+        index: of the corpus.
+        target: (m, dim) sub-batches.
+        load: key of a shard → its sub-batches.
+        count: candidates, at most.
+        workspace: where the stand-ins are kept.
+        seed: of the projection and the lists.
+        notify: progress.
+    """
+    folder = workspace / "ranking"
+    folder.mkdir(parents=True, exist_ok=True)
+    key = fingerprint(index=index.fingerprint, width=WIDTH, fit_on=FIT_ON, seed=seed)
+    path = folder / f"stand_ins-{key[:16]}.safetensors"
+    tensors = _read(path, key)
+    if tensors is None:
+        tensors = _compute(index, load, seed, notify)
+        with publishing(path) as temporary:
+            safetensors.numpy.save_file(tensors, temporary, metadata={"key": key})
+    found = open_faiss(path.with_suffix(".faiss"), tensors["vectors"], seed=seed)
+    projection = Projection(frequencies=tensors["frequencies"], matrix=tensors["matrix"])
+    query = stand_ins(log_embedding(target, blocks=index.blocks)[None], projection)
+    return shortlist(found, query[0], count=count).tolist()
+
+
+def _compute(
+    index: Index, load: Callable[[str], Floats], seed: int, notify: Notify
+) -> dict[str, Any]:
+    total = len(index.shards)
+    chosen = np.random.default_rng(seed).permutation(total)[:FIT_ON]
+
+    def logs_of(numbers: Sequence[int]) -> Floats:
+        keys = (index.shards[number].key for number in numbers)
+        return np.stack([log_embedding(load(key), blocks=index.blocks) for key in keys])
+
+    projection = fit_projection(logs_of(np.sort(chosen).tolist()), seed=seed)
+    parts = []
+    for start in range(0, total, CHUNK):
+        stop = min(start + CHUNK, total)
+        parts.append(stand_ins(logs_of(range(start, stop)), projection))
+        notify("preparing the shortlist", stop, total)
+    return {
+        "frequencies": projection.frequencies,
+        "matrix": projection.matrix,
+        "vectors": np.concatenate(parts),
+    }
+
+
+def _read(path: Path, key: str) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="numpy") as stream:
+            if (stream.metadata() or {}).get("key") != key:
+                return None
+        return dict(safetensors.numpy.load_file(path))
+    except SafetensorError as error:
+        raise CurateError(f"{path}: damaged ({error}); delete it and rank again") from None

@@ -1,0 +1,179 @@
+"""What each method reads, and what it measures of every shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from curate.corpus.shards import read_ranges
+from curate.ranking import baselines
+from curate.ranking.alignment import align_all, corpus_centre
+from curate.ranking.candidates import find_candidates
+from curate.ranking.index import FLAT_UP_TO
+from curate.ranking.stats import Influences
+from curate.records import Embedding, Index, IndexedShard, Notify, RankSettings, Target
+from curate.task2vec.embed import embed_target, load_embedding
+from curate.task2vec.probe import encode_texts, load_probe
+
+if TYPE_CHECKING:
+    from curate.records import Floats
+
+NOISY = 0.8  # raw alignment of the target's halves below which noise is worth a warning
+SHORTLIST = 1_000  # shards aligned exactly where there are more than the index compares
+READ_DOCUMENTS = 32  # of each shard, by the methods that read text
+READ_ITEMS = 64  # of the target, by the same
+READ_CHARACTERS = 4_000  # of each document, by the same
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a method found about some shards, before they are put in order."""
+
+    shards: tuple[IndexedShard, ...]
+    values: Floats  # (K,)
+    influence: Influences
+    ceiling: float = 0.0
+    floor: float = 0.0
+    warnings: tuple[str, ...] = ()
+    target: Embedding | None = None  # where the method embedded the target
+
+
+def measure(
+    index: Index,
+    target: Target,
+    settings: RankSettings,
+    workspace: Path,
+    device: str,
+    notify: Notify,
+) -> Measured:
+    """Measure every shard of an index against a target by the method of the settings.
+
+    Args:
+        index: published in `workspace`.
+        target: only its select split is read.
+        settings: method, measure, confidence, seed.
+        workspace: where the target's embedding and the shortlist are cached.
+        device: of the probe.
+        notify: progress.
+
+    Raises:
+        CurateError: an artefact is damaged, or an input changed since it was indexed.
+    """
+    method = settings.method
+    if method in ("task2vec", "embedding"):
+        own = embed_target(target, index, workspace=workspace, device=device, notify=notify)
+        if method == "task2vec":
+            return _by_fisher(index, own, settings, workspace, notify)
+        hidden = (found.hidden for found in read_embeddings(index.shards, index, notify))
+        return _plain(index, *baselines.hidden_cosine(own.hidden, hidden), own=own)
+    if method == "lexical":
+        return _by_tokens(index, target, device, notify)
+    if method == "perplexity":
+        losses = np.array([found.loss for found in read_embeddings(index.shards, index, notify)])
+        return _plain(index, *baselines.perplexity(losses))
+    if method == "length":
+        tokens = np.array([entry.shard.n_tokens for entry in index.shards])
+        return _plain(index, *baselines.length(tokens))
+    if method == "random":
+        return _plain(index, *baselines.random(len(index.shards), seed=settings.seed))
+    items = _chosen(list(target.select), READ_ITEMS, seed=settings.seed)
+    texts = _texts(index, settings.seed, notify)
+    by_text = baselines.compression if method == "compression" else baselines.ngram_importance
+    return _plain(index, *by_text(items, texts))
+
+
+def _by_fisher(
+    index: Index, own: Embedding, settings: RankSettings, workspace: Path, notify: Notify
+) -> Measured:
+    """Align the target's Fisher embedding with every shard's, or with a shortlist of them."""
+    shards, warnings = index.shards, []
+    if len(shards) > FLAT_UP_TO:
+        numbers = find_candidates(
+            index,
+            own.vectors,
+            load=lambda key: load_embedding(Path(index.folder), key).vectors,
+            count=SHORTLIST,
+            workspace=workspace,
+            seed=settings.seed,
+            notify=notify,
+        )
+        shards = tuple(index.shards[number] for number in sorted(numbers))
+        warnings.append(
+            f"of {len(index.shards):,} shards the {len(shards):,} on the shortlist are ranked"
+        )
+
+    def stacks() -> Iterator[Floats]:
+        return (found.vectors for found in read_embeddings(shards, index, notify))
+
+    centre = corpus_centre(stacks(), blocks=index.blocks) if settings.measure == "log" else None
+    found = align_all(
+        own.vectors,
+        stacks(),
+        measure=settings.measure,
+        blocks=index.blocks,
+        centre=centre,
+        confidence=settings.confidence,
+    )
+    if len(own.vectors) < 2 or (found.shard_batches < 2).any():
+        warnings.append(
+            "an embedding has one sub-batch only: its noise is unknown, its interval too narrow"
+        )
+    if found.raw_ceiling < NOISY:
+        warnings.append(
+            f"the target's halves align only to {found.raw_ceiling:.2f} before correction: much of "
+            "the difference between shards is noise; more items would help"
+        )
+    influence = Influences(found.target_influence, found.shard_influence, found.shard_batches)
+    return Measured(
+        shards, found.values, influence, found.ceiling, found.floor, tuple(warnings), own
+    )
+
+
+def _by_tokens(index: Index, target: Target, device: str, notify: Notify) -> Measured:
+    probe = load_probe(index.embed.probe, device=device)
+    items = encode_texts(probe, list(target.select))
+    vocab = index.probe.vocab
+    rows = np.repeat(np.arange(len(items)), [len(ids) for ids in items])
+    columns = np.concatenate(items)
+    counts = sparse.csr_array(
+        (np.ones(len(columns)), (rows, columns)), shape=(len(items), vocab), dtype=np.float64
+    )
+    background = np.zeros(vocab)
+    for found in read_embeddings(index.shards, index, notify):
+        background += found.unigrams
+    unigrams = (found.unigrams for found in read_embeddings(index.shards, index, notify))
+    return _plain(index, *baselines.lexical(counts, unigrams, background=background))
+
+
+def _plain(
+    index: Index, values: Floats, influence: Influences, *, own: Embedding | None = None
+) -> Measured:
+    return Measured(index.shards, values, influence, target=own)
+
+
+def read_embeddings(
+    shards: tuple[IndexedShard, ...], index: Index, notify: Notify
+) -> Iterator[Embedding]:
+    """Read the embeddings of some shards one by one."""
+    for number, entry in enumerate(shards, start=1):
+        yield load_embedding(Path(index.folder), entry.key)
+        notify("ranking shards", number, len(shards))
+
+
+def _texts(index: Index, seed: int, notify: Notify) -> Iterator[list[str]]:
+    """Read every shard again: some of its documents, the beginning of each."""
+    for number, entry in enumerate(index.shards, start=1):
+        documents = read_ranges(entry.shard, text=index.corpus.text)
+        texts = [document.text[:READ_CHARACTERS] for document in documents]
+        yield _chosen(texts, READ_DOCUMENTS, seed=seed)
+        notify("reading shards", number, len(index.shards))
+
+
+def _chosen(texts: list[str], count: int, *, seed: int) -> list[str]:
+    kept = np.sort(np.random.default_rng(seed).permutation(len(texts))[:count])
+    return [texts[number] for number in kept]

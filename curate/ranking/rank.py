@@ -1,0 +1,200 @@
+"""Stage: an index and a target to a ranking, each shard with its interval."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from curate.errors import CurateError
+from curate.ranking.index import log_embedding
+from curate.ranking.methods import Measured, measure, read_embeddings
+from curate.ranking.stats import Influences, rank_intervals, t_intervals
+from curate.records import (
+    Embedding,
+    Index,
+    Notify,
+    RankedShard,
+    Ranking,
+    RankSettings,
+    Target,
+    silent,
+)
+from curate.store.fingerprint import digest_texts, fingerprint
+from curate.store.lock import locked
+from curate.store.publish import is_current, publish_json, publish_meta, read_json, read_meta, sweep
+
+if TYPE_CHECKING:
+    from curate.records import Floats
+
+FEW_ITEMS = 50  # of a target: below it the ranking carries a warning
+MAPPED = 500  # shards on the map: the first ones
+
+
+def rank_shards(
+    index: Index,
+    target: Target,
+    settings: RankSettings,
+    *,
+    workspace: Path,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> Ranking:
+    """Order the shards of an index by alignment to a target's select split; publish the ranking.
+
+    A ranking with the same index, items and settings is read back, not made again.
+
+    Args:
+        index: published in `workspace`.
+        target: only its select split is read.
+        settings: method, measure, confidence, resamples.
+        workspace: gets `ranking/<target>-<method>/`, and `ranking/latest.json` names it.
+        device: of the probe, where the target has to be embedded.
+        notify: progress.
+
+    Raises:
+        CurateError: no shard, no item in the select split, or an input that changed.
+    """
+    if not index.shards:
+        raise CurateError(f"{index.folder}: the index holds no shard; index some documents first")
+    if not any(item.strip() for item in target.select):
+        raise CurateError(f"target {target.name}: its select split holds no text; name another")
+    mark = fingerprint(
+        index=index.fingerprint, target=target.name, items=target.select_digest, settings=settings
+    )
+    folder = workspace / "ranking" / _folder_name(target.name, settings.method)
+    with locked(workspace / "ranking"):
+        if not is_current(folder, kind="ranking", fingerprint=mark):
+            sweep(folder)
+            found = measure(index, target, settings, workspace, device, notify)
+            ranking = _in_order(found, index, target, settings, mark)
+            publish_json(folder / "ranking.json", ranking)
+            publish_meta(
+                folder, kind="ranking", fingerprint=mark, files=["ranking.json"], body=settings
+            )
+        publish_json(workspace / "ranking" / "latest.json", {"folder": folder.name})
+    return read_json(folder / "ranking.json", Ranking)
+
+
+def open_ranking(workspace: Path) -> Ranking:
+    """Read the latest ranking of a workspace.
+
+    Raises:
+        CurateError: there is none, or it is not what was published.
+    """
+    latest = workspace / "ranking" / "latest.json"
+    if not latest.is_file():
+        raise CurateError(f"{workspace}: nothing ranked yet; run curate rank --target NAME first")
+    folder = latest.parent / Path(read_json(latest, dict[str, str]).get("folder", "")).name
+    read_meta(folder, kind="ranking", body=RankSettings)
+    return read_json(folder / "ranking.json", Ranking)
+
+
+def _in_order(
+    found: Measured, index: Index, target: Target, settings: RankSettings, mark: str
+) -> Ranking:
+    names = [entry.shard.name for entry in found.shards]
+    order = np.lexsort((np.array(names), -np.asarray(found.values)))
+    values = found.values[order]
+    influence = Influences(
+        found.influence.target[order],
+        found.influence.shard[order],
+        found.influence.shard_batches[order],
+    )
+    low, high = t_intervals(values, influence, confidence=settings.confidence)
+    ranks = rank_intervals(
+        values,
+        influence,
+        confidence=settings.confidence,
+        draws=settings.bootstrap,
+        seed=settings.seed,
+    )
+    bounds = (0.0, 1.0) if settings.method == "task2vec" else (-np.inf, np.inf)
+    values, low, high = (np.clip(row, *bounds) for row in (values, low, high))
+    lines = tuple(
+        RankedShard(
+            rank=place + 1,
+            shard=entry.shard.name,
+            source=entry.shard.source,
+            tokens=entry.shard.n_tokens,
+            alignment=float(values[place]),
+            low=float(low[place]),
+            high=float(high[place]),
+            rank_low=int(ranks.low[place]),
+            rank_high=int(ranks.high[place]),
+            tied_with_next=bool(ranks.tied_with_next[place]),
+        )
+        for place, entry in enumerate(found.shards[number] for number in order)
+    )
+    nearest = tuple(found.shards[number] for number in order[:MAPPED])
+    return Ranking(
+        target=target.name,
+        method=settings.method,
+        measure=settings.measure,
+        ceiling=found.ceiling,
+        floor=found.floor,
+        shards=lines,
+        select_digest=target.select_digest,
+        index_fingerprint=index.fingerprint,
+        fingerprint=mark,
+        warnings=_warnings(target, lines) + found.warnings,
+        map=_map(replace(found, shards=nearest), index, target.name, settings),
+    )
+
+
+def _warnings(target: Target, lines: tuple[RankedShard, ...]) -> tuple[str, ...]:
+    warnings = []
+    if len(target.select) < FEW_ITEMS:
+        items = "item" if len(target.select) == 1 else "items"
+        warnings.append(
+            f"the target has {len(target.select)} {items} to rank by: "
+            f"intervals are wide, and {FEW_ITEMS} or more would narrow them"
+        )
+    if len(lines) == 1:
+        warnings.append("one shard only: there is nothing to rank it against")
+    elif lines[0].tied_with_next and all(line.rank_low == 1 for line in lines):
+        warnings.append("no shard can be told from the first: read this order as no order")
+    return tuple(warnings)
+
+
+def _map(
+    found: Measured, index: Index, name: str, settings: RankSettings
+) -> tuple[tuple[str, float, float], ...]:
+    """Place shards and target in the plane: classical scaling of what the method compares."""
+    if found.target is None:
+        return ()
+    fisher = settings.method == "task2vec"
+
+    def row(one: Embedding) -> Floats:
+        if fisher:
+            return log_embedding(one.vectors, blocks=index.blocks)
+        return one.hidden.mean(axis=0).astype(np.float32)
+
+    rows = [row(one) for one in read_embeddings(found.shards, index, silent)]
+    names = [entry.shard.name for entry in found.shards]
+    places = plane(np.stack([*rows, row(found.target)]))
+    return tuple(
+        (label, float(x), float(y)) for label, (x, y) in zip([*names, name], places, strict=True)
+    )
+
+
+def plane(rows: Floats) -> Floats:
+    """Return the first two principal coordinates of rows (n, dim), (n, 2), in root mean squares.
+
+    The coordinate of largest size on each axis is positive, so that the map does not flip.
+    """
+    centred = np.asarray(rows, dtype=np.float64) - rows.mean(axis=0)
+    power, directions = np.linalg.eigh(centred @ centred.T / centred.shape[1])
+    places = directions[:, ::-1][:, :2] * np.sqrt(np.maximum(power[::-1][:2], 0.0))
+    places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+    signs = np.sign(places[np.abs(places).argmax(axis=0), [0, 1]])
+    return np.asarray(places * np.where(signs == 0, 1.0, signs))
+
+
+def _folder_name(target: str, method: str) -> str:
+    """Return a folder's name for any target: what is not plain is replaced, and told apart."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(target).name).strip(".-")[:60] or "target"
+    return f"{plain if plain == target else f'{plain}-{digest_texts([target])[:8]}'}-{method}"

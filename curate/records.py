@@ -1,0 +1,451 @@
+"""The records that pass between the rooms: frozen, plain, with their units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # the command line imports this module and must not load numpy
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.floating[Any]]
+    Counts = npt.NDArray[np.integer[Any]]
+else:
+    Floats = Counts = Any
+
+Notify = Callable[[str, float, float], None]
+"""`notify(what, done, total)`: progress of one step; `total` 0 where it is not known."""
+
+LabelSource = Literal["model", "data"]
+Rows = Literal["output", "input", "both"]
+Measure = Literal["scaled", "rms", "log", "cosine", "kl"]
+Method = Literal[
+    "task2vec", "lexical", "ngram", "compression", "embedding", "perplexity", "length", "random"
+]
+Selection = Literal["top", "temperature", "match"]
+Verdict = Literal["confirmed", "better", "worse", "refuted"]
+
+
+def silent(what: str, done: float, total: float) -> None:
+    """Ignore progress: the default of every stage."""
+
+
+# --- settings: whatever may change a result is here, in the fingerprint and in meta.json ---
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSettings:
+    """Where the documents are and how they are cut into shards."""
+
+    inputs: tuple[str, ...] = ()  # paths, globs, folders, hf:org/name[@revision]
+    text: str = "text"  # a field, or a template such as "{question}\n{answer}"
+    shard_tokens: int = 1_000_000  # tokens a shard, at most (a longer document is one shard)
+    max_rejected: float = 0.001  # share of the documents seen that may be rejected
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedSettings:
+    """What the embedding is: every field changes its value."""
+
+    probe: str = "builtin"  # builtin, a hub id[@revision], a folder, or a .gguf file
+    batches: int = 4  # sub-batches of disjoint documents
+    batch_tokens: int = 16_384  # tokens a sub-batch
+    block_tokens: int = 256  # longest sequence; longer documents are cut
+    labels: LabelSource = "model"  # true Fisher, or the empirical one
+    draws: int = 1  # label draws a sequence
+    rows: Rows = "output"  # a row is an output unit, an input unit, or both
+    layers: str = "all"  # "all", or "last:K" blocks
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """What we want to be good at."""
+
+    name: str = ""  # proofnet, …, a file, or hf:org/name
+    text: str = ""  # a field of a file target
+    template: str = ""  # or a template; a named target brings its own
+    data_dir: str = ""  # where named targets lie when the hub is out of reach
+    seed: int = 0  # of the split where a target has only one
+
+
+@dataclass(frozen=True, slots=True)
+class RankSettings:
+    """How shards are ordered."""
+
+    method: Method = "task2vec"
+    measure: Measure = "scaled"
+    confidence: float = 0.95
+    bootstrap: int = 1_000  # resamples
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MixSettings:
+    """How an order becomes training data."""
+
+    budget: int = 0  # tokens, exact
+    selection: Selection = "top"
+    temperature: float = 0.05  # of exp(alignment / temperature)
+    max_epochs: float = 1.0  # times a shard may be repeated
+    tokenizer: str = ""  # that counts the budget; "" is the probe's
+    decontaminate: bool = True
+    ngram: int = 13  # words that a leak shares with an item
+    dedup: bool = True
+    near_documents: int = 0  # kept to find near copies of, about 3 KB each; 0 is all of them
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VerifySettings:
+    """The experiment that checks the forecast."""
+
+    size: Literal["tiny", "1M", "3M", "15M", "50M", "124M"] = "1M"  # parameters of the blocks
+    tokens: int = 0  # a run; 0 is the mix's own number, at most 2M
+    seeds: int = 3
+    calibration: int = 4  # mixes that are trained to fit the forecast
+    block_tokens: int = 256
+    batch_tokens: int = 4_096
+    learning_rate: float = 3e-3
+    tokenizer: str = "builtin"  # of the small models
+    confidence: float = 0.9  # of the forecast's interval
+    eval_items: int = 1_000  # of the eval split, at most; drawn by the seed
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of `curate.toml`."""
+
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    embed: EmbedSettings = field(default_factory=EmbedSettings)
+    target: TargetSettings = field(default_factory=TargetSettings)
+    rank: RankSettings = field(default_factory=RankSettings)
+    mix: MixSettings = field(default_factory=MixSettings)
+    verify: VerifySettings = field(default_factory=VerifySettings)
+
+
+# --- corpus ---
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text, and where it came from."""
+
+    text: str
+    id: str
+    source: str
+    file_digest: str  # blake2b of the input file's bytes
+    record: int  # its number in that file, counted from 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileLedger:
+    """What became of every record of one input file: seen = accepted + sum(rejected)."""
+
+    path: str
+    digest: str
+    n_bytes: int
+    seen: int
+    accepted: int
+    rejected: dict[str, int]  # reason → records
+    error: str = ""  # a broken container: what was wrong with it
+
+    @property
+    def rejected_share(self) -> float:
+        """Rejected records per record seen, 0 to 1."""
+        return sum(self.rejected.values()) / self.seen if self.seen else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRange:
+    """Records `start` (included) to `stop` (not) of one input file."""
+
+    path: str
+    file_digest: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The unit that is embedded, ranked and mixed."""
+
+    name: str
+    source: str
+    ranges: tuple[RecordRange, ...]
+    n_documents: int
+    n_tokens: int  # of the probe's tokenizer
+    digest: str  # blake2b of its documents' texts, in order
+
+
+@dataclass(frozen=True, slots=True)
+class ShardText:
+    """A shard with its text, in memory while it is worked on."""
+
+    shard: Shard
+    documents: tuple[Document, ...]
+    tokens: tuple[Counts, ...]  # token ids of each document, no special tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What we want to be good at: texts that ranking may see, texts that only `verify` sees."""
+
+    name: str
+    select: tuple[str, ...]  # rendered items of the select split
+    eval: tuple[str, ...]  # rendered items of the eval split
+    select_digest: str
+    eval_digest: str
+    origin: str  # where it was read: a hub id with its commit, or a folder
+    licence: str = ""
+
+
+# --- task2vec ---
+
+
+@dataclass(frozen=True, slots=True)
+class RowBlock:
+    """The coordinates `start` to `stop` of an embedding: one weight matrix's rows."""
+
+    name: str  # the parameter's module, e.g. model.layers.3.mlp.up_proj
+    layer: int  # transformer block, from 0
+    kind: str  # last part of the name, e.g. up_proj
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Row Fisher of each sub-batch, and the token counts of the whole text."""
+
+    vectors: Floats  # (n_batches, dim) float32, > 0
+    n_sequences: tuple[int, ...]  # sequences in each sub-batch
+    unigrams: Counts  # (vocab,) int64, over all the tokens of the shard or target
+    hidden: Floats  # (n_batches, width) float32: mean last hidden state of each sub-batch
+    loss: float  # nats/token of the probe on these sub-batches
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeInfo:
+    """Which model embedded."""
+
+    name: str
+    revision: str  # commit of a hub model, or digest of a folder's weights
+    tokenizer_digest: str
+    n_parameters: int
+    vocab: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedShard:
+    """A shard and the key of its published embedding."""
+
+    shard: Shard
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A published index, read back."""
+
+    folder: str
+    fingerprint: str
+    shards: tuple[IndexedShard, ...]
+    probe: ProbeInfo
+    blocks: tuple[RowBlock, ...]
+    corpus: CorpusSettings
+    embed: EmbedSettings
+    ledgers: tuple[FileLedger, ...]
+
+
+# --- ranking ---
+
+
+@dataclass(frozen=True, slots=True)
+class RankedShard:
+    """One line of a ranking."""
+
+    rank: int  # from 1
+    shard: str
+    source: str
+    tokens: int
+    alignment: float  # 0 to 1 for task2vec; higher is closer for every method
+    low: float
+    high: float
+    rank_low: int  # best rank that the interval allows
+    rank_high: int
+    tied_with_next: bool  # its interval cannot tell it from the next
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Shards by alignment to a target, best first."""
+
+    target: str
+    method: Method
+    measure: Measure
+    ceiling: float  # the target's own halves against each other
+    floor: float  # the lowest alignment that noise alone would give a shard
+    shards: tuple[RankedShard, ...]
+    select_digest: str  # of the items that ranking has seen
+    index_fingerprint: str
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+    map: tuple[tuple[str, float, float], ...] = ()  # (name, x, y) in 2-D; the target is last
+
+
+# --- mixing ---
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The drop in loss predicted before training, nats/token, control minus mix."""
+
+    drop: float
+    low: float
+    high: float
+    basis: str  # what it was computed from
+    made_at: str = ""  # UTC, ISO 8601
+
+
+@dataclass(frozen=True, slots=True)
+class MixPart:
+    """How much of one shard is in the mix."""
+
+    shard: str
+    source: str
+    tokens: int
+    epochs: float
+    alignment: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """A published mix, read back."""
+
+    folder: str
+    target: str
+    budget: int
+    tokens: int
+    alignment: float
+    low: float
+    high: float
+    forecast: Forecast
+    parts: tuple[MixPart, ...]
+    decontaminated: int  # documents taken out because they hold an item of the target
+    duplicates: int  # documents taken out because another is the same
+    ranking_fingerprint: str
+    fingerprint: str
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """Tokens by source, largest first."""
+        totals: dict[str, int] = {}
+        for part in self.parts:
+            totals[part.source] = totals.get(part.source, 0) + part.tokens
+        return dict(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+# --- verification ---
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One small model, trained."""
+
+    arm: str
+    seed: int
+    tokens: int
+    loss: float  # nats/token on the eval split of the target, mean over its tokens
+    bpb: float
+    item_nats: tuple[float, ...]  # summed nats of each item
+    item_tokens: tuple[int, ...]
+    curve: tuple[tuple[int, float], ...]  # (tokens seen, training loss)
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """All runs of one arm."""
+
+    arm: str
+    loss: float  # nats/token, mean over seeds
+    low: float
+    high: float
+    seeds: int
+    alignment: float  # of the arm's own mixture
+    forecast_loss: float  # predicted before the arm trained; NaN for calibration arms
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The forecast held against the measurement."""
+
+    target: str
+    verdict: Verdict
+    sentence: str  # the verdict as a person would quote it
+    drop: Interval  # nats/token, random minus mix, measured
+    forecast: Forecast
+    arms: tuple[ArmResult, ...]
+    runs: tuple[Run, ...]
+    slope: Interval  # loss per unit of alignment over all arms
+    spearman: float  # of −alignment and loss over all arms
+    unigram_entropy: float  # nats/token of the eval split under the mix's unigrams
+    warnings: tuple[str, ...]
+    fingerprint: str
+
+
+# --- about this installation ---
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `curate doctor`."""
+
+    what: str
+    found: str
+    good: bool
+    advice: str = ""  # what to do where it is not good
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTarget:
+    """One line of `curate targets`."""
+
+    name: str
+    hub: str  # hub id and pinned commit
+    select: str  # split that ranking may see
+    eval: str  # split that only verification sees
+    licence: str
+    at_hand: str  # the folder it is read from, or "" where only the hub has it
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demo found, good or bad."""
+
+    index: Index
+    ranking: Ranking
+    mix: Mix
+    verification: Verification
+    expected: tuple[str, ...]  # the sources that a person would name
+    found: tuple[str, ...]  # the sources of as many best shards
+    report: str
+    seconds: float
+
+    @property
+    def ranking_found_them(self) -> bool:
+        """Say whether the best shards are the ones that a person would name."""
+        return set(self.found) == set(self.expected)

@@ -1,0 +1,72 @@
+"""Terminal pages that are about the tool itself: targets, doctor, demo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from curate.records import DemoResult, Finding, NamedTarget
+from curate.report.numbers import format_seconds, format_value
+from curate.report.tables import index_table, mix_table, ranking_table, verification_table
+from curate.report.text import show
+
+
+def targets_table(targets: Sequence[NamedTarget]) -> RenderableType:
+    """Return the named targets, and where each is at hand."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in ("target", "select split", "eval split", "licence", "at hand", "hub"):
+        table.add_column(header)
+    for target in targets:
+        table.add_row(
+            target.name,
+            target.select,
+            target.eval,
+            target.licence,
+            Text(show(target.at_hand or "from the hub")),
+            Text(target.hub, style="dim"),
+        )
+    return table
+
+
+def doctor_table(findings: Sequence[Finding]) -> RenderableType:
+    """Return what is installed and what to do about what is not."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for finding in findings:
+        mark = Text("ok", style="green") if finding.good else Text("missing", style="red")
+        table.add_row(mark, finding.what, Text(show(finding.found)), Text(finding.advice))
+    return table
+
+
+def demo_summary(result: DemoResult) -> RenderableType:
+    """Return the whole job on one screen, and what it came to, good or bad."""
+    return Group(
+        Rule("corpus"),
+        index_table(result.index),
+        Rule("ranking"),
+        ranking_table(result.ranking),
+        Rule("mix"),
+        mix_table(result.mix),
+        Rule("verification"),
+        verification_table(result.verification),
+        Rule("in short"),
+        *[Text(line) for line in _short(result)],
+    )
+
+
+def _short(result: DemoResult) -> list[str]:
+    drop = result.verification.drop
+    expected, found = ", ".join(result.expected), ", ".join(result.found)
+    ranking = "found them" if result.ranking_found_them else f"put {found} first instead"
+    gained = "less" if drop.value >= 0 else "MORE"
+    confirmed = result.verification.verdict == "confirmed"
+    return [
+        f"A person would name {expected}; the ranking {ranking}.",
+        f"A model trained on the mix loses {format_value(abs(drop.value))} nats/token {gained} on "
+        "the target than one trained on a random mix of the same tokens.",
+        f"The forecast {'held' if confirmed else 'did not hold'}: {result.verification.verdict}.",
+        f"Report: {show(result.report)}. Took {format_seconds(result.seconds)}.",
+    ]

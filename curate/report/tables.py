@@ -1,0 +1,381 @@
+"""Terminal tables of the records, and the same records as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from curate.records import Forecast, Index, Mix, RankedShard, Ranking, Verification
+from curate.report.numbers import (
+    MISSING,
+    format_bytes,
+    format_count,
+    format_interval,
+    format_ranks,
+    format_share,
+    format_tokens,
+    format_value,
+)
+from curate.report.text import show, show_middle
+
+_NAME_CELLS = 34
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_VERDICT_STYLE = {"confirmed": "green", "better": "green", "worse": "yellow", "refuted": "red"}
+
+
+def bar(share: float, cells: int) -> str:
+    """Return a bar of `cells` cells filled to `share`, 0 to 1, in eighths of a cell.
+
+    Example:
+        >>> bar(0.5, 4)
+        '██  '
+    """
+    if not math.isfinite(share):
+        return " " * cells
+    eighths = round(min(max(share, 0.0), 1.0) * cells * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The same content from wide to narrow: the first that the terminal holds is printed."""
+
+    choices: tuple[RenderableType, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the first choice that fits, or the last."""
+        endless = options.update(max_width=10_000)
+        for choice in self.choices[:-1]:
+            if Measurement.get(console, endless, choice).maximum <= options.max_width:
+                yield choice
+                return
+        yield self.choices[-1]
+
+
+def ranking_table(ranking: Ranking, *, most: int = 40) -> RenderableType:
+    """Return the ranking: bars, intervals, ties in brackets, share of the ceiling.
+
+    Args:
+        ranking: any method's.
+        most: shards shown at most: the first three quarters of that many, and the last.
+    """
+    wanted = ["", "rank", "shard", "source", "tokens", "alignment", " ", "interval", "ranks"]
+    if all(shard.shard == shard.source for shard in ranking.shards):
+        wanted.remove("source")
+    if has_ceiling(ranking):
+        wanted.append("of ceiling")
+    order = ("source", "of ceiling", "tokens", " ")  # what a narrow terminal loses first
+    tables = [
+        _ranking_columns(ranking, [name for name in wanted if name not in order[:lost]], most)
+        for lost in range(len(order) + 1)
+    ]
+    return Group(Fitting(tuple(tables)), *_ranking_notes(ranking))
+
+
+def mix_table(mix: Mix) -> RenderableType:
+    """Return what the mix holds, by source, and its forecast."""
+    table = _table("source", "tokens", "share", "", "epochs")
+    largest = max(mix.sources.values(), default=0)
+    for source, tokens in mix.sources.items():
+        table.add_row(
+            Text(show_middle(source, _NAME_CELLS)),
+            format_tokens(tokens),
+            format_share(tokens / mix.tokens) if mix.tokens else MISSING,
+            Text(bar(tokens / largest if largest else 0, 24), style="cyan"),
+            format_value(_epochs(mix, source), decimals=2),
+        )
+    lines = [
+        f"{format_count(mix.tokens)} tokens of a budget of {format_count(mix.budget)}, "
+        f"in {show(mix.folder)}",
+        f"alignment to {show(mix.target)}: {format_value(mix.alignment)}"
+        f" ({format_interval(mix.low, mix.high)})",
+        f"taken out: {format_count(mix.decontaminated)} documents that hold an item of the target,"
+        f" {format_count(mix.duplicates)} duplicates",
+        forecast_sentence(mix.forecast),
+    ]
+    return Group(table, *[Text(line) for line in lines])
+
+
+def verification_table(verification: Verification) -> RenderableType:
+    """Return the verdict, then every arm's loss with its interval."""
+    verdict = Text(verification.verdict.upper(), style="bold")
+    verdict.stylize(_VERDICT_STYLE[verification.verdict])
+    verdict.append("  " + show(verification.sentence), style="not bold default")
+    table = _table("arm", "loss", "interval", "forecast", "alignment", "seeds")
+    for arm in sorted(verification.arms, key=lambda arm: arm.loss):
+        table.add_row(
+            Text(show(arm.arm, _NAME_CELLS)),
+            format_value(arm.loss),
+            format_interval(arm.low, arm.high),
+            format_value(arm.forecast_loss),
+            format_value(arm.alignment),
+            str(arm.seeds),
+        )
+    drop = verification.drop
+    lines = [
+        f"measured drop {format_value(drop.value, signed=True)} nats/token"
+        f" ({format_interval(drop.low, drop.high, signed=True)})",
+        forecast_sentence(verification.forecast),
+    ]
+    return Group(verdict, table, *[Text(line) for line in lines], *_warnings(verification.warnings))
+
+
+def index_table(index: Index) -> RenderableType:
+    """Return shards by source, and what became of every record read."""
+    table = _table("source", "shards", "documents", "tokens", "")
+    totals: dict[str, list[int]] = {}
+    for indexed in index.shards:
+        total = totals.setdefault(indexed.shard.source, [0, 0, 0])
+        for place, number in enumerate((1, indexed.shard.n_documents, indexed.shard.n_tokens)):
+            total[place] += number
+    largest = max((total[2] for total in totals.values()), default=0)
+    for source, (shards, documents, tokens) in sorted(totals.items()):
+        table.add_row(
+            Text(show_middle(source, _NAME_CELLS)),
+            format_count(shards),
+            format_count(documents),
+            format_tokens(tokens),
+            Text(bar(tokens / largest if largest else 0, 24), style="cyan"),
+        )
+    probe = index.probe
+    line = f"probe {show(probe.name)}, {format_tokens(probe.n_parameters)} parameters"
+    return Group(table, Text(line), *_ledger(index))
+
+
+def ranking_json(ranking: Ranking) -> str:
+    """Return one JSON object a line and shard, best first, without a last line break."""
+    names = ("rank", "shard", "source", "tokens", "alignment", "low", "high")
+    return "\n".join(
+        to_json({name: getattr(shard, name) for name in names}) for shard in ranking.shards
+    )
+
+
+def mix_json(mix: Mix) -> str:
+    """Return the mix as one JSON object."""
+    return to_json(
+        {
+            "budget": mix.budget,
+            "tokens": mix.tokens,
+            "alignment": mix.alignment,
+            "forecast": _forecast(mix.forecast),
+            "out": mix.folder,
+            "sources": mix.sources,
+        }
+    )
+
+
+def verification_json(verification: Verification) -> str:
+    """Return the verdict and what it rests on as one JSON object."""
+    drop = verification.drop
+    names = ("arm", "loss", "low", "high", "seeds")
+    return to_json(
+        {
+            "verdict": verification.verdict,
+            "drop": {"value": drop.value, "low": drop.low, "high": drop.high},
+            "forecast": _forecast(verification.forecast),
+            "arms": [{name: getattr(arm, name) for name in names} for arm in verification.arms],
+        }
+    )
+
+
+def index_json(index: Index) -> str:
+    """Return one JSON object a line and shard: shard, source, documents, tokens, digest."""
+    shards = [indexed.shard for indexed in index.shards]
+    return "\n".join(
+        to_json(
+            {
+                "shard": shard.name,
+                "source": shard.source,
+                "documents": shard.n_documents,
+                "tokens": shard.n_tokens,
+                "digest": shard.digest,
+            }
+        )
+        for shard in shards
+    )
+
+
+def to_json(value: Any) -> str:
+    """Return strict JSON in ASCII (safe on any terminal); what is not finite becomes null."""
+    return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False)
+
+
+def result_console(*, stderr: bool = False) -> Console:
+    """Return a console that reads nothing as markup and, off a terminal, does not squeeze."""
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and console.width < 140:
+        console.width = 140
+    return console
+
+
+def forecast_sentence(forecast: Forecast) -> str:
+    """Return the forecast as a person would say it."""
+    return (
+        f"forecast drop {format_value(forecast.drop, signed=True)} nats/token"
+        f" ({format_interval(forecast.low, forecast.high, signed=True)})"
+    )
+
+
+def has_ceiling(ranking: Ranking) -> bool:
+    """Tell whether alignment is on the scale of a ceiling (only for the Fisher embeddings)."""
+    return ranking.method == "task2vec" and math.isfinite(ranking.ceiling) and ranking.ceiling > 0
+
+
+def bar_range(ranking: Ranking) -> tuple[float, float]:
+    """Return the alignments at which a bar is empty and full."""
+    values = [v for s in ranking.shards for v in (s.low, s.high, s.alignment) if math.isfinite(v)]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if ranking.method == "task2vec" and low >= 0:
+        return 0.0, max(1.0, high)
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def tie_mark(shards: Sequence[RankedShard], rank: int) -> str:
+    """Return the bracket that joins a shard to the ones its interval cannot tell it from."""
+    before = rank > 1 and shards[rank - 2].tied_with_next
+    after = rank < len(shards) and shards[rank - 1].tied_with_next
+    return {(False, True): "╭", (True, True): "│", (True, False): "╰"}.get((before, after), " ")
+
+
+def rejections(index: Index) -> dict[str, int]:
+    """Return rejected records by reason over all files, most first."""
+    totals: dict[str, int] = {}
+    for ledger in index.ledgers:
+        for reason, count in ledger.rejected.items():
+            totals[reason] = totals.get(reason, 0) + count
+    return dict(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _ranking_columns(ranking: Ranking, names: Sequence[str], most: int) -> Table:
+    table = _table(*names)
+    reach = bar_range(ranking)
+    shown, hidden = _ends(ranking.shards, most)
+    for position, shard in enumerate(shown):
+        if hidden and position == len(shown) - most // 4:
+            note: dict[str, RenderableType] = {
+                "rank": "…",
+                "shard": Text(f"{format_count(hidden)} shards between", "dim"),
+            }
+            table.add_row(*[note.get(name, "") for name in names])
+        cells = _ranking_cells(shard, ranking, reach)
+        table.add_row(*[cells[name] for name in names])
+    return table
+
+
+def _ranking_cells(
+    shard: RankedShard, ranking: Ranking, reach: tuple[float, float]
+) -> dict[str, RenderableType]:
+    """Return the cell of every column by its header."""
+    low, high = reach
+    return {
+        "": Text(tie_mark(ranking.shards, shard.rank), style="dim"),
+        "rank": str(shard.rank),
+        "shard": Text(show_middle(shard.shard, _NAME_CELLS)),
+        "source": Text(show_middle(shard.source, 20), style="dim"),
+        "tokens": format_tokens(shard.tokens),
+        "alignment": format_value(shard.alignment),
+        " ": Text(bar((shard.alignment - low) / (high - low), 14), style="cyan"),
+        "interval": format_interval(shard.low, shard.high),
+        "ranks": format_ranks(shard.rank_low, shard.rank_high),
+        "of ceiling": Text(
+            format_share(shard.alignment / ranking.ceiling) if has_ceiling(ranking) else MISSING
+        ),
+    }
+
+
+def _ranking_notes(ranking: Ranking) -> Iterable[Text]:
+    what = f"{ranking.method}, {ranking.measure}" if has_ceiling(ranking) else ranking.method
+    line = f"target {show(ranking.target)} · {what}"
+    if has_ceiling(ranking):
+        line += f" · ceiling {format_value(ranking.ceiling)} · floor {format_value(ranking.floor)}"
+    yield Text(line)
+    if any(shard.tied_with_next for shard in ranking.shards):
+        yield Text("╭╰ joins shards that their intervals cannot tell apart", style="dim")
+    yield from _warnings(ranking.warnings)
+
+
+def _ledger(index: Index) -> Iterable[Text]:
+    seen = sum(ledger.seen for ledger in index.ledgers)
+    accepted = sum(ledger.accepted for ledger in index.ledgers)
+    size = format_bytes(sum(ledger.n_bytes for ledger in index.ledgers))
+    yield Text(
+        f"{format_count(len(index.ledgers))} files, {size}: {format_count(seen)} records seen, "
+        f"{format_count(accepted)} accepted, {format_count(seen - accepted)} rejected"
+    )
+    for reason, count in rejections(index).items():
+        yield Text(f"  {show(reason)}: {format_count(count)}")
+    for ledger in index.ledgers:
+        if ledger.error:
+            yield Text(f"  {show(ledger.path)}: {show(ledger.error)}", style="yellow")
+
+
+def _warnings(warnings: Sequence[str]) -> list[Text]:
+    return [Text(f"! {show(warning)}", style="yellow") for warning in warnings]
+
+
+def _table(*headers: str) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        collapse_padding=True,
+        header_style="bold",
+    )
+    right = {
+        "rank",
+        "tokens",
+        "alignment",
+        "ranks",
+        "share",
+        "epochs",
+        "loss",
+        "forecast",
+        "of ceiling",
+    }
+    for header in headers:
+        justify = header in right | {"forecast", "seeds", "shards", "documents"}
+        names = header in {"shard", "source", "arm"}
+        table.add_column(
+            header,
+            justify="right" if justify else "left",
+            overflow="ellipsis" if names else "fold",
+            no_wrap=True,
+        )
+    return table
+
+
+def _ends(shards: Sequence[RankedShard], most: int) -> tuple[list[RankedShard], int]:
+    """Return the first and last of a long ranking, and how many are left out between."""
+    if len(shards) <= most:
+        return list(shards), 0
+    last = most // 4
+    return [*shards[: most - last], *shards[-last:]], len(shards) - most
+
+
+def _epochs(mix: Mix, source: str) -> float:
+    """Return how often the source's own tokens are passed, the most over its shards."""
+    return max(part.epochs for part in mix.parts if part.source == source)
+
+
+def _forecast(forecast: Forecast) -> dict[str, float]:
+    return {"drop": forecast.drop, "low": forecast.low, "high": forecast.high}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,251 @@
+"""The stages as plain functions: each finds in the workspace what the one before published."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from curate.config import data_dir, override
+from curate.corpus.shards import check_ledgers
+from curate.corpus.targets import load_target
+from curate.errors import USAGE, CurateError
+from curate.mixing.build import build_mix as build
+from curate.mixing.build import open_mix
+from curate.ranking.rank import open_ranking, rank_shards
+from curate.records import (
+    Index,
+    Mix,
+    Notify,
+    Ranking,
+    Settings,
+    Target,
+    TargetSettings,
+    Verification,
+    silent,
+)
+from curate.report.html import render_report
+from curate.store.publish import publish_bytes, publish_json, read_json
+from curate.task2vec.embed import build_index, index_is_current, open_index
+from curate.verification.verify import open_verification, verify_mix
+
+WORKSPACE = ".curate"
+
+
+def index(
+    *inputs: str | Path,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> Index:
+    """Cut the inputs into shards and embed each: documents → `workspace/index`.
+
+    Args:
+        inputs: files, folders, globs or `hf:org/name`; none takes those of `settings`.
+        settings: of the corpus and the embedding; None takes the defaults.
+        workspace: folder for everything that is published.
+        device: auto, cpu or cuda.
+        notify: progress.
+
+    Raises:
+        CurateError: no input, nothing readable in it, or a probe that cannot be had.
+    """
+    settings = settings or Settings()
+    corpus = override(settings.corpus, inputs=tuple(map(str, inputs)) or None)
+    if not corpus.inputs:
+        raise CurateError(
+            "no corpus named: give paths (curate index PATH...) or [corpus] inputs in curate.toml"
+            " (curate init writes one)",
+            exit_code=USAGE,
+        )
+    return build_index(
+        corpus, settings.embed, workspace=Path(workspace), device=device, notify=notify
+    )
+
+
+def rejected(found: Index) -> CurateError | None:
+    """Return the error (exit code 3) of an index that rejected more than its settings allow."""
+    return check_ledgers(found.ledgers, found.corpus.max_rejected)
+
+
+def rank(
+    target: str | Path | None = None,
+    *,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> Ranking:
+    """Order the shards by alignment to a target; index first where that is needed.
+
+    Args:
+        target: a named target, a file or `hf:org/name`; None takes that of `settings`.
+        settings: None takes the defaults, and the corpus and probe of the index.
+        workspace: where the index is, and where the ranking goes.
+        device: auto, cpu or cuda.
+        notify: progress; also told when the index has to be made first.
+
+    Raises:
+        CurateError: no or unknown target, no corpus, or too little data in either.
+    """
+    settings, place = settings or Settings(), Path(workspace)
+    wanted = override(settings.target, name=str(target) if target is not None else None)
+    if not wanted.name:
+        raise CurateError(
+            "no target named: give --target NAME|FILE or [target] name in curate.toml"
+            " (curate targets lists the known ones)",
+            exit_code=USAGE,
+        )
+    wanted = _located(dataclasses.replace(wanted, data_dir=data_dir(settings)))
+    loaded = load_target(wanted)
+    ranking = rank_shards(
+        _current_index(settings, place, device, notify),
+        loaded,
+        settings.rank,
+        workspace=place,
+        device=device,
+        notify=notify,
+    )
+    publish_json(place / "target.json", wanted)
+    return ranking
+
+
+def build_mix(
+    budget: int | None = None,
+    *,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    out: str | Path = "mix",
+    fmt: str = "parquet",
+    notify: Notify = silent,
+) -> Mix:
+    """Write an aligned training mix of exactly `budget` tokens, with its forecast.
+
+    Args:
+        budget: tokens; None takes `settings.mix.budget`.
+        settings: None takes the defaults.
+        workspace: where the ranking is.
+        out: the mix's folder.
+        fmt: parquet or jsonl.
+        notify: progress.
+
+    Raises:
+        CurateError: no budget, no ranking yet, or a budget that the corpus cannot meet
+            (exit code 6).
+    """
+    settings, place = settings or Settings(), Path(workspace)
+    wanted = override(settings.mix, budget=budget)
+    if wanted.budget <= 0:
+        raise CurateError(
+            "no budget: give --budget 100M or [mix] budget in curate.toml", exit_code=USAGE
+        )
+    return build(
+        open_index(place),
+        open_ranking(place),
+        _target(place),
+        wanted,
+        workspace=place,
+        out=Path(out),
+        fmt=fmt,
+        notify=notify,
+    )
+
+
+def verify(
+    *,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> Verification:
+    """Train small models on the mix and on controls; hold the loss against the forecast.
+
+    Args:
+        settings: None takes the defaults.
+        workspace: where the mix is.
+        device: auto, cpu or cuda.
+        notify: progress.
+
+    Raises:
+        CurateError: no mix yet, or an eval split that ranking has seen.
+    """
+    settings, place = settings or Settings(), Path(workspace)
+    return verify_mix(
+        open_index(place),
+        open_ranking(place),
+        open_mix(place),
+        _target(place),
+        settings.verify,
+        workspace=place,
+        device=device,
+        notify=notify,
+    )
+
+
+def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = None) -> Path:
+    """Write everything that the workspace holds as one HTML file; return its path.
+
+    Raises:
+        CurateError: there is no index yet.
+    """
+    place = Path(workspace)
+    path = Path(out) if out else place / "report.html"
+    html = render_report(
+        index=open_index(place),
+        ranking=_if_there(open_ranking, place, "ranking/latest.json"),
+        mix=_if_there(open_mix, place, "mix.json"),
+        verification=_if_there(open_verification, place, "verify/meta.json"),
+    )
+    publish_bytes(path, html.encode("utf-8"))
+    return path
+
+
+def open_artefact(artefact: str, *, workspace: str | Path = WORKSPACE) -> Any:
+    """Read back what a stage published: index, ranking, mix or verification.
+
+    Raises:
+        CurateError: it is not there, or not what was published.
+    """
+    openers: dict[str, Any] = {
+        "index": open_index,
+        "ranking": open_ranking,
+        "mix": open_mix,
+        "verification": open_verification,
+    }
+    return openers[artefact](Path(workspace))
+
+
+def _if_there(opener: Any, place: Path, mark: str) -> Any:
+    return opener(place) if (place / mark).is_file() else None
+
+
+def _current_index(settings: Settings, place: Path, device: str, notify: Notify) -> Index:
+    """Open the index, or make it where it is absent or stale."""
+    there = (place / "index" / "meta.json").is_file()
+    if there and not settings.corpus.inputs:
+        found = open_index(place)
+        settings = dataclasses.replace(settings, corpus=found.corpus, embed=found.embed)
+    if there and index_is_current(settings.corpus, settings.embed, place):
+        return open_index(place)
+    notify("index is stale: indexing" if there else "no index yet: indexing", 0, 0)
+    return index(settings=settings, workspace=place, device=device, notify=notify)
+
+
+def _located(wanted: TargetSettings) -> TargetSettings:
+    """Make the paths of a file target absolute, so that later stages find it from anywhere."""
+    parts = wanted.name.split("=", 1)
+    files = parts[-1].split(",")
+    if not all(Path(file).is_file() for file in files):
+        return wanted
+    located = ",".join(str(Path(file).resolve()) for file in files)
+    name = f"{parts[0]}={located}" if len(parts) == 2 else located
+    return dataclasses.replace(wanted, name=name)
+
+
+def _target(place: Path) -> Target:
+    """Load the target that the latest ranking was made for."""
+    path = place / "target.json"
+    if not path.is_file():
+        raise CurateError(f"{place}: nothing ranked yet; run curate rank --target NAME first")
+    return load_target(read_json(path, TargetSettings))

@@ -1,0 +1,114 @@
+"""`curate init`: a commented curate.toml for the files that a folder holds."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from curate.errors import CurateError
+from curate.store.publish import publish_bytes
+
+_KNOWN = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.xz", ".parquet", ".csv",
+          ".tsv", ".txt", ".md")  # fmt: skip
+
+_TEMPLATE = """\
+# Settings of curate for this folder. Every line may be left out; options override it.
+
+[corpus]
+inputs = {inputs}  # files, folders, globs, or "hf:org/name"
+text = {text}  # the field with the text, or a template: "{{question}}\\n{{answer}}"
+shard_tokens = "1M"  # a shard is what is embedded, ranked and mixed
+# max_rejected = 0.001  # share of bad documents above which the exit code is 3
+
+[embed]
+# probe = "builtin"  # for real work a stronger one: "gpt2", a folder, a .gguf file
+# batches = 4  # sub-batches of disjoint documents: they give the intervals
+# batch_tokens = "16k"
+
+[target]
+{target}
+# data_dir = "path"  # named targets where the hub is out of reach, or set CURATE_DATA_DIR
+
+[rank]
+# method = "task2vec"  # or lexical, ngram, compression, embedding, perplexity, length, random
+
+[mix]
+budget = {budget}  # tokens, exactly: "250k", "100M", "1.5B"
+# selection = "top"  # or temperature, match
+# max_epochs = 1.0  # times a shard may be repeated
+
+[verify]
+# size = "1M"  # tiny, 1M, 3M, 15M, 50M, 124M parameters
+# seeds = 3
+# tokens = "1M"  # of each run
+"""
+
+
+def write_starter(folder: Path, *, force: bool = False) -> str:
+    """Write `curate.toml` into a folder; return what was found and written, for a person.
+
+    Args:
+        folder: looked at two levels deep for files that the reader knows.
+        force: replace a `curate.toml` that is there.
+
+    Raises:
+        CurateError: there is one already and `force` is off.
+    """
+    path = folder / "curate.toml"
+    if path.exists() and not force:
+        raise CurateError(f"{path}: already there; edit it, or replace it with --force")
+    found = _data_files(folder)
+    inputs = _globs(found) or ["corpus/"]
+    text = _text_field(found)
+    filled = _TEMPLATE.format(
+        inputs=json.dumps(inputs),
+        text=json.dumps(text),
+        target='name = "proofnet"  # curate targets lists the known ones; or a file',
+        budget=json.dumps("1M"),
+    )
+    publish_bytes(path, filled.encode("utf-8"))
+    seen = f"{len(found)} data files" if found else "no data file yet: name yours in [corpus]"
+    return f"curate.toml written: {seen}, text in {text!r}. Next: curate rank --target NAME|FILE"
+
+
+def _data_files(folder: Path) -> list[Path]:
+    candidates = [*folder.glob("*"), *folder.glob("*/*")]
+    visible = (path for path in candidates if not path.name.startswith(".") and path.is_file())
+    inside = (path.relative_to(folder) for path in visible if path.name.endswith(_KNOWN))
+    documents = {"README.md", "CHANGELOG.md", "LICENSE.txt", "requirements.txt"}
+    return sorted(p for p in inside if p.name not in documents and not p.parts[0].startswith("."))
+
+
+def _ending(path: Path) -> str:
+    return max((known for known in _KNOWN if path.name.endswith(known)), key=len)
+
+
+def _globs(files: list[Path]) -> list[str]:
+    """Return the file itself where it is alone with its ending in its folder, else a glob."""
+    kinds = Counter((path.parent, _ending(path)) for path in files)
+    return [
+        str(next(path for path in files if (path.parent, _ending(path)) == kind))
+        if count == 1
+        else str(kind[0] / f"*{kind[1]}")
+        for kind, count in kinds.items()
+    ]
+
+
+def _text_field(files: list[Path]) -> str:
+    """Return the longest string field of the first record of the first plain jsonl file."""
+    for path in files:
+        if _ending(path) != ".jsonl":
+            continue
+        with path.open("rb") as stream:
+            line = stream.readline(1 << 20)
+        try:
+            record = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        texts = {k: v for k, v in record.items() if isinstance(v, str)}
+        if texts and "text" not in texts:
+            return max(texts, key=lambda name: len(texts[name]))
+    return "text"

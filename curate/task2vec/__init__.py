@@ -1,0 +1,1 @@
+"""Documents to embeddings: the diagonal of a probe's Fisher information."""

@@ -1,0 +1,147 @@
+"""Labels drawn from the probe, and the gradient of their likelihood at the last hidden state."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+_BLOCK = 64  # tokens summed together before the inverse CDF looks inside
+
+
+def contrast_coefficients(contrast: int) -> npt.NDArray[np.float32]:
+    """Return what the drawn labels of one position are weighted with.
+
+    With Σc = 0 and Σc² = 1 the vector Σ_k c_k e_{y_k} over independent draws y_k ~ p has
+    mean 0 and covariance diag(p) − ppᵀ: the moments of e_y − p, without its dense p.
+
+    Args:
+        contrast: 1 (one label against p) or an even number of labels.
+
+    Returns:
+        (contrast,).
+
+    Raises:
+        ValueError: odd and not 1, or below 1.
+    """
+    if contrast == 1:
+        return np.ones(1, dtype=np.float32)
+    if contrast < 1 or contrast % 2:
+        raise ValueError(f"contrast is {contrast}; it must be 1 or an even number of labels")
+    return np.where(np.arange(contrast) % 2, -1.0, 1.0).astype(np.float32) / np.float32(
+        np.sqrt(contrast)
+    )
+
+
+def sequence_uniforms(
+    ids: npt.NDArray[np.integer[Any]], *, draws: int, contrast: int, seed: int
+) -> npt.NDArray[np.float32]:
+    """Return the uniform numbers that decide a sequence's labels.
+
+    They depend on the sequence's own tokens and the seed alone, so that neither its batch
+    nor its place in it can change a label.
+
+    Args:
+        ids: (T,) token ids.
+        draws: label draws.
+        contrast: labels a draw and position.
+        seed: of the embedding.
+
+    Returns:
+        (draws, T − 1, contrast) in [0, 1).
+    """
+    state = hashlib.blake2b(str(seed).encode(), digest_size=16)
+    state.update(np.ascontiguousarray(ids, dtype="<i8").tobytes())
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(state.digest(), "little")))
+    return generator.random((draws, len(ids) - 1, contrast), dtype=np.float32)
+
+
+def draw_labels(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw labels from softmax(logits) by inverse CDF, blockwise.
+
+    Args:
+        logits: (n, V) float32 or float64.
+        uniforms: (n, K) in [0, 1).
+
+    Returns:
+        (n, K) labels, int64, 0 to V − 1.
+    """
+    weights = torch.exp(logits - logits.amax(dim=-1, keepdim=True))
+    return _draw(weights, uniforms)
+
+
+def _draw(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Draw labels in proportion to `weights` (n, V), >= 0."""
+    n, vocab = weights.shape
+    if vocab % _BLOCK:
+        weights = nn.functional.pad(weights, (0, _BLOCK - vocab % _BLOCK))
+    blocks = weights.view(n, -1, _BLOCK)  # (n, V/64, 64)
+    cdf = blocks.sum(dim=-1).cumsum(dim=-1)  # (n, V/64)
+    point = uniforms.to(cdf.dtype) * cdf[:, -1:]  # (n, K)
+    block = torch.searchsorted(cdf, point, right=True).clamp_(max=cdf.shape[1] - 1)
+    below = torch.where(block > 0, cdf.gather(1, (block - 1).clamp(min=0)), 0)
+    row = torch.arange(n, device=weights.device)[:, None]
+    inner = blocks[row, block].cumsum(dim=-1)  # (n, K, 64)
+    offset = (inner <= (point - below)[..., None]).sum(dim=-1).clamp_(max=_BLOCK - 1)
+    return (block * _BLOCK + offset).clamp_(max=vocab - 1)
+
+
+def head_gradients(
+    hidden: Tensor,
+    *,
+    matrix: Tensor,
+    bias: Tensor | None,
+    observed: Tensor,
+    uniforms: Tensor | None,
+    chunk: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of the labels' log-likelihood with respect to the last hidden state.
+
+    The logits exist for one chunk of positions at a time.
+
+    Args:
+        hidden: (n, width) last hidden state of the positions that have a next token.
+        matrix: (V, width) of the head that maps it to logits, in the products' precision.
+        bias: (V,) of the head, or None.
+        observed: (n,) the tokens that follow in the text.
+        uniforms: (draws, n, K) for labels drawn from the model; None for the text's own.
+        chunk: positions at a time.
+
+    Returns:
+        (draws, n, width) gradients in float32 or wider, and (n,) loss, nats/token.
+    """
+    draws = 1 if uniforms is None else uniforms.shape[0]
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    gradients = torch.empty((draws, *hidden.shape), dtype=wide, device=hidden.device)
+    nats = torch.empty(len(hidden), dtype=wide, device=hidden.device)
+    for start in range(0, len(hidden), chunk):
+        part = slice(start, start + chunk)
+        logits = nn.functional.linear(hidden[part].to(matrix.dtype), matrix, bias)
+        logits = logits.to(wide)  # (chunk, V)
+        target = observed[part]
+        at_target = logits.gather(1, target[:, None])[:, 0]
+        peak = logits.amax(dim=-1, keepdim=True)
+        weights = logits.sub_(peak).exp_()  # (chunk, V), unnormalised p
+        total = weights.sum(dim=-1)
+        nats[part] = total.log() + peak[:, 0] - at_target
+        for draw in range(draws):
+            labels = target[:, None] if uniforms is None else _draw(weights, uniforms[draw, part])
+            gradients[draw, part] = _pull_back(labels, weights, total, matrix)
+    return gradients, nats
+
+
+def _pull_back(labels: Tensor, weights: Tensor, total: Tensor, matrix: Tensor) -> Tensor:
+    """Return Σ_k c_k W[y_k], (n, width); for a single label W[y] − pᵀW."""
+    n, contrast = labels.shape
+    result = torch.zeros((n, matrix.shape[1]), dtype=weights.dtype, device=matrix.device)
+    for k, coefficient in enumerate(contrast_coefficients(contrast).tolist()):
+        rows = nn.functional.embedding(labels[:, k], matrix)
+        result.add_(rows.to(weights.dtype), alpha=coefficient)
+    if contrast == 1:
+        dense = (weights.to(matrix.dtype) @ matrix).to(weights.dtype)
+        result.sub_(dense / total[:, None])
+    return result

@@ -1,0 +1,1 @@
+"""Is it true? Small models trained on the mix and on controls."""

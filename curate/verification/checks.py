@@ -1,0 +1,79 @@
+"""What may be verified: settings in range, one chain of artefacts, an eval split unseen."""
+
+from __future__ import annotations
+
+from curate.errors import USAGE, CurateError
+from curate.mixing.dedup import normalise
+from curate.records import Index, Mix, Ranking, Target, VerifySettings
+
+
+def check_settings(settings: VerifySettings) -> None:
+    """Refuse a setting that is out of its range.
+
+    Raises:
+        CurateError: which one, and what it has to be (exit code 2).
+    """
+    wrong = {
+        "seeds": (settings.seeds < 1, "at least 1"),
+        "calibration": (settings.calibration < 2, "at least 2, or nothing can be forecast"),
+        "block_tokens": (settings.block_tokens < 2, "at least 2"),
+        "batch_tokens": (settings.batch_tokens < settings.block_tokens, "at least block_tokens"),
+        "learning_rate": (not settings.learning_rate > 0, "above 0"),
+        "confidence": (not 0 < settings.confidence < 1, "between 0 and 1"),
+        "tokens": (settings.tokens < 0, "at least 0"),
+        "eval_items": (settings.eval_items < 1, "at least 1"),
+    }
+    for name, (is_wrong, need) in wrong.items():
+        if is_wrong:
+            raise CurateError(
+                f"[verify] {name} is {getattr(settings, name)}: it has to be {need}",
+                exit_code=USAGE,
+            )
+
+
+def check_chain(index: Index, ranking: Ranking, mix: Mix, target: Target) -> None:
+    """Refuse artefacts that do not follow from each other.
+
+    Raises:
+        CurateError: which one is of another target, index or ranking.
+    """
+    if ranking.target != target.name or mix.target != target.name:
+        raise CurateError(
+            f"the mix is for {mix.target}, the ranking for {ranking.target}, the target is "
+            f"{target.name}; run curate rank and curate build-mix for one target"
+        )
+    if ranking.index_fingerprint != index.fingerprint:
+        raise CurateError(
+            f"ranking {ranking.target}: made from another index than the present one; run curate "
+            "rank and curate build-mix again"
+        )
+    if mix.ranking_fingerprint != ranking.fingerprint:
+        raise CurateError(
+            f"{mix.folder}: built from another ranking than the latest; run curate build-mix again"
+        )
+
+
+def check_unseen(ranking: Ranking, target: Target) -> None:
+    """Refuse an eval split that ranking has seen, as a whole or item by item.
+
+    Items are the same if they are after NFKC, in lower case, with single spaces.
+
+    Raises:
+        CurateError: how many items, or that it is not known which were seen.
+    """
+    if ranking.select_digest == target.eval_digest:
+        raise CurateError(
+            f"target {target.name}: ranking has seen its eval split; rank with the select split"
+        )
+    if ranking.select_digest != target.select_digest:
+        raise CurateError(
+            f"target {target.name}: its select split is not the one that ranking saw, so what is "
+            "unseen is not known; run curate rank and curate build-mix again"
+        )
+    seen = {normalise(text) for text in target.select}
+    shared = [number for number, text in enumerate(target.eval) if normalise(text) in seen]
+    if shared:
+        raise CurateError(
+            f"target {target.name}: {len(shared)} of {len(target.eval)} eval items (the first is "
+            f"number {shared[0]}) are in the select split that ranking saw; take them out of one"
+        )

@@ -1,0 +1,167 @@
+"""One small language model, trained from scratch: one loop, read from top to bottom.
+
+On a CPU a run is deterministic for a number of threads; on a GPU up to the order of sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from curate.verification.small_model import SmallModel, head_loss
+
+IntArray = npt.NDArray[np.int32]
+
+# --- the data ---
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Packed training data: position t of a block predicts `labels[t]`."""
+
+    ids: npt.NDArray[np.int64]  # (n, T)
+    labels: npt.NDArray[np.int64]  # (n, T)
+    starts: npt.NDArray[np.int64]  # (n, T) where the document of each position starts
+
+
+def pack_blocks(
+    documents: Sequence[IntArray], *, eos: int, block_tokens: int, tokens: int, seed: int
+) -> Blocks:
+    """Pack documents in seeded order into full blocks, passing over them as often as needed.
+
+    Each document has `eos` before it. What a block's end cuts off goes on in the next block,
+    without its context.
+
+    Args:
+        documents: token ids of each, at least one token in all.
+        eos: the id that stands before each document, and is predicted after it.
+        block_tokens: T, positions a block.
+        tokens: labels to train on; rounded down to whole blocks, at least one.
+        seed: of the order; every pass has its own.
+
+    Raises:
+        ValueError: no token in any document.
+    """
+    if not any(len(document) for document in documents):
+        raise ValueError("no tokens to train on")
+    n_blocks = max(1, tokens // block_tokens)
+    need = n_blocks * block_tokens + 1
+    rng = np.random.default_rng(seed)
+    pieces: list[IntArray] = []
+    while sum(map(len, pieces)) < need:
+        for number in rng.permutation(len(documents)):
+            pieces += [np.array([eos], dtype=np.int32), documents[number]]
+    stream = np.concatenate(pieces)[:need].astype(np.int64)
+    is_start = np.zeros(sum(map(len, pieces)), dtype=bool)
+    is_start[np.cumsum([0, *map(len, pieces)])[:-1:2]] = True  # every other piece is an eos
+    ids = stream[:-1].reshape(n_blocks, block_tokens)
+    marks = is_start[: need - 1].reshape(n_blocks, block_tokens)
+    starts = np.maximum.accumulate(np.where(marks, np.arange(block_tokens), 0), axis=1)
+    return Blocks(ids, stream[1:].reshape(n_blocks, block_tokens), starts)
+
+
+# --- the loop ---
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """What decides a run, apart from its documents."""
+
+    size: str
+    vocab: int
+    eos: int
+    tokens: int  # labels to train on
+    block_tokens: int
+    batch_tokens: int
+    learning_rate: float
+    seed: int  # of initialisation and order
+
+
+def train_model(
+    documents: Sequence[IntArray],
+    settings: TrainSettings,
+    *,
+    device: str = "cpu",
+    on_step: Callable[[int, int], None] | None = None,
+) -> tuple[SmallModel, list[tuple[int, float]]]:
+    """Train a small model from scratch.
+
+    Matrices of the blocks are updated by Muon (orthogonalised momentum; Jordan et al. 2024),
+    all else by AdamW; 5 % linear warm-up, then cosine to a tenth; gradients clipped to norm 1.
+
+    Args:
+        documents: token ids of each document.
+        settings: size, tokens, steps, seed.
+        device: cpu or cuda; bfloat16 autocast on cuda only.
+        on_step: told the tokens done and the tokens in all.
+
+    Returns:
+        The model, and its training loss as (tokens seen, nats/token).
+
+    Raises:
+        ValueError: no documents.
+        FloatingPointError: the loss is not finite, or rose a nat above where it started.
+    """
+    # Data: the same order on any device.
+    data = pack_blocks(
+        documents,
+        eos=settings.eos,
+        block_tokens=settings.block_tokens,
+        tokens=settings.tokens,
+        seed=settings.seed,
+    )
+    n_blocks, T = data.ids.shape
+    batch = min(n_blocks, max(1, settings.batch_tokens // T))  # blocks a step
+    steps = math.ceil(n_blocks / batch)
+    n_parts = math.ceil(batch * T / (1 << 12 if device == "cpu" else 1 << 16))
+    part = math.ceil(batch / n_parts)  # blocks a forward pass, so that memory is bounded
+
+    # Model and optimisers.
+    model = SmallModel(settings.size, vocab=settings.vocab, seed=settings.seed).to(device)
+    matrices = [weights for weights in model.blocks.parameters() if weights.ndim == 2]
+    others = [weights for weights in model.parameters() if not any(weights is m for m in matrices)]
+    optimisers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
+    curve: list[tuple[int, float]] = []
+    for step in range(steps):
+        # One batch, in parts: gradients of the mean loss over all its labels.
+        chosen = slice(step * batch, min(n_blocks, (step + 1) * batch))
+        n_labels = (chosen.stop - chosen.start) * T
+        total = torch.zeros((), device=device)
+        for start in range(chosen.start, chosen.stop, part):
+            rows = slice(start, min(start + part, chosen.stop))
+            ids, labels, starts = (
+                torch.from_numpy(array[rows]).to(device)
+                for array in (data.ids, data.labels, data.starts)
+            )
+            with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+                loss = head_loss(model, model(ids, starts), labels).sum()
+            (loss / n_labels).backward()
+            total += loss.detach()
+
+        # Divergence: said at once, not after the last step.
+        value = float(total) / n_labels
+        if not math.isfinite(value) or (curve and value > curve[0][1] + 1.0):
+            raise FloatingPointError(f"loss {value:.3g} at step {step + 1} of {steps}")
+        curve.append((min(chosen.stop, n_blocks) * T, value))
+
+        # Update: warm-up, cosine, clipping.
+        warm = min(1.0, (step + 1) / max(1, round(0.05 * steps)))
+        rate = settings.learning_rate * warm * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.step()
+            optimiser.zero_grad()
+        if on_step is not None:
+            on_step(curve[-1][0], n_blocks * T)
+    return model, curve

@@ -1,0 +1,285 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.ranking.alignment import (
+    align_all,
+    alignment,
+    block_edges,
+    compare,
+    corpus_centre,
+    influences,
+    noise,
+    prepare,
+)
+from curate.records import RowBlock
+
+MEASURES = ["scaled", "rms", "log", "cosine", "kl"]
+SCALE_FREE = ["scaled", "rms", "log", "kl", "cosine"]
+BLOCKS = (RowBlock("a", 0, "a", 0, 30), RowBlock("b", 0, "b", 30, 80))
+
+
+def fisher(seed, n=4, dim=80, spread=0.5, draws=60, base=None):
+    """Sub-batches of gamma noise about a log-normal truth."""
+    rng = np.random.default_rng(seed)
+    truth = np.exp(rng.normal(size=dim) * spread) if base is None else base
+    return rng.gamma(draws, truth / draws, size=(n, len(truth)))
+
+
+def truths(dim=3_000, seed=0):
+    rng = np.random.default_rng(seed)
+    root = np.exp(rng.normal(size=dim))
+    return [root * np.exp(rng.normal(size=dim) * 0.6) for _ in range(2)]
+
+
+# --- definition ---
+
+
+def naive_scaled(a, b, blocks=()):
+    a, b = a.mean(axis=0).copy(), b.mean(axis=0).copy()
+    edges = block_edges(blocks, len(a))
+    for start, stop in itertools.pairwise(edges):
+        a[start:stop] /= a[start:stop].mean()
+        b[start:stop] /= b[start:stop].mean()
+    x, y = a / (a + b), b / (a + b)
+    return sum(x * y) / math.sqrt(sum(x * x) * sum(y * y))
+
+
+def naive_kl(a, b):
+    a, b = a.mean(axis=0), b.mean(axis=0)
+    a, b = a / a.mean(), b / b.mean()
+    return math.exp(-sum((p / q - 1 - math.log(p / q)) / 2 for p, q in zip(a, b)) / len(a))  # noqa: B905
+
+
+@pytest.mark.parametrize("blocks", [(), BLOCKS])
+def test_raw_scaled_is_the_published_cosine_of_each_pairs_quotients(blocks):
+    a, b = fisher(1), fisher(2)
+    raw = align_all(a, [b], blocks=blocks).raw[0]
+    assert raw == pytest.approx(naive_scaled(a, b, blocks), rel=1e-12)
+
+
+@pytest.mark.parametrize("blocks", [(), BLOCKS])
+def test_the_noise_is_the_spread_of_the_sub_batches_about_their_common_form(blocks):
+    stack = fisher(9, n=5)
+    found = prepare(stack, measure="scaled", blocks=blocks)
+    edges = block_edges(blocks, 80)
+    for row, subset in enumerate([range(5), *(set(range(5)) - {i} for i in range(5))]):
+        some = stack[list(subset)]
+        for start, stop in itertools.pairwise(edges):
+            part = some[:, start:stop]
+            mean = part.mean(axis=0) / part.mean()
+            residual = (part - mean * part.mean(axis=1, keepdims=True)) / part.mean()
+            error = (residual**2).sum(axis=0) / (len(some) * (len(some) - 1))
+            np.testing.assert_allclose(found.mean[row, start:stop], mean)
+            np.testing.assert_allclose(found.variance[row, start:stop], error, rtol=1e-6)
+
+
+def test_raw_kl_is_the_divergence_of_gaussians():
+    a, b = fisher(1), fisher(2)
+    assert align_all(a, [b], measure="kl").raw[0] == pytest.approx(naive_kl(a, b), rel=1e-12)
+
+
+def test_raw_cosine_is_the_cosine():
+    a, b = fisher(1), fisher(2)
+    x, y = a.mean(axis=0), b.mean(axis=0)
+    expected = x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+    assert align_all(a, [b], measure="cosine").raw[0] == pytest.approx(expected, rel=1e-12)
+
+
+def test_noise_correction_is_half_the_second_derivative_times_the_variance():
+    """The closed forms against central differences of the same moments."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0.5, 2, 5), rng.uniform(0.5, 2, 5)
+    vx, vy = rng.uniform(0.001, 0.01, 5), rng.uniform(0.001, 0.01, 5)
+
+    def moments(x, y):
+        t = (x - y) / (x + y)
+        return np.array([t.mean(), (t**2).mean()])
+
+    def curvature(f, step):
+        return (f(step) - 2 * f(0) + f(-step)) / step**2
+
+    bias = np.zeros(2)
+    for i in range(5):
+        e = np.eye(5)[i]
+        bias += curvature(lambda h, e=e: moments(x + h * e, y), 1e-3) * vx[i] / 2
+        bias += curvature(lambda h, e=e: moments(x, y + h * e), 1e-3) * vy[i] / 2
+    first, second = moments(x, y) - bias
+    expected = (1 - second) / math.sqrt((1 + second) ** 2 - 4 * first**2)
+    from curate.ranking.alignment import _scaled
+
+    _, corrected = _scaled(x[None], vx[None], y[None], vy[None])
+    assert corrected[0] == pytest.approx(expected, rel=1e-6)
+
+
+# --- known answers ---
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_target_is_aligned_with_itself_to_one(measure):
+    a = fisher(1, n=1)
+    assert alignment(a, a, measure=measure) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_two_coordinates_have_a_closed_form():
+    # means 1: a = (1.5, .5), b = (.5, 1.5); t = (.5, -.5): mean 0, mean square 1/4
+    a, b = np.array([[3.0, 1.0]]), np.array([[1.0, 3.0]])
+    assert alignment(a, b, measure="scaled") == pytest.approx(0.75 / 1.25)
+    assert alignment(a, b, measure="cosine") == pytest.approx(0.6)
+    assert alignment(a, b, measure="log") == pytest.approx(0.0, abs=1e-12)
+    assert alignment(a, b, measure="kl") == pytest.approx(math.exp(-(3 + 1 / 3 - 2) / 4))
+
+
+def test_disjoint_embeddings_are_not_aligned():
+    a, b = np.array([[1.0, 1e-300]]), np.array([[1e-300, 1.0]])
+    assert alignment(a, b, measure="scaled") == 0.0
+
+
+def test_influences_of_a_mean_are_the_deviations():
+    numbers = np.array([1.0, 4.0, 2.0, 9.0])
+    leave_outs = np.array([np.delete(numbers, i).mean() for i in range(4)])
+    np.testing.assert_allclose(influences(leave_outs), numbers - numbers.mean())
+
+
+# --- invariances ---
+
+
+@pytest.mark.parametrize("measure", SCALE_FREE)
+@given(power=st.floats(-12, 12))
+@settings(max_examples=15, deadline=None)
+def test_a_constant_factor_changes_nothing(measure, power):
+    a, b = fisher(3), fisher(4)
+    plain = align_all(a, [b], measure=measure)
+    moved = align_all(a * 10.0**power, [b * 10.0 ** (-power / 2)], measure=measure)
+    np.testing.assert_allclose(moved.values, plain.values, rtol=1e-9)
+    np.testing.assert_allclose(moved.shard_influence, plain.shard_influence, atol=1e-9)
+
+
+@pytest.mark.parametrize("measure", ["scaled", "rms", "log", "kl"])
+def test_a_factor_on_one_weight_matrix_changes_nothing(measure):
+    a, b = fisher(3), fisher(4)
+    factors = np.where(np.arange(80) < 30, 1e5, 1.0)
+    plain = alignment(a, b, measure=measure, blocks=BLOCKS)
+    assert alignment(a, b * factors, measure=measure, blocks=BLOCKS) == pytest.approx(plain)
+    assert alignment(a, b * factors, measure=measure) != pytest.approx(plain, abs=1e-3)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_the_order_of_coordinates_and_of_sub_batches_does_not_matter(measure):
+    a, b = fisher(5), fisher(6)
+    order = np.random.default_rng(0).permutation(80)
+    plain = alignment(a, b, measure=measure)
+    assert alignment(a[:, order], b[:, order], measure=measure) == pytest.approx(plain)
+    assert alignment(a[::-1], b[[2, 0, 3, 1]], measure=measure) == pytest.approx(plain)
+
+
+@pytest.mark.parametrize("measure", ["scaled", "rms", "log", "cosine"])
+def test_symmetric_measures_are_symmetric(measure):
+    a, b = fisher(5), fisher(6, n=6)
+    assert alignment(a, b, measure=measure) == pytest.approx(alignment(b, a, measure=measure))
+
+
+def test_kl_is_not_symmetric_and_forgives_a_broad_source():
+    narrow, broad = np.array([[1.0, 1.0, 0.01, 0.01]]), np.ones((1, 4))
+    assert alignment(narrow, broad, measure="kl") > alignment(broad, narrow, measure="kl")
+
+
+@given(seed=st.integers(0, 500), measure=st.sampled_from(MEASURES))
+@settings(max_examples=40, deadline=None)
+def test_alignment_lies_between_zero_and_one(seed, measure):
+    a, b = fisher(seed, spread=2, draws=1), fisher(seed + 1, spread=2, draws=1)
+    assert 0.0 <= alignment(a, b, measure=measure) <= 1.0
+
+
+def test_a_factor_common_to_a_sub_batch_is_no_noise():
+    a, b = fisher(7, draws=1e6), fisher(8, draws=1e6)
+    factors = np.array([[1.0], [2.0], [0.5], [3.0]])
+    assert alignment(a * factors, b) == pytest.approx(alignment(a, b), abs=1e-4)
+
+
+# --- theory ---
+
+
+@pytest.mark.parametrize("measure", ["scaled", "log", "kl"])
+def test_the_coefficient_does_not_move_with_the_tokens_embedded(measure):
+    """A coordinate's relative noise in a sub-batch goes from 0.7 to 0.06: 128 × the tokens."""
+    one, other = truths()
+    truth = alignment(one[None], other[None], measure=measure)
+    found, raw = [], []
+    for draws in (2, 8, 32, 256):
+        a, b = fisher(1, base=one, draws=draws), fisher(2, base=other, draws=draws)
+        result = align_all(a, [b], measure=measure)
+        found.append(result.values[0])
+        raw.append(result.raw[0])
+    np.testing.assert_allclose(found, truth, atol=0.02)
+    assert truth - raw[0] > 0.02  # without the correction it does move
+
+
+@pytest.mark.parametrize("measure", ["scaled", "log", "kl"])
+def test_another_drawing_of_the_target_is_aligned_to_one(measure):
+    one, other = truths()
+    result = align_all(
+        fisher(1, base=one, draws=8),
+        [fisher(2, base=one, draws=8), fisher(3, base=other)],
+        measure=measure,
+    )
+    assert result.values[0] == pytest.approx(1.0, abs=0.01)
+    assert result.values[0] > result.floor > result.values[1]
+    assert result.raw_ceiling < result.ceiling == pytest.approx(1.0, abs=0.02)
+
+
+def test_ceiling_falls_with_noise_and_is_not_measured_with_one_sub_batch():
+    quiet, loud = fisher(1, draws=500), fisher(1, draws=2)
+    assert noise(loud)[1] < noise(quiet)[1] < 1
+    assert noise(quiet[:1]) == (1.0, 1.0, 0.0)
+    assert noise(quiet[:2])[1] < 1
+
+
+def test_log_is_centred_on_the_corpus():
+    shards = [fisher(seed) for seed in range(5)]
+    centre = corpus_centre(iter(shards))
+    logs = [prepare(stack, measure="log").mean[0] for stack in shards]
+    np.testing.assert_allclose(centre, np.mean(logs, axis=0))
+    raw, _ = compare(
+        prepare(shards[0], measure="log", centre=centre),
+        prepare(shards[1], measure="log", centre=centre),
+        measure="log",
+    )
+    x, y = logs[0] - centre, logs[1] - centre
+    assert raw[0] == pytest.approx((1 + x @ y / np.linalg.norm(x) / np.linalg.norm(y)) / 2)
+
+
+# --- degenerate ---
+
+
+@pytest.mark.parametrize(
+    "bad", [np.ones(4), np.ones((0, 4)), np.array([[1.0, np.nan]]), np.array([[1.0, 0.0]])]
+)
+def test_what_is_no_embedding_is_refused(bad):
+    with pytest.raises(ValueError, match="embedding"):
+        alignment(bad, bad)
+
+
+def test_embeddings_of_two_probes_are_refused():
+    with pytest.raises(ValueError, match="dimensions differ"):
+        alignment(fisher(1, dim=80), fisher(2, dim=81))
+    with pytest.raises(ValueError, match="cover"):
+        alignment(fisher(1, dim=81), fisher(2, dim=81), blocks=BLOCKS)
+
+
+def test_shards_may_differ_in_sub_batches():
+    result = align_all(fisher(1), [fisher(2, n=1), fisher(3, n=5)])
+    assert result.shard_influence.shape == (2, 5)
+    assert result.shard_batches.tolist() == [1, 5]
+    assert not result.shard_influence[0].any()
+
+
+def test_no_shard_gives_no_alignment():
+    result = align_all(fisher(1), [])
+    assert result.values.shape == (0,)
+    with pytest.raises(ValueError, match="no shard"):
+        corpus_centre([])

@@ -1,0 +1,268 @@
+"""The commands: the whole job on small real text, bad input, and what a fresh process shows."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from curate.cli import main
+from tests.conftest import write_jsonl
+
+SETTINGS = """\
+[corpus]
+inputs = ["{corpus}"]
+shard_tokens = "20k"
+[embed]
+batches = 4
+batch_tokens = "1k"
+[target]
+name = "docs={select},{eval}"
+[mix]
+budget = "24k"
+[verify]
+size = "tiny"
+tokens = "8k"
+seeds = 2
+calibration = 2
+"""
+
+
+def run(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def process(*words, **env):
+    command = [sys.executable, "-m", "curate", *map(str, words)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **env}, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, corpus_folder, target_files):
+    """The four commands with no argument but the workspace, run once; results by command."""
+    home = tmp_path_factory.mktemp("job")
+    select, held = target_files
+    text = SETTINGS.format(corpus=corpus_folder, select=select, eval=held)
+    (home / "curate.toml").write_text(text, encoding="utf-8")
+    before = Path.cwd()
+    os.chdir(home)
+    try:
+        results = {
+            "rank": run("rank", "--json"),
+            "build-mix": run("build-mix", "--json"),
+            "verify": run("verify", "--json"),
+            "report": run("report"),
+        }
+    finally:
+        os.chdir(before)
+    return home, results
+
+
+def test_rank_indexes_first_and_puts_the_docstrings_first(job):
+    _, results = job
+    done = results["rank"]
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert list(lines[0]) == ["rank", "shard", "source", "tokens", "alignment", "low", "high"]
+    assert lines[0]["source"] == "docstrings"
+    assert [line["rank"] for line in lines] == list(range(1, len(lines) + 1))
+    assert all(line["low"] <= line["alignment"] <= line["high"] for line in lines)
+    assert "indexing" in done.stderr
+
+
+def test_build_mix_meets_the_budget_to_the_token(job):
+    home, results = job
+    done = results["build-mix"]
+    assert done.exit_code == 0, done.output
+    mix = json.loads(done.stdout)
+    assert list(mix) == ["budget", "tokens", "alignment", "forecast", "out", "sources"]
+    assert mix["budget"] == mix["tokens"] == sum(mix["sources"].values()) == 24_000
+    assert mix["forecast"]["low"] <= mix["forecast"]["drop"] <= mix["forecast"]["high"]
+    assert (home / "mix" / "manifest.json").is_file()
+
+
+def test_the_mix_opens_with_datasets_and_recounts(job, tmp_path):
+    from datasets import load_dataset
+
+    from curate.task2vec.probe import load_probe
+
+    home, _ = job
+    rows = load_dataset(str(home / "mix"), split="train", cache_dir=str(tmp_path))
+    tokenizer = load_probe("builtin", device="cpu").tokenizer
+    counted = sum(
+        len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in rows["text"]
+    )
+    assert counted == 24_000
+
+
+def test_verify_measures_and_says_so(job):
+    _, results = job
+    done = results["verify"]
+    verdict = json.loads(done.stdout)
+    assert list(verdict) == ["verdict", "drop", "forecast", "arms"]
+    assert done.exit_code == (0 if verdict["verdict"] == "confirmed" else 4), done.output
+    arms = {arm["arm"]: arm for arm in verdict["arms"]}
+    assert {"mix", "random", "worst"} <= set(arms)
+    assert arms["mix"]["seeds"] == 2
+    assert 1.0 < arms["mix"]["loss"] < 9.0
+    assert verdict["drop"]["low"] <= verdict["drop"]["value"] <= verdict["drop"]["high"]
+    assert verdict["drop"]["value"] == pytest.approx(
+        arms["random"]["loss"] - arms["mix"]["loss"], abs=0.02
+    )
+
+
+def test_report_is_one_file_without_references(job):
+    home, results = job
+    assert results["report"].exit_code == 0, results["report"].output
+    html = (home / results["report"].stdout.strip()).read_text(encoding="utf-8")
+    assert "docstrings" in html and "<svg" in html
+    assert "http://" not in html.replace("http://www.w3.org", "") and "<script" not in html
+
+
+def test_a_second_run_computes_nothing_again(job, monkeypatch):
+    home, results = job
+    monkeypatch.chdir(home)
+    index = home / ".curate" / "index"
+    before = {path: path.stat().st_mtime_ns for path in index.rglob("*.safetensors")}
+    again = run("rank", "--json")
+    assert again.stdout == results["rank"].stdout
+    assert before == {path: path.stat().st_mtime_ns for path in index.rglob("*.safetensors")}
+    assert "indexing" not in again.stderr
+    assert run("verify", "--json").stdout == results["verify"].stdout
+
+
+@pytest.mark.parametrize("artefact", ["index", "ranking", "mix", "verification"])
+def test_show_prints_each_artefact(job, monkeypatch, artefact):
+    monkeypatch.chdir(job[0])
+    plain, as_json = run("show", artefact), run("show", artefact, "--json")
+    assert plain.exit_code == 0 and plain.stdout.strip()
+    assert all(json.loads(line) for line in as_json.stdout.splitlines())
+
+
+def test_verify_refuses_an_eval_split_that_ranking_has_seen(job, tmp_path, target_files):
+    home, _ = job
+    select, _ = target_files
+    place = tmp_path / "w"
+    words = ["--workspace", place, "--config", home / "curate.toml"]
+    assert run("rank", "--target", f"docs={select},{select}", *words).exit_code != 0 or (
+        run("build-mix", "--out", tmp_path / "mix", *words).exit_code in (0, 1)
+        and run("verify", *words).exit_code == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["rank", "--target", "profnet"], 2, "proofnet"),
+        (["rank"], 2, "no target named"),
+        (["index"], 2, "no corpus named"),
+        (["index", "absent.jsonl"], 1, "absent.jsonl"),
+        (["build-mix", "--budget", "1k"], 1, "index"),
+        (["build-mix"], 2, "no budget"),
+        (["build-mix", "--budget", "much"], 2, "much"),
+        (["verify"], 1, "index"),
+        (["report"], 1, "index"),
+        (["show", "mix"], 1, "mix"),
+        (["show", "nothing"], 2, "nothing"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, words, code, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CURATE_DATA_DIR", raising=False)
+    done = run(*words)
+    assert done.exit_code == code, done.output
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_an_empty_corpus_and_an_empty_target_are_named(tmp_path, corpus_folder):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    done = run("index", empty, "--workspace", tmp_path / "w")
+    assert done.exit_code == 1 and "empty.jsonl" in done.stderr
+    done = run("rank", "--target", empty, "--workspace", tmp_path / "w")
+    assert done.exit_code == 1 and "empty" in done.stderr
+
+
+def test_a_gpu_that_is_not_there_is_named(tmp_path, corpus_folder):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is there")
+    words = ["index", corpus_folder, "--workspace", tmp_path / "w", "--device", "cuda"]
+    done = run(*words)
+    assert done.exit_code == 1 and "cuda" in done.stderr.lower()
+
+
+def test_a_budget_beyond_the_corpus_ends_with_6(job, tmp_path):
+    home, _ = job
+    words = ["--workspace", home / ".curate", "--out", tmp_path / "mix"]
+    done = run("build-mix", "--budget", "10B", *words)
+    assert done.exit_code == 6 and "10" in done.stderr
+    assert not (tmp_path / "mix" / "meta.json").exists()
+
+
+def test_a_probe_of_pickles_is_refused(tmp_path, corpus_folder):
+    folder = tmp_path / "probe"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    done = run("index", corpus_folder, "--probe", folder, "--workspace", tmp_path / "w")
+    assert done.exit_code == 1 and "safetensors" in done.stderr
+
+
+def test_too_many_rejected_records_end_with_3(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", ["some words to read " * 40] * 30)
+    with path.open("a") as stream:
+        stream.write("not json\n" * 5)
+    words = ["--workspace", tmp_path / "w", "--batch-tokens", "512", "--batches", "2"]
+    done = run("index", path, *words)
+    assert done.exit_code == 3, done.output
+    assert "bad_json" in done.output
+    assert (tmp_path / "w" / "index" / "meta.json").is_file()
+
+
+def test_init_writes_settings_that_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "data" / f"{name}.jsonl").write_text('{"id": "1", "body": "some text"}\n')
+    done = run("init")
+    assert done.exit_code == 0, done.output
+    from curate.config import read_settings
+
+    settings = read_settings()
+    assert settings.corpus.inputs == ("data/*.jsonl",)
+    assert settings.corpus.text == "body"
+    assert run("init").exit_code == 1
+    assert run("init", "--force").exit_code == 0
+
+
+def test_doctor_and_targets_print(monkeypatch):
+    monkeypatch.delenv("CURATE_DATA_DIR", raising=False)
+    assert "FAISS" in run("doctor").stdout
+    assert all(json.loads(line) for line in run("doctor", "--json").stdout.splitlines())
+    assert "proofnet" in run("targets").stdout
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, curate.cli\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'faiss', 'numpy', 'sklearn', 'pyarrow'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_m_curate_and_a_closed_pipe():
+    assert process("--version").stdout.startswith("curate")
+    command = f"{sys.executable} -m curate doctor | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr

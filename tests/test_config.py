@@ -1,0 +1,65 @@
+"""curate.toml: defaults, values, and mistakes named with line and nearest key."""
+
+import pytest
+
+from curate.config import override, read_settings
+from curate.errors import CurateError
+from curate.records import CorpusSettings, Settings
+
+
+def written(tmp_path, text):
+    path = tmp_path / "curate.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path):
+    assert read_settings(written(tmp_path, "")) == Settings()
+
+
+def test_values_and_token_counts_are_read(tmp_path):
+    text = '[corpus]\ninputs = ["a", "b"]\nshard_tokens = "250k"\n[mix]\nbudget = "1.5B"\n'
+    settings = read_settings(written(tmp_path, text))
+    assert settings.corpus.inputs == ("a", "b")
+    assert settings.corpus.shard_tokens == 250_000
+    assert settings.mix.budget == 1_500_000_000
+
+
+def test_one_input_may_be_a_string(tmp_path):
+    assert read_settings(written(tmp_path, '[corpus]\ninputs = "a"\n')).corpus.inputs == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n[corpus]\nimputs = []\n", ":3: unknown key 'imputs' in [corpus]; did you mean inputs?"),
+        ("[corpsu]\n", ":1: unknown key 'corpsu' as a section; did you mean corpus?"),
+        ("[mix]\nbudget = true\n", ":2: budget: expected int, found True"),
+        ('[rank]\n\nmethod = "magic"\n', ":3: method: 'magic' is not one of task2vec, lexical"),
+        ("[mix]\nbudget = 'much'\n", ":2: budget: "),
+        ("corpus = 3\n", ":1: corpus is a section: write [corpus]"),
+        ("[corpus\n", ": not valid TOML"),
+        ("[embed]\nseed = 1\n[mix]\nsed = 2\n", ":4: unknown key 'sed' in [mix]; did you mean"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path, text, message):
+    with pytest.raises(CurateError) as caught:
+        read_settings(written(tmp_path, text))
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path):
+    with pytest.raises(CurateError, match="no such file"):
+        read_settings(tmp_path / "absent.toml")
+
+
+def test_without_a_file_the_defaults_hold(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_settings() == Settings()
+
+
+def test_override_keeps_what_is_not_given():
+    record = CorpusSettings(inputs=("a",), text="body")
+    assert override(record, text=None, shard_tokens=5).text == "body"
+    assert override(record, text=None, shard_tokens=5).shard_tokens == 5

@@ -1,0 +1,65 @@
+"""The documentation says what the program does."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from curate.cli import main
+
+ROOT = Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+generate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generate)
+
+COMMANDS = main.list_commands(click.Context(main))
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_has_a_page_with_its_help(command):
+    name = generate.PAGE_OF.get(command, f"{command}.md")
+    page = (ROOT / "docs" / "commands" / name).read_text(encoding="utf-8")
+    assert generate.BLOCK.search(page), "the page has no help block"
+    assert page == generate.page_with_help(page, command), "run make docs"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_in_its_help(command):
+    assert "Example:" in generate.help_text(command)
+
+
+def test_every_command_in_the_pages_parses():
+    """A command line shown anywhere must name a command and options that exist."""
+    shown = []
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for line in re.findall(
+            r"^(?:\$ )?(curate [a-z].*)$", page.read_text("utf-8"), re.MULTILINE
+        ):
+            shown.append((page, line))
+    assert shown
+    for page, line in shown:
+        words = shlex.split(line.split("  #")[0].split(" | ")[0].split(" > ")[0])[1:]
+        command = main.commands.get(words[0])
+        assert command is not None, f"{page.name}: {line}"
+        known = {
+            name for option in command.params for name in [*option.opts, *option.secondary_opts]
+        }
+        options = {word.split("=")[0] for word in words[1:] if re.match(r"--[a-z]", word)}
+        assert options <= known | {"--help"}, f"{page.name}: {line}: {options - known}"
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_map_in_the_readme_lists_the_rooms():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rooms = [p.name for p in (ROOT / "curate").iterdir() if (p / "__init__.py").is_file()]
+    for room in rooms:
+        assert f"{room}/" in readme, room

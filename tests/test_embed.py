@@ -1,0 +1,326 @@
+"""The stage: every shard once, whatever happens in between."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from curate.errors import LOCKED, CurateError
+from curate.records import CorpusSettings, EmbedSettings, RowBlock, Target
+from curate.store.fingerprint import digest_texts
+from curate.store.lock import locked
+from curate.task2vec import embed as stage
+from curate.task2vec.embed import (
+    build_index,
+    embed_target,
+    embed_texts,
+    index_is_current,
+    load_embedding,
+    open_index,
+)
+from curate.task2vec.probe import load_probe
+from curate.task2vec.vectors import quantise, read_embedding, restore, write_embedding
+from tests.test_probe import save_probe
+
+torch.set_num_threads(1)
+
+WORDS = {
+    "code": ["def", "return", "lambda", "import", "class", "self", "yield", "assert", "while"],
+    "prose": ["the", "a", "whale", "sea", "captain", "night", "wind", "harbour", "light"],
+    "maths": ["lemma", "proof", "let", "prime", "group", "field", "kernel", "ideal", "ring"],
+}
+
+
+def write_corpus(folder, seed=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for name, words in WORDS.items():
+        lines = [
+            json.dumps({"text": " ".join(rng.choice(words, int(rng.integers(5, 30))))})
+            for _ in range(12)
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def probe_folder(tmp_path_factory):
+    return save_probe(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture
+def case(tmp_path, probe_folder):
+    corpus = CorpusSettings(inputs=(str(write_corpus(tmp_path / "in")),))
+    embed = EmbedSettings(
+        probe=str(probe_folder), batches=3, batch_tokens=256, block_tokens=48, seed=1
+    )
+    return corpus, embed, tmp_path / "work"
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """Names of the things that went through the engine."""
+    names, plain = [], stage._embed
+
+    def spy(what, *rest):
+        names.append(what)
+        return plain(what, *rest)
+
+    monkeypatch.setattr(stage, "_embed", spy)
+    return names
+
+
+def published(workspace):
+    return {
+        path.relative_to(workspace): path.read_bytes()
+        for path in sorted(workspace.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def target(items=("lemma prime", "proof let group", "ideal ring kernel field")):
+    return Target(
+        name="toy",
+        select=tuple(items),
+        eval=("lemma",),
+        select_digest=digest_texts(tuple(items)),
+        eval_digest="",
+        origin="",
+    )
+
+
+def test_every_shard_has_an_embedding(case):
+    corpus, embed, workspace = case
+    index = build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert [s.shard.name for s in index.shards] == ["code", "maths", "prose"]
+    for one in index.shards:
+        found = load_embedding(workspace, one.key)
+        assert found.vectors.shape == (3, index.blocks[-1].stop)
+        assert found.vectors.dtype == np.float32
+        assert np.all(found.vectors > 0) and np.all(np.isfinite(found.vectors))
+        assert found.unigrams.sum() == one.shard.n_tokens
+        assert found.unigrams.shape == (index.probe.vocab,)
+        assert found.hidden.shape == (3, 16)
+        assert 0 < found.loss < 40
+        assert np.array_equal(load_embedding(workspace / "index", one.key).vectors, found.vectors)
+    assert open_index(workspace) == index
+
+
+def test_a_rerun_does_nothing(case, embedded):
+    corpus, embed, workspace = case
+    first = build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert embedded == ["shard code", "shard maths", "shard prose"]
+    before = published(workspace)
+    assert index_is_current(corpus, embed, workspace)
+    assert build_index(corpus, embed, workspace=workspace, device="cpu") == first
+    assert len(embedded) == 3
+    assert published(workspace) == before
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(case, embedded, monkeypatch, tmp_path):
+    corpus, embed, workspace = case
+    monkeypatch.setenv("CURATE_FAILPOINT", "publish.after_tmp:4=enospc")
+    monkeypatch.setattr("curate.store.failpoint._counts", {})
+    with pytest.raises(CurateError, match="cannot be written"):
+        build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert not index_is_current(corpus, embed, workspace)
+    monkeypatch.delenv("CURATE_FAILPOINT")
+    build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert embedded == ["shard code", "shard maths", "shard maths", "shard prose"]
+    build_index(corpus, embed, workspace=tmp_path / "straight", device="cpu")
+    assert published(workspace) == published(tmp_path / "straight")
+
+
+def test_one_changed_shard_is_embedded_again_alone(case, embedded, tmp_path):
+    corpus, embed, workspace = case
+    build_index(corpus, embed, workspace=workspace, device="cpu")
+    del embedded[:]
+    path = tmp_path / "in" / "maths.jsonl"
+    path.write_text(path.read_text().replace("lemma", "Lemma", 1))
+    assert not index_is_current(corpus, embed, workspace)
+    build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert embedded == ["shard maths"]
+
+
+def test_a_renamed_file_costs_nothing(case, embedded, tmp_path):
+    corpus, embed, workspace = case
+    build_index(corpus, embed, workspace=workspace, device="cpu")
+    del embedded[:]
+    (tmp_path / "in" / "maths.jsonl").rename(tmp_path / "in" / "algebra.jsonl")
+    index = build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert [s.shard.name for s in index.shards] == ["algebra", "code", "prose"]
+    assert embedded == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete", "json"])
+def test_a_damaged_embedding_is_found_and_made_again(case, embedded, damage):
+    corpus, embed, workspace = case
+    index = build_index(corpus, embed, workspace=workspace, device="cpu")
+    before = published(workspace)
+    path = workspace / "index" / "shards" / f"{index.shards[1].key}.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    if damage == "delete":
+        path.unlink()
+    elif damage == "json":
+        path.with_suffix(".json").write_text("{")
+    else:
+        path.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    with pytest.raises(CurateError, match="missing or changed"):
+        load_embedding(workspace, index.shards[1].key)
+    assert not index_is_current(corpus, embed, workspace)
+    del embedded[:]
+    build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert embedded == ["shard maths"]
+    assert published(workspace) == before
+
+
+def test_settings_decide_the_embedding(case, embedded):
+    corpus, embed, workspace = case
+    build_index(corpus, embed, workspace=workspace, device="cpu")
+    other = EmbedSettings(**{**_fields(embed), "seed": 2})
+    assert not index_is_current(corpus, other, workspace)
+    build_index(corpus, other, workspace=workspace, device="cpu")
+    assert len(embedded) == 6
+
+
+def test_batch_size_does_not_matter(case, monkeypatch, tmp_path):
+    corpus, embed, workspace = case
+    one = build_index(corpus, embed, workspace=workspace, device="cpu")
+    monkeypatch.setattr(stage, "_CPU_BATCH", 60)
+    two = build_index(corpus, embed, workspace=tmp_path / "two", device="cpu")
+    for a, b in zip(one.shards, two.shards, strict=True):
+        x, y = (load_embedding(w, a.key).vectors for w in (workspace, tmp_path / "two"))
+        assert a.key == b.key
+        assert np.allclose(x, y, rtol=2e-3)
+
+
+def test_target_is_embedded_once_with_every_item(case, embedded):
+    corpus, embed, workspace = case
+    index = build_index(corpus, embed, workspace=workspace, device="cpu")
+    del embedded[:]
+    found = embed_target(target(), index, workspace=workspace, device="cpu")
+    again = embed_target(target(), index, workspace=workspace, device="cpu")
+    assert embedded == ["target toy"]
+    assert np.array_equal(found.vectors, again.vectors)
+    assert found.n_sequences == (1, 1, 1)
+    assert found.vectors.shape[1] == index.blocks[-1].stop
+
+
+def test_one_item_still_fills_the_sub_batches(case):
+    corpus, embed, workspace = case
+    index = build_index(corpus, embed, workspace=workspace, device="cpu")
+    found = embed_target(target(("ring " * 60,)), index, workspace=workspace, device="cpu")
+    assert sum(found.n_sequences) == -(-300 // 48)
+    assert len(found.n_sequences) == 3
+
+
+def test_a_probe_that_changed_is_named(case, tmp_path):
+    corpus, embed, workspace = case
+    folder = save_probe(tmp_path / "mine")
+    index = build_index(
+        corpus,
+        EmbedSettings(**{**_fields(embed), "probe": str(folder)}),
+        workspace=workspace,
+        device="cpu",
+    )
+    save_probe(folder, seed=7)
+    with pytest.raises(CurateError, match="changed since the index was made"):
+        embed_target(target(), index, workspace=workspace, device="cpu")
+
+
+def test_texts_embed_in_a_few_lines(probe_folder):
+    probe = load_probe(str(probe_folder), device="cpu")
+    settings = EmbedSettings(batches=2, block_tokens=64)
+    found = embed_texts(["def f(x): return x", "def g(y): return y", "x = 1"], probe, settings)
+    assert found.vectors.shape[0] == 2
+    assert sum(found.n_sequences) == 3
+
+
+def test_embeddings_tell_kinds_of_text_apart(case, tmp_path):
+    corpus, embed, workspace = case
+    index = build_index(corpus, embed, workspace=workspace, device="cpu")
+    other = CorpusSettings(inputs=(str(write_corpus(tmp_path / "again", seed=9)),))
+    twin = build_index(other, embed, workspace=tmp_path / "twin", device="cpu")
+    logs = [
+        [np.log(load_embedding(w, s.key).vectors.mean(0)) for s in i.shards]
+        for w, i in ((workspace, index), (tmp_path / "twin", twin))
+    ]
+    for n, vector in enumerate(logs[0]):
+        distances = [np.linalg.norm(vector - other) for other in logs[1]]
+        assert int(np.argmin(distances)) == n
+
+
+def test_too_little_text_is_named(probe_folder):
+    probe = load_probe(str(probe_folder), device="cpu")
+    settings = EmbedSettings(block_tokens=64)
+    with pytest.raises(CurateError, match="texts: 1 tokens are too few"):
+        embed_texts(["a"], probe, settings)
+
+
+def test_blocks_longer_than_the_probe_reads_are_refused(case):
+    corpus, embed, workspace = case
+    with pytest.raises(CurateError, match="block_tokens = 64"):
+        build_index(
+            corpus,
+            EmbedSettings(**{**_fields(embed), "block_tokens": 128}),
+            workspace=workspace,
+            device="cpu",
+        )
+
+
+def test_malformed_layers_are_a_users_mistake(case):
+    corpus, embed, workspace = case
+    with pytest.raises(CurateError, match="last:K"):
+        build_index(
+            corpus,
+            EmbedSettings(**{**_fields(embed), "layers": "first:1"}),
+            workspace=workspace,
+            device="cpu",
+        )
+
+
+def test_a_live_run_holds_the_index(case):
+    corpus, embed, workspace = case
+    with locked(workspace / "index"), pytest.raises(CurateError) as caught:
+        build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert caught.value.exit_code == LOCKED
+
+
+def test_no_index_is_named(tmp_path):
+    with pytest.raises(CurateError, match="run curate index first"):
+        open_index(tmp_path)
+
+
+def test_sixteen_bits_keep_values_to_a_thousandth():
+    rng = np.random.default_rng(0)
+    vectors = np.exp2(rng.uniform(-40, 0, size=(3, 500)))
+    levels, low, step = quantise(vectors, stops=[100, 101, 500])
+    back = restore(levels, low=low, step=step, stops=[100, 101, 500])
+    assert np.max(np.abs(back / vectors - 1)) < 3e-4
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_values_that_are_no_information_are_refused(bad):
+    vectors = np.ones((1, 4))
+    vectors[0, 2] = bad
+    with pytest.raises(ValueError, match="finite and positive"):
+        quantise(vectors, stops=[4])
+
+
+def test_an_embedding_reads_back_as_written(tmp_path, probe_folder):
+    probe = load_probe(str(probe_folder), device="cpu")
+    found = embed_texts(["one two", "three four"], probe, EmbedSettings(block_tokens=64))
+    blocks = (RowBlock("all", 0, "all", 0, found.vectors.shape[1]),)
+    path = tmp_path / "x.safetensors"
+    write_embedding(path, found, blocks=blocks, text_digest="t")
+    back = read_embedding(path)
+    assert np.allclose(back.vectors, found.vectors, rtol=1e-3)
+    assert np.array_equal(back.unigrams, found.unigrams)
+    assert np.array_equal(back.hidden, found.hidden)
+    assert (back.n_sequences, back.loss) == (found.n_sequences, found.loss)
+
+
+def _fields(settings):
+    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}

@@ -1,0 +1,52 @@
+import msgspec
+import pytest
+
+from curate.corpus import example as example_module
+from curate.corpus.example import write_example
+from curate.corpus.reader import find_inputs
+from curate.corpus.targets import load_target
+from curate.errors import CurateError
+from curate.records import TargetSettings
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    return write_example(tmp_path_factory.mktemp("example"))
+
+
+def texts(path):
+    return [msgspec.json.decode(line)["text"] for line in path.read_bytes().splitlines()]
+
+
+def test_the_sources_are_many_large_enough_and_of_different_kinds(example):
+    files = find_inputs([str(example.inputs)], workspace=example.inputs)
+    assert [file.source for file in files] == sorted(name for name, _ in example.kinds)
+    assert len(files) >= 12
+    assert len({kind for _, kind in example.kinds}) >= 5
+    assert set(example.best_sources) <= {file.source for file in files}
+    for file in files:
+        size = sum(len(text.encode()) for text in texts(file.path))
+        assert 80_000 <= size <= 400_000, file.source
+
+
+def test_the_target_is_in_no_source(example):
+    items = texts(example.select) + texts(example.eval)
+    assert len(set(items)) == len(items) >= 200
+    corpus = {text for path in sorted(example.inputs.iterdir()) for text in texts(path)}
+    assert not set(items) & corpus
+    target = load_target(TargetSettings(name=f"example={example.select},{example.eval}"))
+    assert not set(target.select) & set(target.eval)
+
+
+def test_the_same_installation_gives_the_same_bytes(example, tmp_path):
+    again = write_example(tmp_path)
+    for path in sorted(example.inputs.iterdir()):
+        assert (again.inputs / path.name).read_bytes() == path.read_bytes()
+    assert again.eval.read_bytes() == example.eval.read_bytes()
+
+
+def test_an_installation_with_too_little_text_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(example_module, "_files", lambda patterns, held_out=False: iter(()))
+    with pytest.raises(CurateError, match="0 sources of 0 kinds and 0 items"):
+        write_example(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+
+from curate.ranking.index import (
+    build_faiss,
+    draw_frequencies,
+    features,
+    fit_projection,
+    index_kind,
+    log_embedding,
+    open_faiss,
+    shortlist,
+    stand_ins,
+)
+
+
+@pytest.fixture(scope="module")
+def logs():
+    """1,500 log embeddings with a falling spectrum and noise of their own."""
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(1_500, 24)) * np.arange(1, 25) ** -0.7
+    rows = latent @ rng.normal(size=(24, 600)) * 0.35 + rng.normal(size=(1_500, 600)) * 0.15
+    raw = np.exp(rows + rng.normal(size=600))
+    return np.stack([log_embedding(row[None]) for row in raw])
+
+
+@pytest.fixture(scope="module")
+def vectors(logs):
+    return stand_ins(logs, fit_projection(logs[::3], seed=0))
+
+
+def exact(query, logs):
+    """The measure `scaled` of one against all, straight from its definition."""
+    a, b = np.exp(query), np.exp(logs)
+    x, y = a / (a + b), b / (a + b)
+    return (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
+
+
+def test_features_are_unit_and_their_inner_product_estimates_the_kernel(logs):
+    rows = features(logs[:50], draw_frequencies(600, seed=0))
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, rtol=1e-5)
+    t = np.tanh((logs[:50, None] - logs[None, :50]) / 2)
+    assert np.abs(rows @ rows.T - (1 - t**2).mean(axis=2)).max() < 0.06
+
+
+def test_frequencies_have_the_kernel_as_their_characteristic_function():
+    drawn = draw_frequencies(200_000, seed=1)
+    for u in (0.5, 1.0, 3.0):
+        assert np.cos(drawn * u).mean() == pytest.approx(1 / np.cosh(u / 2) ** 2, abs=0.01)
+
+
+def test_no_more_embeddings_than_the_width_keep_their_inner_products(logs):
+    projection = fit_projection(logs[:40], width=128)
+    rows = features(logs[:40], projection.frequencies)
+    found = stand_ins(logs[:40], projection)
+    np.testing.assert_allclose(found @ found.T, rows @ rows.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_the_shortlist_holds_the_exact_top_100(logs, vectors, kind):
+    index = build_faiss(vectors, kind=kind)
+    if kind == "ivf":
+        index.nprobe = index.nlist // 2  # 1,500 shards are few lists
+    recalls = []
+    for number in range(0, 1_500, 150):
+        best = np.argsort(-exact(logs[number], logs))[:100]
+        recalls.append(np.isin(best, shortlist(index, vectors[number], count=400)).mean())
+    assert np.mean(recalls) >= 0.99
+
+
+def test_kind_follows_the_number_of_shards():
+    assert index_kind(100_000) == "flat"
+    assert index_kind(100_001) == "ivf"
+
+
+def test_a_shortlist_is_no_longer_than_the_corpus(logs):
+    vectors = stand_ins(logs[:7], fit_projection(logs[:7]))
+    found = shortlist(build_faiss(vectors), vectors[3], count=100)
+    assert sorted(found) == list(range(7))
+    assert found[0] == 3
+
+
+def test_the_cache_is_rebuilt_when_it_or_the_vectors_change(tmp_path, logs):
+    vectors = stand_ins(logs[:60], fit_projection(logs[:60]))
+    path = tmp_path / "cache.faiss"
+    first = shortlist(open_faiss(path, vectors), vectors[0], count=5)
+    written = path.read_bytes()
+    np.testing.assert_array_equal(shortlist(open_faiss(path, vectors), vectors[0], count=5), first)
+    path.write_bytes(written[: len(written) // 2])
+    np.testing.assert_array_equal(shortlist(open_faiss(path, vectors), vectors[0], count=5), first)
+    assert path.read_bytes() == written
+    assert open_faiss(path, vectors[:30]).ntotal == 30
+
+
+def test_what_is_no_matrix_is_refused():
+    with pytest.raises(ValueError, match="matrix"):
+        build_faiss(np.full((3, 4), np.nan, dtype=np.float32))
+    with pytest.raises(ValueError, match="log embeddings"):
+        fit_projection(np.zeros((0, 5)))

@@ -1,0 +1,459 @@
+"""The engine against its definition, closed forms, and everything that must not matter."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
+from transformers.pytorch_utils import Conv1D
+
+from curate.task2vec.fisher import FisherSettings, fisher_rows, iterate_rows, micro_batches
+from curate.task2vec.labels import contrast_coefficients, draw_labels, sequence_uniforms
+from curate.task2vec.rows import gram_stripes, rows_by_gradient, rows_by_gram
+
+VOCAB = 97
+torch.set_num_threads(1)
+
+
+def gpt2(vocab=VOCAB):
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=160,
+            bos_token_id=0, eos_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def llama(tied=False, vocab=VOCAB):
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=160,
+            tie_word_embeddings=tied, bos_token_id=0, eos_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def neox():
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=4, max_position_embeddings=160, bos_token_id=0, eos_token_id=0,
+        )
+    )  # fmt: skip
+
+
+MODELS = {
+    "gpt2": gpt2,
+    "llama": llama,
+    "llama-tied": lambda: llama(tied=True),
+    "neox": neox,
+}
+
+
+def build(name="llama"):
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    with torch.no_grad():  # sharper than at initialisation, so that labels are not uniform
+        for parameter in model.parameters():
+            parameter.mul_(2.0 if parameter.ndim > 1 else 1.0)
+    return model
+
+
+def texts(lengths=(70, 9, 33, 70, 2), vocab=VOCAB):
+    rng = np.random.default_rng(0)
+    return [rng.integers(1, vocab, n).astype(np.int32) for n in lengths]
+
+
+def matrices_of(model):
+    for name, module in model.named_modules():
+        in_blocks = ".layers." in name or ".h." in name
+        if in_blocks and isinstance(module, nn.Linear | Conv1D):
+            yield name, module
+
+
+def labels_of(model, ids, settings):
+    """The labels that the engine draws for one sequence, drawn from a pass of its own."""
+    uniforms = torch.from_numpy(
+        sequence_uniforms(ids, draws=settings.draws, contrast=settings.contrast, seed=settings.seed)
+    )
+    with torch.no_grad():
+        logits = model(input_ids=torch.from_numpy(ids).long()[None]).logits[0, :-1]
+    return [draw_labels(logits, u) for u in uniforms]
+
+
+def naive(model, sequences, settings):
+    """The definition: one sequence at a time, float64, every weight gradient formed."""
+    twin = type(model)(model.config).eval().double()
+    twin.load_state_dict({k: v.double() for k, v in model.state_dict().items()})
+    weights = [(name, module.weight, isinstance(module, Conv1D)) for name, module in
+               matrices_of(twin)]  # fmt: skip
+    total = None
+    for ids in sequences:
+        tensor = torch.from_numpy(ids).long()
+        data = settings.labels == "data"
+        draws = [tensor[1:, None]] if data else labels_of(model, ids, settings)
+        for labels in draws:
+            logp = twin(input_ids=tensor[None]).logits[0, :-1].log_softmax(-1)
+            c = torch.from_numpy(contrast_coefficients(labels.shape[1])).double()
+            loss = (logp.gather(1, labels) * c).sum()
+            grads = torch.autograd.grad(loss, [w for _, w, _ in weights])
+            rows = []
+            for (_, _, transposed), grad in zip(weights, grads, strict=True):
+                square = (grad.T if transposed else grad).square()
+                if settings.rows != "input":
+                    rows.append(square.mean(1))
+                if settings.rows != "output":
+                    rows.append(square.mean(0))
+            row = torch.cat(rows) / len(draws)
+            total = row if total is None else total + row
+    return (total / len(sequences)).numpy()
+
+
+def relative(found, expected):
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("rows", ["output", "both"])
+def test_engine_is_its_definition(name, rows):
+    model, sequences = build(name), texts()
+    settings = FisherSettings(rows=rows)
+    found = fisher_rows(model, sequences, settings=settings)
+    expected = naive(model, sequences, settings)
+    assert relative(found.values[0], expected) < 1e-5
+    for block in found.blocks:
+        part = slice(block.start, block.stop)
+        assert relative(found.values[0, part], expected[part]) < 1e-5, block.name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FisherSettings(contrast=1),
+        FisherSettings(contrast=2, draws=3, seed=5),
+        FisherSettings(contrast=8, rows="input"),
+        FisherSettings(labels="data"),
+    ],
+)
+def test_every_setting_is_its_definition(settings):
+    model, sequences = build(), texts()
+    found = fisher_rows(model, sequences, settings=settings)
+    assert relative(found.values[0], naive(model, sequences, settings)) < 1e-5
+
+
+def test_blocks_name_every_matrix_by_its_output_units():
+    model = build("gpt2")
+    found = fisher_rows(model, texts(), settings=FisherSettings())
+    assert [(b.name, b.layer, b.kind, b.stop - b.start) for b in found.blocks[:4]] == [
+        ("transformer.h.0.attn.c_attn", 0, "c_attn", 96),
+        ("transformer.h.0.attn.c_proj", 0, "c_proj", 32),
+        ("transformer.h.0.mlp.c_fc", 0, "c_fc", 128),
+        ("transformer.h.0.mlp.c_proj", 0, "c_proj", 32),
+    ]
+    assert [b.start for b in found.blocks[1:]] == [b.stop for b in found.blocks[:-1]]
+    assert found.blocks[-1].stop == found.values.shape[1]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 100, 10_000])
+def test_batch_size_and_padding_do_not_matter(batch_tokens):
+    model, sequences = build(), texts()
+    one = fisher_rows(model, sequences, batch_tokens=300)
+    other = fisher_rows(model, sequences, batch_tokens=batch_tokens)
+    assert relative(other.values, one.values) < 1e-5
+    assert np.allclose(other.hidden, one.hidden, atol=1e-5)
+    assert other.loss == pytest.approx(one.loss, rel=1e-6)
+
+
+def test_order_does_not_matter():
+    model, sequences = build(), texts()
+    one = fisher_rows(model, sequences)
+    other = fisher_rows(model, sequences[::-1])
+    assert relative(other.values, one.values) < 1e-5
+
+
+def test_groups_are_the_runs_apart():
+    model, sequences = build(), texts()
+    both = fisher_rows(model, sequences, groups=[0, 1, 0, 1, 1])
+    for group, which in enumerate([(0, 2), (1, 3, 4)]):
+        alone = fisher_rows(model, [sequences[i] for i in which])
+        assert relative(both.values[group], alone.values[0]) < 1e-5
+        assert np.allclose(both.hidden[group], alone.hidden[0], atol=1e-5)
+        assert both.n_sequences[group] == len(which)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_last_layers_are_the_end_of_all_layers(name):
+    model, sequences = build(name), texts()
+    whole = fisher_rows(model, sequences)
+    last = fisher_rows(model, sequences, settings=FisherSettings(layers="last:1"))
+    assert {b.layer for b in last.blocks} == {model.config.num_hidden_layers - 1}
+    dim = last.values.shape[1]
+    assert relative(last.values[0], whole.values[0, -dim:]) < 1e-5
+
+
+def test_last_layers_end_the_backward_pass_there():
+    model = build()
+    reached = []
+
+    def watch(module, args, output):
+        if output.requires_grad:
+            reached.append(module)
+        return output
+
+    model.model.layers[0].mlp.down_proj.register_forward_hook(watch)
+    fisher_rows(model, texts(), settings=FisherSettings(layers="last:2"))
+    assert not reached
+
+
+def test_loss_and_hidden_are_the_models_own():
+    model, sequences = build(), texts()
+    found = fisher_rows(model, sequences)
+    nats, hidden, n = 0.0, 0.0, 0
+    for ids in sequences:
+        tensor = torch.from_numpy(ids).long()[None]
+        with torch.no_grad():
+            out = model(input_ids=tensor, output_hidden_states=True)
+        nats += nn.functional.cross_entropy(out.logits[0, :-1], tensor[0, 1:], reduction="sum")
+        hidden += out.hidden_states[-1][0].sum(0)
+        n += len(ids)
+    assert found.loss == pytest.approx(float(nats) / (n - len(sequences)), rel=1e-5)
+    assert np.allclose(found.hidden[0], hidden.numpy() / n, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 3, 7), (3, 130, 16, 8), (1, 64, 4, 4)])
+def test_gram_and_gradient_forms_agree(shape):
+    n, length, fan_in, fan_out = shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, length, fan_in, generator=generator, dtype=torch.float64)
+    y = torch.randn(n, length, fan_out, generator=generator, dtype=torch.float64)
+    gradient = torch.einsum("nto,nti->noi", y, x)
+    out, into = rows_by_gradient(x, y, rows="both")
+    assert torch.allclose(out, gradient.square().sum(2))
+    assert torch.allclose(into, gradient.square().sum(1))
+    assert torch.allclose(rows_by_gram(gram_stripes(x), y), out)
+
+
+class Softmax(nn.Module):
+    """Softmax regression as a language model: logits = I (W e(x)), with e(x) one-hot."""
+
+    base_model_prefix = "base"
+
+    def __init__(self, vocab):
+        super().__init__()
+        self.config = GPT2Config(n_layer=1, vocab_size=vocab, bos_token_id=0, eos_token_id=0)
+        self.base = nn.Module()
+        self.base.blocks = nn.ModuleList([nn.Linear(vocab, vocab, bias=False)])
+        self.head = nn.Linear(vocab, vocab, bias=False)
+        self.head.weight.data.copy_(torch.eye(vocab))
+        self.base.forward = self.states
+        self.vocab = vocab
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def states(self, input_ids, attention_mask=None, use_cache=False):
+        from types import SimpleNamespace
+
+        onehot = nn.functional.one_hot(input_ids, self.vocab).float()
+        return SimpleNamespace(last_hidden_state=self.base.blocks[0](onehot))
+
+    def forward(self, input_ids, use_cache=False):
+        from types import SimpleNamespace
+
+        return SimpleNamespace(logits=self.head(self.states(input_ids).last_hidden_state))
+
+
+def test_softmax_regression_has_its_closed_form():
+    """E (e_y − p)²_o = p_o (1 − p_o) for every position: a row's sum over distinct tokens."""
+    vocab = 6
+    torch.manual_seed(0)
+    model = Softmax(vocab).eval()
+    model.base.blocks[0].weight.data.mul_(3)
+    ids = np.array([0, 1, 2, 3], np.int64)  # distinct, so that cross terms vanish in expectation
+    p = torch.softmax(model.base.blocks[0].weight.T[ids[:-1]], -1).detach()
+    expected = ((p * (1 - p)).sum(0) / vocab).numpy()
+    settings = [FisherSettings(draws=1_000, contrast=k, seed=k) for k in (1, 4)]
+    for one in settings:
+        found = fisher_rows(model, [ids], settings=one).values[0]
+        assert np.allclose(found, expected, rtol=0.2, atol=6e-3)
+
+
+@pytest.mark.parametrize("contrast", [1, 2, 4])
+def test_expectation_over_labels_is_the_exhaustive_sum(contrast):
+    """Every label string of a tiny vocabulary, weighted by its probability (float64)."""
+    torch.manual_seed(1)
+    vocab = 4
+    model = llama(vocab=vocab).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.0 if parameter.ndim > 1 else 1.0)
+    ids = np.array([1, 2, 3], np.int32)
+    weights = [m.weight for _, m in matrices_of(model)]
+    logp = model(input_ids=torch.from_numpy(ids).long()[None]).logits[0, :-1].log_softmax(-1)
+    exact = 0.0
+    for labels in itertools.product(range(vocab), repeat=2):
+        chosen = logp[torch.arange(2), torch.tensor(labels)].sum()
+        grads = torch.autograd.grad(chosen, weights, retain_graph=True)
+        square = torch.cat([g.square().mean(1) for g in grads])
+        exact = exact + float(chosen.detach().exp()) * square.double()
+    repeats = np.stack(
+        [
+            fisher_rows(
+                model, [ids], settings=FisherSettings(draws=8, contrast=contrast, seed=seed)
+            ).values[0]
+            for seed in range(12)
+        ]
+    )
+    mean, error = repeats.mean(0), repeats.std(0, ddof=1) / np.sqrt(len(repeats))
+    z = (mean - exact.numpy()) / error
+    assert abs(mean.sum() / float(exact.sum()) - 1) < 0.15
+    assert np.mean(np.abs(z) < 4) > 0.95
+
+
+def test_labels_follow_the_models_distribution():
+    generator = np.random.default_rng(0)
+    logits = torch.from_numpy(generator.normal(size=150)).float().expand(40_000, 150)
+    uniforms = torch.from_numpy(generator.random((40_000, 2), dtype=np.float32))
+    counts = torch.bincount(draw_labels(logits, uniforms).reshape(-1), minlength=150).numpy()
+    expected = torch.softmax(logits[0], -1).numpy() * counts.sum()
+    chi = ((counts - expected) ** 2 / expected).sum()
+    assert 149 - 4 * np.sqrt(298) < chi < 149 + 4 * np.sqrt(298)
+
+
+def test_labels_of_certain_tokens_are_certain():
+    logits = torch.full((3, 130), -torch.inf)
+    logits[0, 0], logits[1, 129], logits[2, 64] = 0.0, 0.0, 0.0
+    uniforms = torch.tensor([0.0, 0.5, 0.9999999]).expand(3, 3)
+    assert draw_labels(logits, uniforms).tolist() == [[0] * 3, [129] * 3, [64] * 3]
+
+
+def test_contrast_has_mean_zero_and_unit_square():
+    assert contrast_coefficients(1).tolist() == [1.0]
+    for k in (2, 4, 8):
+        assert abs(contrast_coefficients(k).sum()) < 1e-6
+        assert np.square(contrast_coefficients(k)).sum() == pytest.approx(1)
+    with pytest.raises(ValueError, match="even"):
+        contrast_coefficients(3)
+
+
+def test_seed_changes_labels_and_the_same_seed_does_not():
+    model, sequences = build(), texts()
+    values = [
+        fisher_rows(model, sequences, settings=FisherSettings(seed=seed)).values
+        for seed in (0, 0, 1)
+    ]
+    assert np.array_equal(values[0], values[1])
+    assert relative(values[2], values[0]) > 1e-3
+
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mixture = nn.Parameter(torch.randn(32, 32))
+
+    def forward(self, x):
+        return x @ self.mixture
+
+
+def test_unknown_layer_with_weights_is_named():
+    model = build()
+    model.model.layers[1].mlp.extra = Odd()
+    with pytest.raises(ValueError, match=r"model\.layers\.1\.mlp\.extra: Odd.*mixture"):
+        fisher_rows(model, texts())
+
+
+def test_experts_held_in_one_tensor_are_named():
+    model = MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+            num_attention_heads=4, num_key_value_heads=2, num_local_experts=2,
+        )
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"model\.layers\.0\..*not known"):
+        fisher_rows(model.eval(), texts())
+
+
+@pytest.mark.parametrize("layers", ["last", "last:0", "last:4", "first:1", "last:-1"])
+def test_malformed_layers_are_refused(layers):
+    with pytest.raises(ValueError, match="last:K"):
+        fisher_rows(build(), texts(), settings=FisherSettings(layers=layers))
+
+
+def test_degenerate_sequences_are_refused():
+    model = build()
+    with pytest.raises(ValueError, match="no sequences"):
+        fisher_rows(model, [])
+    with pytest.raises(ValueError, match="no next token"):
+        fisher_rows(model, texts((5, 1)))
+    with pytest.raises(ValueError, match="group 1 has no sequence"):
+        fisher_rows(model, texts((5, 5)), groups=[0, 2])
+
+
+def test_model_is_left_as_it_was():
+    model = build()
+    model.requires_grad_(True)
+    model.model.embed_tokens.weight.requires_grad_(False)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fisher_rows(model, texts())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert model.lm_head.weight.requires_grad
+    assert not model.model.embed_tokens.weight.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_out_of_memory_halves_the_batch_with_the_same_answer(monkeypatch):
+    from curate.task2vec import fisher
+
+    model, sequences = build(), texts()
+    expected = fisher_rows(model, sequences)
+    plain, sizes = fisher._run, []
+
+    def short_of_memory(model, matrices, chosen, **rest):
+        sizes.append(len(chosen))
+        if len(chosen) > 2:
+            raise torch.OutOfMemoryError("no")
+        return plain(model, matrices, chosen, **rest)
+
+    monkeypatch.setattr(fisher, "_run", short_of_memory)
+    found = fisher_rows(model, sequences)
+    assert sizes[:2] == [5, 2]
+    assert relative(found.values, expected.values) < 1e-5
+
+
+def test_sequence_rows_average_to_the_groups():
+    model, sequences = build(), texts()
+    rows = {}
+    for part in iterate_rows(model, sequences, settings=FisherSettings(), batch_tokens=150):
+        rows.update(zip(part.which, part.rows.double().numpy(), strict=True))
+    mean = np.mean([rows[i] for i in range(len(sequences))], axis=0)
+    assert relative(fisher_rows(model, sequences).values[0], mean) < 1e-5
+
+
+def test_micro_batches_hold_every_sequence_once():
+    lengths = [5, 300, 7, 7, 256, 1]
+    batches = micro_batches(lengths, batch_tokens=256)
+    assert sorted(i for batch in batches for i in batch) == list(range(6))
+    assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= 256 for b in batches)
+
+
+def test_bfloat16_autocast_stays_close():
+    model, sequences = build(), texts()
+    exact = fisher_rows(model, sequences)
+    rough = fisher_rows(model, sequences, autocast=True)
+    cosine = (exact.values * rough.values).sum() / (
+        np.linalg.norm(exact.values) * np.linalg.norm(rough.values)
+    )
+    assert cosine > 0.99  # bfloat16 logits draw a few other labels

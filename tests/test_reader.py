@@ -1,0 +1,331 @@
+import bz2
+import gzip
+import lzma
+import random
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curate.corpus import containers, inputs
+from curate.corpus.fields import parse_template
+from curate.corpus.reader import (
+    InputFile,
+    LedgerBuilder,
+    check_inputs,
+    check_ledgers,
+    find_inputs,
+    read_documents,
+)
+from curate.errors import REJECTED, CurateError
+from curate.records import FileLedger
+
+NOISE = random.Random(0)
+TEXTS = [f"document {n} says ü, \u2028 and {'x' * n}" for n in range(50)]
+PACK = {
+    "": lambda data: data,
+    ".gz": gzip.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+    ".bz2": bz2.compress,
+    ".xz": lambda data: lzma.compress(data, preset=0),
+}
+
+
+def lines(texts=TEXTS):
+    return b"".join(msgspec.json.encode({"id": f"d{n}", "text": t}) + b"\n"
+                    for n, t in enumerate(texts))  # fmt: skip
+
+
+def read(path, text="text", **range_):
+    ledger = LedgerBuilder()
+    file = InputFile(path=path, source="s")
+    documents = list(read_documents(file, text=text, ledger=ledger, **range_))
+    account = ledger.finish()
+    assert account.seen == account.accepted + sum(account.rejected.values())
+    assert account.accepted == len(documents)
+    return documents, account
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_json_lines_are_read_in_every_compression(tmp_path, ending):
+    documents, account = read(write(tmp_path / f"a.jsonl{ending}", PACK[ending](lines())))
+    assert [document.text for document in documents] == TEXTS
+    assert [document.id for document in documents] == [f"d{n}" for n in range(50)]
+    assert [document.record for document in documents] == list(range(50))
+    assert len({document.file_digest for document in documents}) == 1
+    assert (account.seen, account.rejected, account.error) == (50, {}, "")
+
+
+def test_the_format_is_told_by_the_bytes_and_not_by_the_name(tmp_path):
+    zipped = write(tmp_path / "a.jsonl", gzip.compress(lines()))
+    assert [d.text for d in read(zipped)[0]] == TEXTS
+    plain = write(tmp_path / "a.jsonl.zst", lines())
+    assert [d.text for d in read(plain)[0]] == TEXTS
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "b.jsonl")
+    assert [d.text for d in read(tmp_path / "b.jsonl")[0]] == TEXTS
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst", ".bz2", ".xz"])
+@pytest.mark.parametrize("keep", [0.5, 0.9, -3])
+def test_a_cut_stream_is_an_error_and_what_came_before_is_salvaged(tmp_path, ending, keep):
+    noise = [f"{n} {NOISE.getrandbits(2000):x}" for n in range(4000)]
+    packed = PACK[ending](lines(noise))
+    cut = packed[: int(len(packed) * keep) if keep > 0 else keep]
+    documents, account = read(write(tmp_path / f"a.jsonl{ending}", cut))
+    assert account.error
+    assert [d.text for d in documents] == noise[: len(documents)]
+    assert set(account.rejected) <= {"truncated"}
+    assert check_ledgers([account], 1.0).exit_code == REJECTED
+
+
+BAD_LINES = [
+    (b'{"text": "half', "bad_json"),
+    (b'{"text": "\xff\xfe"}', "bad_utf8"),
+    (b'{"text": NaN}', "bad_json"),
+    (b'{"text": "\\ud800"}', "bad_json"),
+    (b'{"body": "x"}', "missing_field"),
+    (b'{"text": null}', "null"),
+    (b'{"text": 7}', "wrong_type"),
+    (b'["text"]', "wrong_type"),
+    (b'{"text": " \\n "}', "empty"),
+    (b'{"text": ""}', "empty"),
+    (b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b', "text": "x"}', "too_deep"),
+    (b"\x00" * 40, "bad_json"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES)
+def test_a_bad_document_is_rejected_alone_and_for_its_reason(tmp_path, line, reason):
+    good = lines().split(b"\n")[:-1]
+    data = b"\n".join([*good[:20], line, *good[20:]]) + b"\n"
+    documents, account = read(write(tmp_path / "a.jsonl", data))
+    assert [d.text for d in documents] == TEXTS
+    assert [d.record for d in documents] == [*range(20), *range(21, 51)]
+    assert account.rejected == {reason: 1}
+    assert account.error == ""
+
+
+def test_a_long_line_is_passed_over_without_being_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "MAX_RECORD_BYTES", 200_000)
+    data = lines(["a"]) + lines(["b" * 3_000_000]) + lines(["c"])
+    documents, account = read(write(tmp_path / "a.jsonl", data))
+    assert [d.text for d in documents] == ["a", "c"]
+    assert account.rejected == {"too_long": 1}
+
+
+def test_blank_lines_and_the_byte_order_mark_are_no_records(tmp_path):
+    data = b"\xef\xbb\xbf" + lines().replace(b"\n", b"\r\n\n  \n")
+    documents, account = read(write(tmp_path / "a.jsonl", data))
+    assert [d.text for d in documents] == TEXTS
+    assert account.seen == 50
+
+
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "lfs_pointer"),
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "html_page"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.zst", "a.parquet", "a.csv"])
+def test_what_is_not_the_data_is_said_to_be_so(tmp_path, head, reason, name):
+    documents, account = read(write(tmp_path / name, head))
+    assert documents == []
+    assert account.rejected == {reason: 1}
+    assert account.error
+
+
+def test_an_unpacking_bomb_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "RATIO_FROM_BYTES", 1_000_000)
+    packed = PACK[".zst"](b"\n" * 15_000_000)
+    documents, account = read(write(tmp_path / "a.jsonl.zst", packed))
+    assert (documents, account.error) == ([], "unpacks to more than 1000 times its size")
+
+
+def test_parquet_rows_keep_their_number_and_id(tmp_path):
+    table = pa.table({"id": [f"d{n}" for n in range(50)], "n": list(range(50)), "text": TEXTS})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+    documents, _ = read(tmp_path / "a.parquet")
+    assert [(d.id, d.record, d.text) for d in documents] == [
+        (f"d{n}", n, text) for n, text in enumerate(TEXTS)
+    ]
+    assert [d.record for d in read(tmp_path / "a.parquet", start=9, stop=12)[0]] == [9, 10, 11]
+    assert read(tmp_path / "a.parquet", text="body")[1].rejected == {"missing_field": 50}
+    assert read(tmp_path / "a.parquet", text="n")[1].rejected == {"wrong_type": 50}
+
+
+def test_a_null_and_bad_bytes_in_parquet_reject_their_row(tmp_path):
+    raw = pa.array([b"good", None, b"\xff\xff", b"fine"], type=pa.binary())
+    pq.write_table(pa.table({"text": raw.view(pa.string())}), tmp_path / "a.parquet")
+    documents, account = read(tmp_path / "a.parquet")
+    assert [d.text for d in documents] == ["good", "fine"]
+    assert account.rejected == {"null": 1, "bad_utf8": 1}
+
+
+def test_a_damaged_parquet_file_is_an_error(tmp_path):
+    table = pa.table({"text": TEXTS * 100})
+    pq.write_table(table, tmp_path / "a.parquet", write_page_checksum=True, compression="none")
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    for place, damaged in (("cut", data[:-100]), ("flip", data[:500] + b"#" + data[501:])):
+        _, account = read(write(tmp_path / f"{place}.parquet", bytes(damaged)))
+        assert account.error, place
+
+
+@pytest.mark.parametrize("opener", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_arrow_files_and_streams_are_read(tmp_path, opener):
+    table = pa.table({"text": TEXTS})
+    with opener(str(tmp_path / "a.arrow"), table.schema) as sink:
+        sink.write_table(table, max_chunksize=9)
+    assert [d.text for d in read(tmp_path / "a.arrow")[0]] == TEXTS
+
+
+def test_csv_with_quotes_and_line_ends_in_a_field(tmp_path):
+    data = b'id,text\n1,"a, ""b""\nc"\n2,plain\n3\n'
+    documents, account = read(write(tmp_path / "a.csv", data))
+    assert [d.text for d in documents] == ['a, "b"\nc', "plain"]
+    assert account.rejected == {"wrong_columns": 1}
+    tabbed, _ = read(write(tmp_path / "a.tsv", b"text\tn\nx, y\t1\n"))
+    assert [d.text for d in tabbed] == ["x, y"]
+    bad, account = read(write(tmp_path / "b.csv", b"text,n\n\xff,1\nok,2\n"))
+    assert ([d.text for d in bad], account.rejected) == (["ok"], {"bad_utf8": 1})
+    _, account = read(write(tmp_path / "c.csv", b'text,n\nx,1\n"open,2\n'))
+    assert account.error
+
+
+def test_a_text_file_is_one_document_and_a_json_array_several(tmp_path):
+    documents, _ = read(write(tmp_path / "a.md", b"# Title\n\nText\n"), text="body")
+    assert [d.text for d in documents] == ["# Title\n\nText\n"]
+    array = msgspec.json.encode([{"text": t} for t in TEXTS])
+    assert [d.text for d in read(write(tmp_path / "a.json", array))[0]] == TEXTS
+    assert [d.text for d in read(write(tmp_path / "b.txt", lines()))[0]] == TEXTS
+    assert read(write(tmp_path / "c.txt", b"caf\xe9"))[1].rejected == {"bad_utf8": 1}
+
+
+def test_a_template_joins_fields(tmp_path):
+    path = write(tmp_path / "a.jsonl", b'{"q": "How many?", "n": 7}\n{"q": "And?"}\n')
+    documents, account = read(path, text="Q: {q}\nA: {n}")
+    assert [d.text for d in documents] == ["Q: How many?\nA: 7"]
+    assert account.rejected == {"missing_field": 1}
+    for wrong in ("", "{", "{a.b}", "{a[0]}", "{a!r}", "{}"):
+        with pytest.raises(CurateError):
+            parse_template(wrong)
+
+
+def test_inputs_are_expanded_named_and_sorted(tmp_path):
+    for name in ("web/b.jsonl.zst", "web/a.jsonl", "code/a.jsonl", "code/tree/x.py",
+                 "code/tree/y.py", "web/README.md", "web/.hidden/z.jsonl"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lines())
+    (tmp_path / "web/picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
+    skipped = []
+    given = [str(tmp_path), str(tmp_path / "web/*.zst")]
+    found = find_inputs(given, workspace=tmp_path / ".curate", skipped=skipped)
+    assert [(file.source, file.path.name) for file in found] == [
+        ("b", "b.jsonl.zst"), ("code", "x.py"), ("code", "y.py"),
+        ("code-a", "a.jsonl"), ("web-a", "a.jsonl"),
+    ]  # fmt: skip
+    assert sorted(path.name for path in skipped) == ["README.md", "picture.png"]
+    for wrong in ([], ["nowhere"], ["no*thing"], [str(tmp_path / "web/picture.png")], ["s3://b/c"]):
+        with pytest.raises(CurateError):
+            find_inputs(wrong, workspace=tmp_path)
+
+
+def test_records_are_read_whatever_they_are_called(tmp_path):
+    for name in ("licences.jsonl", "readmes.jsonl", "LICENSE", "dataset_infos.json"):
+        (tmp_path / name).write_bytes(lines())
+    found = find_inputs([str(tmp_path)], workspace=tmp_path)
+    assert [file.source for file in found] == ["licences", "readmes"]
+
+
+def test_files_that_differ_only_in_their_ending_are_two_sources(tmp_path):
+    for name in ("a.jsonl", "a.csv", "a.parquet"):
+        (tmp_path / name).write_bytes(lines())
+    found = inputs.find_inputs([str(tmp_path)], workspace=tmp_path)
+    assert len({file.source for file in found}) == 3
+
+
+def test_a_field_that_is_nowhere_is_said_before_reading(tmp_path):
+    file = InputFile(path=write(tmp_path / "a.jsonl", b'{"content": "x", "id": 1}\n'), source="a")
+    with pytest.raises(CurateError, match="no field text; it has content, id"):
+        check_inputs([file], text="text")
+    check_inputs([file], text="content")
+
+
+def test_the_share_of_rejected_records_decides():
+    def ledger(accepted, rejected):
+        return FileLedger("p", "d", 1, accepted + rejected, accepted, {"empty": rejected})
+
+    assert check_ledgers([ledger(999, 1)], 0.001) is None
+    assert check_ledgers([ledger(998, 2)], 0.001).exit_code == REJECTED
+    assert check_ledgers([ledger(99_999, 0), ledger(0, 20)], 0.001).exit_code == REJECTED
+    assert check_ledgers([], 0.001) is None
+
+
+MUTATIONS = st.tuples(
+    st.sampled_from(["cut", "flip", "insert", "double", "drop"]), st.floats(0, 1), st.binary()
+)
+
+
+def mutated(data, mutation):
+    kind, where, junk = mutation
+    at = int(where * (len(data) - 1))
+    match kind:
+        case "cut":
+            return data[:at]
+        case "flip":
+            return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+        case "insert":
+            return data[:at] + junk + data[at:]
+        case "double":
+            return data[:at] + data[at // 2 :]
+        case _:
+            return data[:at] + data[at + 1 + len(junk) :]
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("originals")
+    files = {f"a.jsonl{ending}": pack(lines()) for ending, pack in PACK.items()}
+    files["a.csv"] = b"id,text\n" + b"".join(b'%d,"some text, %d"\n' % (n, n) for n in range(50))
+    table = pa.table({"text": TEXTS})
+    pq.write_table(table, folder / "p", write_page_checksum=True)
+    files["a.parquet"] = (folder / "p").read_bytes()
+    for name, opener in (("a.arrow", pa.ipc.new_file), ("b.arrow", pa.ipc.new_stream)):
+        with opener(str(folder / name), table.schema) as sink:
+            sink.write_table(table)
+        files[name] = (folder / name).read_bytes()
+    files["a.json"] = msgspec.json.encode([{"text": text} for text in TEXTS])
+    files["a.md"] = b"some words\n" * 50
+    return folder, files
+
+
+@settings(max_examples=200, deadline=None)
+@given(name=st.integers(0, 10), mutations=st.lists(MUTATIONS, min_size=1, max_size=3))
+def test_every_record_of_a_damaged_file_is_accounted_for(originals, name, mutations):
+    folder, files = originals
+    chosen = sorted(files)[name]
+    data = files[chosen]
+    for mutation in mutations:
+        data = mutated(data, mutation) if data else data
+    documents, _ = read(write(folder / f"m-{chosen}", data))
+    assert all(document.text for document in documents)
+
+
+@settings(max_examples=50, deadline=None)
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=20))
+def test_reading_is_the_inverse_of_writing(tmp_path_factory, texts):
+    path = tmp_path_factory.mktemp("w") / "a.jsonl.zst"
+    write(path, PACK[".zst"](lines(texts)))
+    documents, account = read(path)
+    assert [d.text for d in documents] == [text for text in texts if text.strip()]
+    assert account.seen == len(texts)

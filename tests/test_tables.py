@@ -1,0 +1,241 @@
+import dataclasses
+import doctest
+import io
+import json
+import math
+import unicodedata
+
+import pytest
+from rich.console import Console
+
+from curate.report import tables
+from curate.report.progress import progress_notify
+from curate.report.tables import (
+    bar,
+    index_json,
+    index_table,
+    mix_json,
+    mix_table,
+    ranking_json,
+    ranking_table,
+    result_console,
+    tie_mark,
+    verification_json,
+    verification_table,
+)
+from tests.report_records import HOSTILE, SOURCES, index, mix, ranking, verification
+
+
+def printed(renderable, *, width=140):
+    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def safe(text):
+    return not any(unicodedata.category(char)[0] == "C" for char in text.replace("\n", ""))
+
+
+def test_ranking_table_shows_ties_intervals_and_share_of_the_ceiling():
+    lines = printed(ranking_table(ranking())).splitlines()
+    first = next(line for line in lines if "scipy-docstrings" in line)
+    assert first.split()[:5] == ["╭", "1", "scipy-docstrings", "60k", "0.930"]
+    assert "0.900 to 0.955" in first
+    assert "1–3" in first
+    assert first.rstrip().endswith("96%")
+    assert any(line.split()[:2] == ["│", "2"] for line in lines)
+    assert any(line.split()[:2] == ["╰", "3"] for line in lines)
+    assert any("ceiling 0.970 · floor 0.120" in line for line in lines)
+    assert lines[-1].startswith("! only 40 items")
+
+
+def test_ranking_table_drops_columns_on_a_narrow_terminal_but_never_the_interval():
+    for width in (60, 80, 100):
+        text = printed(ranking_table(ranking()), width=width)
+        assert "networkx-docstrings" in text
+        assert "0.900 to 0.955" in text
+        assert ("of ceiling" in text) == (width >= 100)
+
+
+def test_ranking_table_of_a_baseline_has_no_ceiling():
+    baseline = dataclasses.replace(ranking(), method="lexical", ceiling=math.nan, floor=math.nan)
+    text = printed(ranking_table(baseline))
+    assert "of ceiling" not in text
+    assert "lexical" in text
+
+
+def test_a_long_ranking_shows_its_two_ends():
+    many = ranking(tuple(f"shard-{i:05d}" for i in range(500)))
+    text = printed(ranking_table(many))
+    assert "460 shards between" in text
+    assert "shard-00029" in text
+    assert "shard-00490" in text
+    assert "shard-00030" not in text
+
+
+def test_tie_marks_join_neighbours():
+    shards = ranking().shards
+    assert [tie_mark(shards, rank) for rank in range(1, 8)] == ["╭", "│", "╰", " ", "╭", "╰", " "]
+
+
+def test_bar_fills_in_eighths():
+    assert [bar(share, 2) for share in (0, 0.0625, 0.5, 1, 7, math.nan)] == [
+        "  ", "▏ ", "█ ", "██", "██", "  ",
+    ]  # fmt: skip
+    assert doctest.testmod(tables).failed == 0
+
+
+def test_mix_table_says_tokens_by_source_and_the_forecast():
+    text = printed(mix_table(mix()))
+    assert "scipy-docstrings" in text
+    assert "32%" in text
+    assert "forecast drop +0.350 nats/token (+0.200 to +0.500)" in text
+    assert "7 documents that hold an item of the target, 31 duplicates" in text
+
+
+def test_verification_table_starts_with_the_verdict_and_the_best_arm():
+    lines = [line for line in printed(verification_table(verification())).splitlines() if line]
+    assert lines[0].startswith("CONFIRMED  Training on the mix lowers")
+    arms = [line.split()[0] for line in lines if line.split()[0] in {"mix", "random", "worst"}]
+    assert arms == ["mix", "random", "worst"]
+    assert any("measured drop +0.336 nats/token (+0.281 to +0.392)" in line for line in lines)
+
+
+def test_index_table_accounts_for_every_record():
+    text = printed(index_table(index()))
+    assert "1,060 records seen, 1,053 accepted, 7 rejected" in text
+    assert "bad_json: 4" in text
+    assert "data/code.jsonl: cut at byte 1,999" in text
+
+
+def test_rank_json_is_one_line_a_shard_best_first():
+    lines = ranking_json(ranking()).split("\n")
+    assert len(lines) == len(SOURCES)
+    assert list(json.loads(lines[0])) == [
+        "rank", "shard", "source", "tokens", "alignment", "low", "high",
+    ]  # fmt: skip
+    assert [json.loads(line)["rank"] for line in lines] == list(range(1, len(SOURCES) + 1))
+
+
+def test_mix_json_has_the_keys_that_others_script_against():
+    body = json.loads(mix_json(mix()))
+    assert list(body) == ["budget", "tokens", "alignment", "forecast", "out", "sources"]
+    assert body["forecast"] == {"drop": 0.35, "low": 0.2, "high": 0.5}
+    assert body["sources"]["numpy-docstrings"] == 71_000
+    assert sum(body["sources"].values()) == body["tokens"] == body["budget"]
+
+
+def test_verify_json_has_the_keys_that_others_script_against():
+    body = json.loads(verification_json(verification()))
+    assert list(body) == ["verdict", "drop", "forecast", "arms"]
+    assert list(body["drop"]) == ["value", "low", "high"]
+    assert list(body["forecast"]) == ["drop", "low", "high"]
+    assert list(body["arms"][0]) == ["arm", "loss", "low", "high", "seeds"]
+
+
+def test_json_has_no_nan():
+    shard = dataclasses.replace(ranking().shards[0], low=math.nan, high=math.inf)
+    line = ranking_json(dataclasses.replace(ranking(), shards=(shard,)))
+    assert json.loads(line)["low"] is None
+    assert json.loads(line)["high"] is None
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_names_reach_no_terminal(hostile):
+    names = (hostile, "plain")
+    checked = dataclasses.replace(verification(), sentence=hostile, warnings=(hostile,))
+    troubled = dataclasses.replace(
+        index(names),
+        ledgers=(dataclasses.replace(index().ledgers[1], path=hostile, error=hostile),),
+    )
+    arms = tuple(dataclasses.replace(arm, arm=hostile) for arm in checked.arms)
+    for renderable in (
+        ranking_table(ranking(names, target=hostile)),
+        mix_table(dataclasses.replace(mix(names), folder=hostile, target=hostile)),
+        verification_table(dataclasses.replace(checked, arms=arms)),
+        index_table(troubled),
+    ):
+        assert safe(printed(renderable))
+        assert safe(printed(renderable, width=60))
+    assert safe(ranking_json(ranking(names)))
+    assert json.loads(index_json(index(names)).split("\n")[0])["shard"] == hostile
+
+
+def test_markup_in_names_is_shown_as_text():
+    assert "[/][bold]markup[/bold]" in printed(ranking_table(ranking(("[/][bold]markup[/bold]",))))
+
+
+def test_result_console_is_plain_and_wide_off_a_terminal(capsys):
+    result_console().print(ranking_table(ranking()))
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out
+    assert captured.err == ""
+    assert "networkx-docstrings" in captured.out
+
+
+# --- progress ---
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def plain(calls, *, every=5.0):
+    clock = Clock()
+    console = Console(file=io.StringIO(), force_terminal=False, width=200)
+    with progress_notify(console, every=every, clock=clock) as notify:
+        for seconds, *call in calls:
+            clock.now = 100 + seconds
+            notify(*call)
+    return console.file.getvalue().splitlines()
+
+
+def test_plain_progress_is_a_line_now_and_then_and_one_at_the_end():
+    steps = [(i * 0.1, "embed", i * 1_000, 200_000) for i in range(201)]
+    assert plain(steps) == [
+        "embed: 0% · 0 of 200k",
+        "embed: 25% · 50k of 200k · 10k/s · 15 s left",
+        "embed: 50% · 100k of 200k · 10k/s · 10 s left",
+        "embed: 75% · 150k of 200k · 10k/s · 5 s left",
+        "embed: 100% · 200k of 200k · 10k/s · took 20 s",
+    ]
+
+
+def test_time_left_after_a_resume_counts_only_what_was_done_now():
+    lines = plain([(0, "embed", 90, 100), (6, "embed", 96, 100)])
+    assert lines[-1] == "embed: 96% · 96 of 100 · 1/s · 4 s left"
+
+
+def test_a_remark_is_a_line_and_an_unknown_total_shows_the_rate():
+    lines = plain([(0, "no index yet: indexing", 0, 0), (0, "read", 1, 0), (6, "read", 601, 0)])
+    assert lines == ["no index yet: indexing", "read: 601 · 100/s"]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_hostile_step_names_are_shown_safely(hostile, terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, no_color=True)
+    with progress_notify(console) as notify:
+        notify(hostile, 0, 0)
+        for done in range(4):
+            notify(hostile, done, 3)
+    text = console.file.getvalue()
+    for bad in ("\x1b[31m", "\x1b]0", "\x9b", "\x07", "\u202e", "\u200b"):
+        assert bad not in text
+
+
+def test_bars_leave_stdout_alone(capsys):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with progress_notify(console) as notify:
+        notify("embed", 5, 10)
+        result_console().print("the result")
+        notify("embed", 10, 10)
+        for run in range(20):
+            notify(f"run {run}", 1, 1)
+    assert capsys.readouterr().out == "the result\n"
+    assert "embed" in console.file.getvalue()
+    assert "run 19" in console.file.getvalue()

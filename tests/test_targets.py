@@ -1,0 +1,192 @@
+import os
+
+import msgspec
+import pytest
+
+from curate.corpus.fields import parse_template
+from curate.corpus.split import split_items
+from curate.corpus.targets import known_targets, list_targets, load_target
+from curate.errors import CurateError
+from curate.records import TargetSettings
+from curate.store.fingerprint import digest_texts
+
+WORDS = ["group", "ring", "field", "module", "ideal", "kernel"]
+WORDS += ["image", "order", "prime", "finite", "cyclic", "normal"]
+
+
+def items(number):
+    return [
+        " ".join(WORDS[(n * 7 + k * (n % 5 + 1)) % len(WORDS)] for k in range(9))
+        + f" {WORDS[n % 12]}"
+        for n in range(number)
+    ]
+
+
+def write(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_data_dir(monkeypatch):
+    monkeypatch.delenv("CURATE_DATA_DIR", raising=False)
+
+
+def proofnet(root, *, valid=3, test=2):
+    for split, number in (("valid", valid), ("test", test)):
+        records = [{"nl_statement": f"{split} {n}", "formal_statement": f"theorem {n}"}
+                   for n in range(number)]  # fmt: skip
+        write(root / "proofnet" / f"{split}.jsonl", records)
+
+
+@pytest.mark.parametrize("below", ["", "targets"])
+def test_a_named_target_is_read_from_a_folder_with_its_own_rendering(tmp_path, below, monkeypatch):
+    proofnet(tmp_path / below)
+    target = load_target(TargetSettings(name="proofnet", data_dir=str(tmp_path)))
+    assert target.select[0] == "informal statement valid 0 formal statement theorem 0"
+    assert (len(target.select), len(target.eval)) == (3, 2)
+    assert target.select_digest == digest_texts(target.select)
+    assert target.eval_digest == digest_texts(target.eval)
+    assert target.licence == "MIT"
+    monkeypatch.setenv("CURATE_DATA_DIR", str(tmp_path))
+    assert load_target(TargetSettings(name="proofnet")) == target
+
+
+def test_a_file_is_halved_by_item_with_a_seed_that_is_said(tmp_path):
+    path = write(tmp_path / "mine.jsonl", [{"q": text, "a": n} for n, text in enumerate(items(40))])
+    target = load_target(TargetSettings(name=str(path), template="{q}: {a}"))
+    assert target.name == "mine"
+    assert not set(target.select) & set(target.eval)
+    assert len(target.select) + len(target.eval) == 40
+    assert "seed 0" in target.origin
+    again = load_target(TargetSettings(name=str(path), template="{q}: {a}", seed=1))
+    assert again.select != target.select
+
+
+def test_a_target_of_two_files(tmp_path):
+    one = write(tmp_path / "s.jsonl", [{"body": "a"}])
+    two = write(tmp_path / "e.jsonl", [{"body": "b"}, {"body": "c"}])
+    target = load_target(TargetSettings(name=f"pair={one},{two}", text="body"))
+    assert (target.name, target.select, target.eval) == ("pair", ("a",), ("b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("proofnit", "did you mean proofnet"),
+        ("xyzzy", "known: gsm8k, math, minif2f, proofnet"),
+        ("nowhere/file.jsonl", "no such file"),
+        ("x=nowhere.jsonl", "no such file"),
+        ("", "no target named"),
+    ],
+)
+def test_a_wrong_name_is_said_to_be_so(name, message):
+    with pytest.raises(CurateError, match=message):
+        load_target(TargetSettings(name=name))
+
+
+def test_an_empty_or_damaged_target_is_refused(tmp_path):
+    proofnet(tmp_path, test=0)
+    with pytest.raises(CurateError, match="its eval split is empty"):
+        load_target(TargetSettings(name="proofnet", data_dir=str(tmp_path)))
+    same = write(
+        tmp_path / "same.jsonl", [{"text": "Show that 1 + 1 = 2."}, {"text": "show that 2 + 1 = 3"}]
+    )
+    with pytest.raises(CurateError, match="read alike"):
+        load_target(TargetSettings(name=str(same)))
+    bad = write(tmp_path / "bad.jsonl", [{"text": "x"}, {"text": None}])
+    with pytest.raises(CurateError, match="null 1"):
+        load_target(TargetSettings(name=str(bad)))
+    with pytest.raises(CurateError, match="no field body; it has text"):
+        load_target(TargetSettings(name=str(bad), text="body"))
+
+
+def test_near_identical_items_never_straddle():
+    pool = items(60)
+    twins = [item.upper() + "!" for item in pool] + [item + " and nothing else" for item in pool]
+    select, held_out = split_items(pool + twins, seed=0)
+    assert abs(len(select) - len(held_out)) <= 12
+    for half, other in ((select, held_out), (held_out, select)):
+        assert not {item.lower().rstrip("!") for item in half} & {item.lower() for item in other}
+
+
+def test_the_split_does_not_depend_on_the_order_of_items():
+    pool = items(50)
+    one, two = split_items(pool, seed=3), split_items(pool[::-1], seed=3)
+    assert [set(half) for half in one] == [set(half) for half in two]
+
+
+def test_stock_phrases_join_nothing():
+    pool = [f"prove that for every natural number it holds that {item}" for item in items(120)]
+    select, held_out = split_items(pool, seed=0)
+    assert len(held_out) > 40 and len(select) > 40
+
+
+def test_the_registry_is_complete_and_pinned():
+    for name, spec in known_targets().items():
+        assert spec.name == name and spec.licence and spec.hub.count("/") == 1
+        assert len(spec.revision) == 40 and int(spec.revision, 16)
+        parse_template(spec.template)
+        parse_template(spec.hub_template or spec.template)
+        assert len(spec.eval) == len(spec.hub_eval) and spec.select and spec.hub_select
+
+
+def test_the_list_says_what_is_at_hand(tmp_path):
+    proofnet(tmp_path)
+    listed = {target.name: target for target in list_targets(str(tmp_path))}
+    assert listed["proofnet"].at_hand == str(tmp_path / "proofnet")
+    assert listed["math"].at_hand == ""
+    assert listed["math"].eval == "the other half"
+
+
+def test_a_hub_that_cannot_be_reached_is_said_with_what_to_do(monkeypatch):
+    import huggingface_hub
+
+    from curate.corpus.hub import parse_hub_name
+
+    def refuse(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refuse)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    for name in ("gsm8k", "hf:openai/gsm8k"):
+        with pytest.raises(CurateError, match=r"cannot be read from the hub .*local files"):
+            load_target(TargetSettings(name=name))
+    assert parse_hub_name("hf:a/b@v1").revision == "v1"
+    with pytest.raises(CurateError, match="not a hub name"):
+        parse_hub_name("hf:a b")
+
+
+def test_a_hub_data_set_is_spooled_once(tmp_path, monkeypatch):
+    from curate.corpus import hub
+    from curate.corpus.reader import find_inputs
+
+    asked = []
+
+    def rows(name, *, commit):
+        asked.append(commit)
+        return iter([{"text": f"row {n}"} for n in range(5)])
+
+    monkeypatch.setattr(hub, "resolve_commit", lambda name: "c" * 40)
+    monkeypatch.setattr(hub, "read_hub_rows", rows)
+    first = find_inputs(["hf:org/name:main:train"], workspace=tmp_path)
+    assert find_inputs(["hf:org/name:main:train"], workspace=tmp_path) == first
+    assert asked == ["c" * 40]
+    assert first[0].source == "name-main-train"
+    assert len(list((tmp_path / "sources").iterdir())) == 2
+
+
+DATA_DIR = os.environ.get("CURATE_DATA_DIR", "")
+
+
+@pytest.mark.skipif(not DATA_DIR, reason="needs the real targets")
+def test_the_real_targets_are_read():
+    for name, splits in {
+        "proofnet": (185, 186),
+        "minif2f": (244, 244),
+        "gsm8k": (7473, 1319),
+    }.items():
+        settings = TargetSettings(name=name, data_dir=DATA_DIR)
+        target = load_target(settings)
+        assert (len(target.select), len(target.eval)) == splits

@@ -1,0 +1,172 @@
+"""The small model: what it sees, what it learns, and that nothing but the settings decides."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from curate.verification.evaluate import item_nats
+from curate.verification.small_model import SHAPES, SmallModel, head_loss
+from curate.verification.train import TrainSettings, pack_blocks, train_model
+
+EOS, VOCAB = 0, 40
+SETTINGS = TrainSettings(
+    size="tiny",
+    vocab=VOCAB,
+    eos=EOS,
+    tokens=6_000,
+    block_tokens=32,
+    batch_tokens=256,
+    learning_rate=3e-3,
+    seed=1,
+)
+
+
+def texts(n=60, seed=0):
+    """Documents in which each token is the one before plus one: nothing to guess but the first."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(5, 60, size=n)
+    firsts = rng.integers(1, VOCAB, size=n)
+    return [
+        ((first - 1 + np.arange(length)) % (VOCAB - 1) + 1).astype(np.int32)
+        for first, length in zip(firsts, lengths, strict=True)
+    ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(one_thread):
+    return train_model(texts(), SETTINGS)
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_a_size_is_the_parameters_of_its_blocks(size):
+    n_blocks, width, n_heads = SHAPES[size]
+    expected = {"tiny": 0.2}.get(size) or float(size.removesuffix("M"))
+    assert 12 * width**2 * n_blocks / 1e6 == pytest.approx(expected, rel=0.12)
+    assert width % n_heads == 0 and (width // n_heads) % 2 == 0
+
+
+def test_blocks_hold_each_document_once_after_its_eos():
+    documents = texts(20)
+    n_tokens = sum(map(len, documents)) + len(documents)
+    data = pack_blocks(documents, eos=EOS, block_tokens=8, tokens=n_tokens - 8, seed=3)
+    stream = data.ids.ravel()
+    np.testing.assert_array_equal(stream[1:], data.labels.ravel()[:-1])
+    parts = np.split(stream, np.flatnonzero(stream == EOS))[1:-1]  # the last one is cut
+    whole = {tuple(document) for document in documents}
+    assert all(tuple(part[1:]) in whole for part in parts)
+    assert len(parts) == len({tuple(part) for part in parts})
+
+
+def test_starts_name_the_first_position_of_the_document_in_the_block():
+    documents = [np.array([1, 2, 3], np.int32)] * 4
+    data = pack_blocks(documents, eos=EOS, block_tokens=6, tokens=12, seed=0)
+    np.testing.assert_array_equal(data.ids[0], [0, 1, 2, 3, 0, 1])
+    np.testing.assert_array_equal(data.starts, [[0, 0, 0, 0, 4, 4], [0, 0, 2, 2, 2, 2]])
+
+
+def test_a_token_of_the_text_that_equals_eos_starts_no_document():
+    data = pack_blocks([np.array([5, EOS, 6], np.int32)], eos=EOS, block_tokens=4, tokens=4, seed=0)
+    np.testing.assert_array_equal(data.starts, [[0, 0, 0, 0]])
+
+
+def test_passes_differ_in_order_and_seeds_do_too():
+    documents = texts(30)
+    n_tokens = 2 * (sum(map(len, documents)) + len(documents))
+    orders = []
+    for seed in (0, 1):
+        ids = pack_blocks(documents, eos=EOS, block_tokens=4, tokens=n_tokens, seed=seed).ids
+        orders += np.array_split(ids.ravel()[: n_tokens // 2 * 2], 2)
+    assert len({tuple(order[:100]) for order in orders}) == 4
+
+
+def test_nothing_to_train_on_is_refused():
+    with pytest.raises(ValueError, match="no tokens"):
+        pack_blocks([np.zeros(0, np.int32)], eos=EOS, block_tokens=4, tokens=4, seed=0)
+
+
+def test_positions_see_only_what_came_before_in_their_document(trained):
+    model, _ = trained
+    ids = torch.randint(1, VOCAB, (1, 12), generator=torch.Generator().manual_seed(0))
+    starts = torch.tensor([[0] * 5 + [5] * 7])
+    with torch.no_grad():
+        before = model(ids, starts)
+        other = ids.clone()
+        other[0, 3] += 1  # in the first document, at position 3
+        changed = (model(other, starts) - before).abs().amax(-1)[0] > 1e-6
+        alone = model(ids[:, 5:], torch.zeros(1, 7, dtype=torch.long))
+    assert changed.tolist() == [False] * 3 + [True] * 2 + [False] * 7
+    torch.testing.assert_close(alone[0], before[0, 5:], rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_loss_is_cross_entropy_and_so_is_its_gradient():
+    model = SmallModel("tiny", vocab=VOCAB, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 7, 96, generator=generator).requires_grad_()
+    labels = torch.randint(0, VOCAB, (2, 7), generator=generator)
+    weights = model.embedding.weight
+    logits = F.linear(hidden, weights).flatten(0, 1)
+    expected = F.cross_entropy(logits, labels.flatten(), reduction="none")
+    found = head_loss(model, hidden, labels)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    ours = torch.autograd.grad(found.sum() / 3, [hidden, weights])
+    theirs = torch.autograd.grad(expected.sum() / 3, [hidden, weights])
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
+
+
+def test_training_learns_what_there_is_to_learn(trained):
+    _, curve = trained
+    assert curve[0][1] == pytest.approx(np.log(VOCAB), abs=0.3)
+    assert curve[-1][1] < 1.5
+    assert curve[-1][0] == 6_000 // 32 * 32
+
+
+def test_a_run_is_decided_by_its_seed(trained):
+    again, other = (
+        train_model(texts(), dataclasses.replace(SETTINGS, tokens=1_000, seed=seed))[1]
+        for seed in (1, 2)
+    )
+    assert again == train_model(texts(), dataclasses.replace(SETTINGS, tokens=1_000))[1]
+    assert again != other
+
+
+def test_divergence_is_said():
+    wild = dataclasses.replace(SETTINGS, learning_rate=1e4, tokens=3_000)
+    with pytest.raises(FloatingPointError, match=r"at step \d+ of \d+"):
+        train_model(texts(), wild)
+
+
+def test_item_losses_are_those_of_each_item_alone(trained):
+    model, _ = trained
+    items = texts(9, seed=5)
+    together = item_nats(model, items, eos=EOS, block_tokens=32)
+    small = item_nats(model, items, eos=EOS, block_tokens=32, batch_tokens=32)
+    alone = [item_nats(model, [item], eos=EOS, block_tokens=32)[0] for item in items]
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    np.testing.assert_allclose(small, alone, rtol=1e-5)
+
+
+def test_the_first_token_of_an_item_counts(trained):
+    model, _ = trained
+    item = np.array([7], np.int32)
+    with torch.no_grad():
+        hidden = model(torch.tensor([[EOS]]), torch.zeros(1, 1, dtype=torch.long))
+        logits = F.linear(hidden[0, 0], model.embedding.weight)
+        expected = -logits.log_softmax(-1)[7]
+    assert item_nats(model, [item], eos=EOS, block_tokens=8)[0] == pytest.approx(float(expected))
+
+
+def test_an_item_without_tokens_is_refused(trained):
+    with pytest.raises(ValueError, match="item 0"):
+        item_nats(trained[0], [np.zeros(0, np.int32)], eos=EOS, block_tokens=8)

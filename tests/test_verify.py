@@ -1,0 +1,276 @@
+"""The experiment: the forecast before the mix, resumable, refutable; what verify refuses."""
+
+import dataclasses
+import math
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from curate.errors import CurateError
+from curate.records import Forecast, Interval, Run, Verification, VerifySettings
+from curate.verification import runs as runs_module
+from curate.verification.arms import plan_arms
+from curate.verification.experiment import Experiment, run_experiment
+from curate.verification.outcome import (
+    Drop,
+    alignment_slope,
+    judge,
+    loss_draws,
+    loss_interval,
+    measured_drop,
+    seeds_needed,
+)
+from curate.verification.runs import publish_documents, read_documents
+
+SETTINGS = VerifySettings(
+    size="tiny", tokens=2_048, seeds=2, calibration=2, block_tokens=32, batch_tokens=256
+)
+VOCAB = 60
+ROOM = np.array([3_000, 3_000, 3_000, 3_000])
+ALIGNMENTS = np.array([0.9, 0.6, 0.3, 0.1])
+
+
+def write(kind, n_tokens, seed):
+    """Documents of four kinds: the tokens of a kind overlap with those of its neighbours."""
+    rng = np.random.default_rng([kind, seed])
+    first = 1 + 12 * kind
+    made = []
+    while n_tokens > 0:
+        size = min(n_tokens, int(rng.integers(10, 40)))
+        made.append(rng.integers(first, first + 20, size=size).astype(np.int32))
+        n_tokens -= size
+    return made
+
+
+def arm_documents(arm):
+    return [doc for kind, n in enumerate(arm.tokens) for doc in write(kind, n, seed=1)]
+
+
+def make_experiment(folder, *, mix=(2_000, 0, 0, 0), settings=SETTINGS):
+    arms = plan_arms(
+        ALIGNMENTS,
+        ROOM,
+        np.array(mix),
+        tokens=2_000,
+        calibration=settings.calibration,
+        seeds=settings.seeds,
+    )
+    items = write(0, 900, seed=3)
+    return Experiment(
+        target="toy",
+        arms=arms,
+        alignments=tuple(float(ALIGNMENTS @ np.array(arm.shares)) for arm in arms),
+        select=write(0, 900, seed=2),
+        items=items,
+        n_bytes=4 * 900,
+        vocab=VOCAB,
+        eos=0,
+        tokens=settings.tokens,
+        documents_key="toy",
+        fingerprint="toy",
+        folder=folder,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    return folder, run_experiment(make_experiment(folder), arm_documents, SETTINGS, workers=1)
+
+
+def outcome(verification):
+    """All that may not differ between two calls: neither times nor seconds."""
+    runs = tuple(dataclasses.replace(run, seconds=0) for run in verification.runs)
+    forecast = dataclasses.replace(verification.forecast, made_at="")
+    return msgspec.json.encode(dataclasses.replace(verification, runs=runs, forecast=forecast))
+
+
+# --- the experiment ---
+
+
+def test_a_mix_of_the_right_kind_beats_random(finished):
+    _, found = finished
+    assert found.verdict != "refuted"
+    assert found.drop.low > 0
+    losses = {arm.arm: arm.loss for arm in found.arms}
+    assert losses["mix"] < losses["random"] < losses["worst"]
+    assert found.spearman > 0.8 and found.slope.value < 0
+    assert found.sentence.startswith(found.verdict.capitalize()) and "toy" in found.sentence
+
+
+def test_every_arm_trains_on_equal_tokens_and_the_same_items(finished):
+    _, found = finished
+    assert {run.tokens for run in found.runs} == {2_048}
+    assert len({run.item_tokens for run in found.runs}) == 1
+    by_arm = {arm.arm: arm.seeds for arm in found.arms}
+    assert by_arm == {"mix": 2, "random": 2, "worst": 1, "calibration-1": 1, "calibration-2": 1}
+    for run in found.runs:
+        assert run.loss == pytest.approx(sum(run.item_nats) / sum(run.item_tokens))
+        assert run.bpb == pytest.approx(sum(run.item_nats) / math.log(2) / 3_600)
+
+
+def test_the_forecast_is_published_before_the_mix_is_trained(finished):
+    folder, found = finished
+    mix = {run.item_nats for run in found.runs if run.arm == "mix"}
+    for path in (folder / "runs").iterdir():
+        run = msgspec.json.decode(path.read_bytes(), type=Run)
+        forecast_first = (folder / "forecast.json").stat().st_mtime_ns < path.stat().st_mtime_ns
+        assert forecast_first == (run.item_nats in mix)
+
+
+def test_the_same_call_trains_nothing_and_keeps_the_forecast(finished, monkeypatch):
+    folder, found = finished
+    before = (folder / "forecast.json").read_bytes()
+    monkeypatch.setattr(runs_module, "train_model", None)
+    again = run_experiment(make_experiment(folder), lambda arm: None, SETTINGS, workers=1)
+    assert msgspec.json.encode(again) == msgspec.json.encode(found)
+    assert (folder / "forecast.json").read_bytes() == before
+
+
+def test_worker_processes_give_the_same_result(finished, tmp_path):
+    _, found = finished
+    spread = run_experiment(make_experiment(tmp_path), arm_documents, SETTINGS, workers=2)
+    assert outcome(spread) == outcome(found)
+
+
+def test_a_killed_experiment_resumes_with_the_same_result(finished, tmp_path):
+    _, found = finished
+    folder = tmp_path / "verify"
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_verify import SETTINGS, arm_documents, make_experiment, run_experiment
+        run_experiment(make_experiment(Path({str(folder)!r})), arm_documents, SETTINGS, workers=1)
+    """
+    # 5 arms and the items are 6 published files; the 9th is a run of `worst`.
+    environment = {**os.environ, "CURATE_FAILPOINT": "publish.before_rename:9=kill"}
+    died = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment)
+    assert died.returncode == -9
+    there = {path: path.stat().st_mtime_ns for path in (folder / "runs").glob("*.json")}
+    assert len(there) == 2
+    again = run_experiment(make_experiment(folder), arm_documents, SETTINGS, workers=1)
+    assert outcome(again) == outcome(found)
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+
+
+def test_a_mix_no_better_than_random_is_refuted(finished, tmp_path):
+    folder, _ = finished
+    (tmp_path / "runs").symlink_to(folder / "runs")  # controls are trained already
+    bad = make_experiment(tmp_path, mix=(0, 0, 0, 2_000))
+    found = run_experiment(bad, arm_documents, SETTINGS, workers=1)
+    assert found.verdict == "refuted"
+    assert found.drop.value < 0
+    assert "not better than random" in found.sentence
+
+
+def test_a_forecast_made_after_the_mix_was_trained_says_so(finished, tmp_path):
+    folder, found = finished
+    assert not any("blind" in warning for warning in found.warnings)
+    (tmp_path / "runs").symlink_to(folder / "runs")
+    more = dataclasses.replace(SETTINGS, calibration=3)
+    again = run_experiment(make_experiment(tmp_path, settings=more), arm_documents, more, workers=1)
+    assert any("not blind" in warning for warning in again.warnings)
+
+
+def test_word_statistics_are_called_so(finished):
+    _, found = finished  # tokens are drawn independently: there is nothing but frequencies
+    assert any("hardly more" in warning for warning in found.warnings)
+
+
+def test_divergence_names_the_run_and_the_setting(tmp_path):
+    wild = dataclasses.replace(SETTINGS, learning_rate=1e4)
+    with pytest.raises(CurateError, match=r"run random, seed 0: training diverged .*learning_rate"):
+        run_experiment(make_experiment(tmp_path), arm_documents, wild, workers=1)
+
+
+def test_an_arm_without_documents_is_said(tmp_path):
+    with pytest.raises(CurateError, match="arm mix: no documents"):
+        run_experiment(make_experiment(tmp_path), lambda arm: [], SETTINGS, workers=1)
+
+
+def test_documents_are_read_back_as_published(tmp_path):
+    documents = [np.array([1, 2], np.int32), np.zeros(0, np.int32), np.array([3], np.int32)]
+    publish_documents(tmp_path / "d.safetensors", documents)
+    for found, expected in zip(read_documents(tmp_path / "d.safetensors"), documents, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "d.safetensors").read_bytes()[:30])
+    with pytest.raises(CurateError, match=r"cut\.safetensors: cannot be read"):
+        read_documents(tmp_path / "cut.safetensors")
+
+
+# --- the numbers ---
+
+
+def test_one_seed_leaves_only_the_items_to_vary():
+    nats, tokens = np.full((1, 50), 6.0), np.full(50, 2)
+    assert loss_interval(nats, tokens, confidence=0.9) == Interval(3.0, 3.0, 3.0)
+
+
+def test_intervals_over_items_and_seeds_cover():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 50, size=80)
+    covered = 0
+    for trial in range(200):
+        items, seeds = rng.normal(0, 0.5, size=80), rng.normal(0, 0.1, size=(3, 1))
+        nats = tokens * (3.0 + items + seeds)
+        found = loss_interval(nats, tokens, confidence=0.9, seed=trial)
+        covered += found.low <= 3.0 <= found.high
+    assert 0.85 <= covered / 200 <= 0.99
+
+
+def test_pairing_takes_out_what_items_share():
+    rng = np.random.default_rng(1)
+    tokens = np.full(60, 10)
+    hard = rng.normal(0, 30, size=60)
+    random = 40 + hard + rng.normal(0, 0.3, size=(3, 60))
+    mix = random - 2 + rng.normal(0, 0.3, size=(3, 60))
+    found = measured_drop(random, mix, tokens, confidence=0.9)
+    assert found.certain
+    assert found.interval.value == pytest.approx(0.2, abs=0.02)
+    assert found.interval.high - found.interval.low < 0.05
+
+
+def test_the_verdict_needs_certainty_first():
+    forecast = Forecast(0.2, 0.1, 0.3, "")
+
+    def verdict(value, certain=True):
+        return judge(Drop(Interval(value, 0, 1), certain), forecast)
+
+    assert [verdict(v) for v in (0.2, 0.4, 0.05)] == ["confirmed", "better", "worse"]
+    assert verdict(0.2, certain=False) == "refuted"
+
+
+def test_the_slope_is_that_of_least_squares():
+    x = np.array([0.1, 0.2, 0.4, 0.8])
+    found = alignment_slope(x, 5 - 2 * x, confidence=0.9)
+    assert found.value == pytest.approx(-2)
+    assert found.high - found.low < 1e-6
+    assert math.isnan(alignment_slope(np.ones(4), x, confidence=0.9).low)
+
+
+def test_more_seeds_are_needed_for_a_smaller_drop():
+    losses = np.array([3.0, 3.1, 3.2])
+    assert seeds_needed(losses, 1.0) == 2
+    assert seeds_needed(losses, 0.1) == math.ceil(2 * 2.9264**2)
+
+
+@pytest.mark.parametrize(
+    ("nats", "tokens"),
+    [(np.ones((2, 3)), np.ones(2)), (np.ones((0, 3)), np.ones(3)), (np.ones((1, 1)), np.zeros(1))],
+)
+def test_losses_that_do_not_fit_are_refused(nats, tokens):
+    with pytest.raises(ValueError, match="need"):
+        loss_draws(nats, tokens)
+
+
+def test_a_verification_survives_json(finished):
+    _, found = finished
+    assert isinstance(found, Verification)

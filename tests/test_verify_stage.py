@@ -1,0 +1,218 @@
+"""`verify_mix` on a real index, ranking and mix: what it publishes, and what it refuses."""
+
+import dataclasses
+import json
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from curate.errors import CurateError
+from curate.mixing.build import build_mix
+from curate.ranking.rank import rank_shards
+from curate.records import (
+    CorpusSettings,
+    EmbedSettings,
+    MixSettings,
+    RankSettings,
+    Target,
+    VerifySettings,
+)
+from curate.store.fingerprint import digest_texts
+from curate.task2vec.embed import build_index
+from curate.verification import runs as runs_module
+from curate.verification.documents import cut_documents, draw_texts
+from curate.verification.verify import not_confirmed, open_verification, verify_mix
+
+SETTINGS = VerifySettings(
+    size="tiny", seeds=1, calibration=2, block_tokens=64, batch_tokens=256, eval_items=20
+)
+NOUNS = [
+    "group",
+    "ring",
+    "field",
+    "sheaf",
+    "module",
+    "lattice",
+    "cat",
+    "dog",
+    "river",
+    "stone",
+    "bread",
+    "lamp",
+    "engine",
+    "bolt",
+    "wheel",
+]
+VERBS = [
+    "maps",
+    "acts",
+    "extends",
+    "splits",
+    "runs",
+    "sleeps",
+    "flows",
+    "falls",
+    "burns",
+    "turns",
+    "drives",
+    "holds",
+]
+
+
+def sentences(kind, n, seed):
+    """Texts of a kind: it has its own five nouns and four verbs, and shares the rest."""
+    rng = np.random.default_rng([kind, seed])
+    nouns, verbs = NOUNS[5 * kind : 5 * kind + 5], VERBS[4 * kind : 4 * kind + 4]
+    return [
+        " ".join(
+            f"The {rng.choice(nouns)} {rng.choice(verbs)} {rng.integers(1000)} {rng.choice(nouns)}."
+            for _ in range(12)
+        )
+        for _ in range(n)
+    ]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Index, ranking, mix and target of three kinds; the target is of the first kind."""
+    place = tmp_path_factory.mktemp("chain")
+    (place / "in").mkdir()
+    for kind, name in enumerate(["algebra", "nature", "machines"]):
+        rows = [json.dumps({"text": text}) for text in sentences(kind, 60, seed=1)]
+        (place / "in" / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    select, items = tuple(sentences(0, 30, seed=2)), tuple(sentences(0, 30, seed=3))
+    target = Target("toy", select, items, digest_texts(select), digest_texts(items), "code")
+    workspace = place / "workspace"
+    index = build_index(
+        CorpusSettings(inputs=(str(place / "in"),)),
+        EmbedSettings(batches=2, batch_tokens=512, block_tokens=64),
+        workspace=workspace,
+        device="cpu",
+    )
+    ranking = rank_shards(index, target, RankSettings(), workspace=workspace, device="cpu")
+    mix = build_mix(
+        index, ranking, target, MixSettings(budget=3_000), workspace=workspace, out=place / "mix"
+    )
+    return index, ranking, mix, target, workspace
+
+
+@pytest.fixture(scope="module")
+def verified(chain):
+    *known, workspace = chain
+    return verify_mix(*known, SETTINGS, workspace=workspace, device="cpu", workers=1)
+
+
+def test_a_verification_is_published_whole(chain, verified):
+    workspace = chain[-1]
+    again = open_verification(workspace)
+    assert msgspec.json.encode(again) == msgspec.json.encode(verified)
+    assert {run.tokens for run in verified.runs} == {3_000 // 64 * 64}
+    assert {len(run.item_nats) for run in verified.runs} == {20}
+    mix, *others = verified.arms
+    assert mix.forecast_loss > 0 and all(math.isnan(arm.forecast_loss) for arm in others)
+    assert mix.alignment == pytest.approx(chain[2].alignment, abs=1e-6)
+
+
+def test_the_same_verification_is_read_back(chain, verified, monkeypatch):
+    *known, workspace = chain
+    monkeypatch.setattr(runs_module, "train_model", None)
+    again = verify_mix(*known, SETTINGS, workspace=workspace, device="cpu")
+    assert msgspec.json.encode(again) == msgspec.json.encode(verified)
+
+
+def test_a_forecast_changed_afterwards_is_seen(chain, verified):
+    path = chain[-1] / "verify" / "forecast.json"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b'"drop": ', b'"drop": 1'))
+    try:
+        with pytest.raises(CurateError, match=r"forecast\.json: missing or changed"):
+            open_verification(chain[-1])
+    finally:
+        path.write_bytes(before)
+
+
+def test_what_is_not_confirmed_ends_with_code_4(verified):
+    for verdict in ("better", "worse", "refuted"):
+        error = not_confirmed(dataclasses.replace(verified, verdict=verdict))
+        assert error.exit_code == 4 and str(error) == verified.sentence
+    assert not_confirmed(dataclasses.replace(verified, verdict="confirmed")) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"eval": "select"}, "ranking has seen its eval split"),
+        ({"eval": "one"}, r"1 of 31 eval items \(the first is number 30\)"),
+        ({"select_digest": "other"}, "its select split is not the one that ranking saw"),
+        ({"name": "other"}, "the mix is for toy"),
+    ],
+)
+def test_a_target_that_ranking_has_seen_is_refused(chain, tmp_path, changed, message):
+    index, ranking, mix, target, _ = chain
+    if changed.get("eval") == "select":
+        changed = {"eval": target.select, "eval_digest": target.select_digest}
+    elif changed.get("eval") == "one":  # it differs by case and spaces only
+        changed = {"eval": (*target.eval, target.select[4].upper().replace(" ", "\n "))}
+    with pytest.raises(CurateError, match=message):
+        verify_mix(
+            index,
+            ranking,
+            mix,
+            dataclasses.replace(target, **changed),
+            SETTINGS,
+            workspace=tmp_path,
+        )
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [("ranking", "another index"), ("mix", "another ranking")],
+)
+def test_what_does_not_belong_together_is_refused(chain, tmp_path, part, message):
+    index, ranking, mix, target, _ = chain
+    if part == "ranking":
+        ranking = dataclasses.replace(ranking, index_fingerprint="other")
+    else:
+        mix = dataclasses.replace(mix, ranking_fingerprint="other")
+    with pytest.raises(CurateError, match=message):
+        verify_mix(index, ranking, mix, target, SETTINGS, workspace=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seeds", 0),
+        ("calibration", 1),
+        ("block_tokens", 1),
+        ("batch_tokens", 10),
+        ("learning_rate", 0.0),
+        ("confidence", 1.0),
+        ("tokens", -1),
+        ("eval_items", 0),
+    ],
+)
+def test_settings_out_of_range_are_named(chain, tmp_path, field, value):
+    *known, _ = chain
+    settings = dataclasses.replace(SETTINGS, **{field: value})
+    with pytest.raises(CurateError, match=rf"\[verify\] {field} is") as caught:
+        verify_mix(*known, settings, workspace=tmp_path)
+    assert caught.value.exit_code == 2
+
+
+def test_documents_are_drawn_uniformly_in_one_pass():
+    documents = [(str(number), 10) for number in range(50)]
+    counts = np.zeros(50)
+    for seed in range(400):
+        drawn = draw_texts(iter(documents), tokens=95, seed=seed)
+        assert len(drawn) == len(set(drawn)) == 10
+        counts[[int(text) for text in drawn]] += 1
+    assert abs(counts - 80).max() < 4.5 * math.sqrt(80 * 0.8)
+    assert len(draw_texts(documents, tokens=10_000, seed=0)) == 50
+
+
+def test_documents_are_cut_to_exactly_the_tokens_asked_for():
+    documents = [np.arange(4), np.zeros(0, int), np.arange(5)]
+    assert [len(part) for part in cut_documents(documents, tokens=6)] == [4, 2]
+    assert [len(part) for part in cut_documents(documents, tokens=99)] == [4, 5]
