@@ -107,8 +107,8 @@ class VerifySettings:
     seeds: int = 3
     calibration: int = 4  # mixes that are trained to fit the forecast
     block_tokens: int = 256
-    batch_tokens: int = 4_096
-    learning_rate: float = 3e-3
+    batch_tokens: int = 1_024
+    learning_rate: float = 1e-2
     tokenizer: str = "builtin"  # of the small models
     confidence: float = 0.9  # of the forecast's interval
     eval_items: int = 1_000  # of the eval split, at most; drawn by the seed

@@ -8,13 +8,11 @@ learning rate follows the clock, so a run of any length ends decayed. Read from 
 
 import argparse
 import ast
-import importlib.util
 import itertools
 import json
 import math
 import os
 import re
-import sys
 import tempfile
 import time
 import zlib
@@ -56,7 +54,8 @@ Weights: Apache-2.0, stored in half precision, to be used in single precision.
 
 {steps:,} steps, {tokens:,} tokens in blocks of {block}, {used:.1f} minutes on {machine}
 ({speed:,.0f} tokens/s), {optimiser}, learning rate {lr}, {kind}.
-Command: `python examples/train_probe.py {command}`
+Command: `python examples/train_probe.py --data DATA --out OUT --minutes {minutes:g} --dim {dim}
+--layers {layers} --block {block} --batch {batch} --lr {lr}`
 
 Documents that share a run of 13 words or signs with any target item (ProofNet, miniF2F, GSM8K,
 MATH) were taken out first (column "out"). One document in 50 is held out for the losses.
@@ -78,13 +77,13 @@ def read_corpus(path: Path, pattern: str) -> Docs:
 def installed_docstrings(packages: str) -> Docs:
     """Gathers the longer docstrings of installed libraries, one document a module."""
     docs, kinds = [], (ast.Module, ast.ClassDef, ast.FunctionDef)
-    for spec in filter(None, map(importlib.util.find_spec, packages.split())):
-        root = Path(spec.origin or "").parent
-        for path in sorted(p for p in root.rglob("*.py") if "tests" not in p.parts):
-            nodes = ast.walk(ast.parse(path.read_text("utf-8", errors="replace")))
-            found = [ast.get_docstring(node) for node in nodes if isinstance(node, kinds)]
-            text = "\n\n".join(doc for doc in found if doc and len(doc) > 300)
-            docs += [(str(path.relative_to(root.parent)), text)] if text else []
+    site = Path(np.__file__).parents[1]
+    paths = (path for name in packages.split() for path in (site / name).rglob("*.py"))
+    for path in sorted(path for path in paths if "tests" not in path.parts):
+        nodes = ast.walk(ast.parse(path.read_text("utf-8", errors="replace")))
+        found = [ast.get_docstring(node) for node in nodes if isinstance(node, kinds)]
+        text = "\n\n".join(doc for doc in found if doc and len(doc) > 300)
+        docs += [(str(path.relative_to(site)), text)] if text else []
     return docs
 
 
@@ -227,7 +226,7 @@ def export(out: Path, work: Path, model: LlamaForCausalLM, card: str) -> None:
 
 
 # ---- training --------------------------------------------------------------------------------
-def train(args: argparse.Namespace, device: str, command: str) -> None:
+def train(args: argparse.Namespace, device: str) -> None:
     """Trains until the time is used, exporting on the way and at the end."""
     info = json.loads((args.work / "data.json").read_text())
     data, held = np.load(args.work / "train.npy"), np.load(args.work / "heldout.npy")
@@ -251,7 +250,7 @@ def train(args: argparse.Namespace, device: str, command: str) -> None:
         tokens = state["steps"] * args.batch * args.block
         card = CARD.format(
             **vars(args), **state, tokens=tokens, parameters=model.num_parameters(), kind=kind,
-            used=state["seconds"] / 60, speed=tokens / state["seconds"], command=command,
+            used=state["seconds"] / 60, speed=tokens / state["seconds"],
             machine=torch.cuda.get_device_name() if device == "cuda" else "a CPU",
             optimiser=" + ".join(type(opt).__name__ for opt in opts),
         )  # fmt: skip
@@ -294,26 +293,20 @@ def train(args: argparse.Namespace, device: str, command: str) -> None:
 def main() -> None:
     """Parses the command line and runs the pipeline."""
     cli = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    data = os.environ.get("CURATE_DATA_DIR")
-    cli.add_argument("--data", type=Path, default=data, required=data is None)
+    cli.add_argument("--data", type=Path, default=os.environ.get("CURATE_DATA_DIR", "data"))
     cli.add_argument("--out", type=Path, required=True, help="folder of the model")
     cli.add_argument("--work", type=Path, default=Path(tempfile.gettempdir(), "curate-probe"))
     cli.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    for name, value in (("vocab", 4096), ("dim", 192), ("layers", 4), ("block", 256)):
-        cli.add_argument(f"--{name}", type=int, default=value)
-    for name, default in (("minutes", 45.0), ("lr", 8e-3)):
-        cli.add_argument(f"--{name}", type=float, default=default)
-    cli.add_argument("--batch", type=int, default=16, help="blocks a step")
+    numbers = {"vocab": 4096, "dim": 192, "layers": 4, "block": 256, "batch": 16}
+    for name, value in (numbers | {"minutes": 45.0, "lr": 8e-3}).items():
+        cli.add_argument(f"--{name}", type=type(value), default=value)
     cli.add_argument("--resume", action="store_true", help="go on from the last export")
     args = cli.parse_args()
-    # The card names the command without the folders of the machine it ran on.
-    words = " ".join(sys.argv[1:]).replace(" --resume", "")
-    command = re.sub(r"--(data|out|work)[ =]\S+", lambda m: f"--{m[1]} {m[1].upper()}", words)
     cuda = torch.cuda.is_available() if args.device == "auto" else args.device == "cuda"
     args.work.mkdir(parents=True, exist_ok=True)
     if not (args.work / "data.json").exists():
         prepare(args.data, args.work, args.vocab)
-    train(args, "cuda" if cuda else "cpu", command)
+    train(args, "cuda" if cuda else "cpu")
 
 
 if __name__ == "__main__":

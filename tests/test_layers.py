@@ -22,6 +22,8 @@ NUMERICS = {
     "mixing.weights",
     "mixing.forecast",
     "verification.arms",
+    "verification.evaluate",
+    "verification.outcome",
     "verification.train",
     "verification.small_model",
 }
