@@ -27,7 +27,7 @@ import curate
 from curate.corpus.groups import read_group
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
 from curate.corpus.regroup import open_corpus
-from curate.records import (
+from curate.settings import (
     CorpusSettings,
     EmbedSettings,
     MixSettings,

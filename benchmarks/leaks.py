@@ -20,7 +20,7 @@ from pathlib import Path
 from curate.corpus.containers import read_lines
 from curate.corpus.targets import load_target
 from curate.mixing.decontaminate import find_leaks, index_target
-from curate.records import TargetSettings
+from curate.settings import TargetSettings
 
 HOSTS = ("fiction_gutenberg", "wikipedia", "pubmed_abstracts", "patents", "shakespeare")
 TARGETS = ("proofnet", "minif2f", "gsm8k")

@@ -34,8 +34,9 @@ from curate.mixing.survey import Look, write_target
 from curate.mixing.tokenizer import load_encode
 from curate.mixing.weights import Spread, match_shares
 from curate.mixing.write import Layout, write_files
-from curate.records import CorpusSettings, FileLedger, ProbeInfo, Shard, Target
+from curate.records import FileLedger, ProbeInfo, Shard, Target
 from curate.report.numbers import parse_tokens
+from curate.settings import CorpusSettings
 
 LEVEL = 3  # of zstd, as the mix is written
 PROBE = ProbeInfo(name="builtin", revision="", tokenizer_digest="", n_parameters=0, vocab=0)

@@ -24,7 +24,8 @@ from evidence.estimators import read_texts
 from scipy.stats import kendalltau, spearmanr
 
 from curate.ranking.alignment import alignment
-from curate.records import Embedding, EmbedSettings, RowBlock
+from curate.records import Embedding, RowBlock
+from curate.settings import EmbedSettings
 from curate.task2vec.embedding import check_probe, embed_texts
 from curate.task2vec.probe import load_probe
 

@@ -20,7 +20,7 @@ from curate.corpus.targets import load_target
 from curate.corpus.tokens import draw_batches
 from curate.ranking.alignment import align_all
 from curate.ranking.prepared import corpus_reference
-from curate.records import EmbedSettings, Measure, TargetSettings
+from curate.settings import EmbedSettings, Measure, TargetSettings
 from curate.task2vec.fisher import FisherSettings, fisher_blocks, fisher_rows
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 

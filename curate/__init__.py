@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from curate.config import read_settings
     from curate.errors import CurateError
-    from curate.records import Settings
+    from curate.settings import Settings
     from curate.stages import build_mix, index, rank, verify, write_report
     from curate.task2vec.embed import embed_texts
     from curate.task2vec.probe import load_probe
@@ -29,7 +29,7 @@ _PLACES = {
     "embed_texts": "curate.task2vec.embed",
     "load_probe": "curate.task2vec.probe",
     "read_settings": "curate.config",
-    "Settings": "curate.records",
+    "Settings": "curate.settings",
     "CurateError": "curate.errors",
 }
 

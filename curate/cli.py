@@ -15,8 +15,9 @@ import click
 
 from curate.config import override, read_settings
 from curate.errors import NOT_CONFIRMED, CurateError
-from curate.records import Measure, Method, Notify, Settings
+from curate.records import Notify
 from curate.report.numbers import parse_tokens
+from curate.settings import Measure, Method, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 

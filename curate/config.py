@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from curate.errors import USAGE, CurateError
-from curate.records import Settings
 from curate.report.numbers import parse_tokens
+from curate.settings import Settings
 
 CONFIG_NAME = "curate.toml"
 S = TypeVar("S")

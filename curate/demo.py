@@ -7,16 +7,14 @@ from pathlib import Path
 
 from curate import stages
 from curate.corpus.example import write_example
-from curate.records import (
+from curate.records import DemoResult, Notify, silent
+from curate.settings import (
     CorpusSettings,
-    DemoResult,
     EmbedSettings,
     MixSettings,
-    Notify,
     Settings,
     TargetSettings,
     VerifySettings,
-    silent,
 )
 
 BUDGET = 200_000  # tokens: what two CPU cores train a dozen times in two minutes

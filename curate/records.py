@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from curate.settings import CorpusSettings, EmbedSettings, Measure, Method
+
 if TYPE_CHECKING:  # the command line imports this module and must not load numpy
     import numpy as np
     import numpy.typing as npt
@@ -19,138 +21,11 @@ else:
 Notify = Callable[[str, float, float], None]
 """`notify(what, done, total)`: progress of one step; `total` 0 where it is not known."""
 
-LabelSource = Literal["model", "data"]
-Rows = Literal["output", "input", "both"]
-Square = Literal["sequence", "position"]
-Head = Literal["off", "tuned"]
-Recipe = Literal["definition", "published"]
-Measure = Literal[
-    "scaled", "late", "asymmetric", "rms", "log", "whitened", "cosine", "kl", "jeffreys", "entropy"
-]
-Method = Literal[
-    "task2vec", "lexical", "ngram", "ngram-lm", "compression", "embedding", "classifier",
-    "perplexity", "length", "random",
-]  # fmt: skip
-Selection = Literal["top", "temperature", "match"]
 Verdict = Literal["confirmed", "better", "worse", "refuted"]
 
 
 def silent(what: str, done: float, total: float) -> None:
     """Ignore progress: the default of every stage."""
-
-
-# --- settings: whatever may change a result is here, in the fingerprint and in meta.json ---
-
-
-@dataclass(frozen=True, slots=True)
-class CorpusSettings:
-    """Where the documents are and how they are cut into shards."""
-
-    inputs: tuple[str, ...] = ()  # paths, globs, folders, hf:org/name[@revision]
-    text: str = "text"  # a field, or a template such as "{question}\n{answer}"
-    shard_tokens: int = 1_000_000  # tokens a shard, at most (a longer document is one shard)
-    max_rejected: float = 0.001  # share of the documents seen that may be rejected
-    group_by: str = "file"  # file, folder, field:NAME or cluster: what a source is
-    clusters: int = 0  # of group_by = cluster; 0 is one for about two shards
-    seed: int = 0  # of the clusters
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedSettings:
-    """What the embedding is: every field changes its value."""
-
-    probe: str = "builtin"  # builtin, a hub id[@revision], a folder, or a .gguf file
-    batches: int = 4  # sub-batches of disjoint documents
-    batch_tokens: int = 16_384  # tokens a sub-batch
-    block_tokens: int = 256  # longest sequence; longer documents are cut
-    labels: LabelSource = "model"  # true Fisher, or the empirical one
-    draws: int = 1  # label draws a sequence
-    rows: Rows = "output"  # a row is an output unit, an input unit, or both
-    layers: str = "all"  # "all", or "last:K" blocks
-    seed: int = 0
-    also: tuple[str, ...] = ()  # besides the blocks' matrices: norms, biases, embeddings, head
-    square: Square = "sequence"  # of a sequence's gradient, or of every position's apart
-    signs: int = 0  # random signs a row's sum of squares is estimated with; 0: it is exact
-    head: Head = "off"  # or tuned: labels come from a head fitted to the text
-    recipe: Recipe = "definition"  # or published: that algorithm, its faults included
-    sketch: int = 0  # numbers a sub-batch at most; 0: as many as 2 MB a shard hold
-    documents: int = 0  # numbers in a vector for each embedded document; 0: no such vectors
-
-
-@dataclass(frozen=True, slots=True)
-class TargetSettings:
-    """What we want to be good at."""
-
-    name: str = ""  # proofnet, …, a file, or hf:org/name
-    text: str = ""  # a field of a file target
-    template: str = ""  # or a template; a named target brings its own
-    data_dir: str = ""  # where named targets lie when the hub is out of reach
-    seed: int = 0  # of the split where a target has only one
-    names: tuple[str, ...] = ()  # several targets, each NAME or NAME:WEIGHT, in place of `name`
-
-
-@dataclass(frozen=True, slots=True)
-class RankSettings:
-    """How shards are ordered."""
-
-    method: Method = "task2vec"
-    measure: Measure = "scaled"
-    confidence: float = 0.95
-    bootstrap: int = 1_000  # resamples
-    seed: int = 0
-    exact: bool = False  # align every shard, however many; else a shortlist of very many
-
-
-@dataclass(frozen=True, slots=True)
-class MixSettings:
-    """How an order becomes training data."""
-
-    budget: int = 0  # tokens, exact
-    selection: Selection = "top"
-    temperature: float = 0.05  # of exp(alignment / temperature)
-    max_epochs: float = 1.0  # times a shard may be repeated
-    tokenizer: str = ""  # that counts the budget; "" is the probe's
-    decontaminate: bool = True
-    ngram: int = 13  # words that a leak shares with an item
-    dedup: bool = True
-    near_documents: int = 0  # that near copies are looked for among; 0 is all of them
-    seed: int = 0
-    holdout: float = 0.0  # share of the groups of like documents that is held out
-    whole_documents: bool = False  # end at the nearest document, cut none
-    priority: tuple[str, ...] = ()  # sources whose copy stays; else that of the better shard
-    keep: tuple[str, ...] = ()  # SOURCE=20% of the mix at least, SOURCE<=20% at most
-    blend: tuple[str, ...] = ()  # general=30%: in natural proportions of all, or of a source
-
-
-@dataclass(frozen=True, slots=True)
-class VerifySettings:
-    """The experiment that checks the forecast."""
-
-    size: Literal["tiny", "1M", "3M", "15M", "50M", "124M"] = "1M"  # parameters of the blocks
-    tokens: int = 0  # a run; 0 is the mix's own number, at most 2M
-    seeds: int = 3
-    calibration: int = 4  # mixes that are trained to fit the forecast
-    block_tokens: int = 256
-    batch_tokens: int = 1_024
-    learning_rate: float = 1e-2
-    tokenizer: str = "builtin"  # of the small models
-    confidence: float = 0.9  # of the forecast's interval
-    eval_items: int = 1_000  # of the eval split, at most; drawn by the seed
-    seed: int = 0
-    against: tuple[str, ...] = ()  # rankings that the mix is held against, and "all"
-    control_items: int = 128  # documents of the natural mix that show the price; 0: none
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All of `curate.toml`."""
-
-    corpus: CorpusSettings = field(default_factory=CorpusSettings)
-    embed: EmbedSettings = field(default_factory=EmbedSettings)
-    target: TargetSettings = field(default_factory=TargetSettings)
-    rank: RankSettings = field(default_factory=RankSettings)
-    mix: MixSettings = field(default_factory=MixSettings)
-    verify: VerifySettings = field(default_factory=VerifySettings)
 
 
 # --- corpus ---

@@ -18,21 +18,19 @@ from curate.ranking.explain import explain_shard
 from curate.ranking.rank import open_ranking, rank_shards
 from curate.records import (
     Comparison,
-    CorpusSettings,
     Explanation,
     Index,
     IndexPlan,
     Mix,
     Notify,
     Ranking,
-    Settings,
     Target,
-    TargetSettings,
     Verification,
     VerificationPlan,
     silent,
 )
 from curate.report.html import render_report
+from curate.settings import CorpusSettings, Settings, TargetSettings
 from curate.store.publish import publish_bytes, publish_json, read_json
 from curate.task2vec.embed import build_index, index_is_current, open_index
 from curate.task2vec.plan import plan_index

@@ -4,8 +4,6 @@ import math
 
 from curate.records import (
     ArmResult,
-    CorpusSettings,
-    EmbedSettings,
     FileLedger,
     Forecast,
     Index,
@@ -21,6 +19,7 @@ from curate.records import (
     Shard,
     Verification,
 )
+from curate.settings import CorpusSettings, EmbedSettings
 
 SOURCES = (
     "scipy-docstrings", "numpy-docstrings", "sympy-docstrings", "networkx-docstrings",

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from curate.ranking.alignment import align_all, alignment, compare, influences, noise
 from curate.ranking.measures import TRIVIAL_SHARE, layer_weights, measure_rows
 from curate.ranking.prepared import block_edges, corpus_reference, prepare
-from curate.records import Measure, RowBlock
+from curate.records import RowBlock
+from curate.settings import Measure
 
 MEASURES = list(get_args(Measure))
 MOVES = ["scaled", "log", "kl", "jeffreys", "entropy", "asymmetric", "whitened", "rms"]

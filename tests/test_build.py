@@ -23,13 +23,8 @@ from curate.mixing.decontaminate import index_items
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
 from curate.mixing.tokenizer import load_encode
-from curate.records import (
-    CorpusSettings,
-    EmbedSettings,
-    MixSettings,
-    RankSettings,
-    Target,
-)
+from curate.records import Target
+from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings
 
 VOCABULARY = """
 math: theorem proof lemma group ring field ideal kernel image finite abelian order

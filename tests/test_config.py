@@ -4,7 +4,7 @@ import pytest
 
 from curate.config import override, read_settings
 from curate.errors import CurateError
-from curate.records import CorpusSettings, Settings
+from curate.settings import CorpusSettings, Settings
 
 
 def written(tmp_path, text):

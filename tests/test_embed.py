@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from curate.errors import LOCKED, CurateError
-from curate.records import CorpusSettings, EmbedSettings, RowBlock, Target
+from curate.records import RowBlock, Target
+from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_texts
 from curate.store.lock import locked
 from curate.task2vec import embed as stage

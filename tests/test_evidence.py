@@ -20,7 +20,8 @@ import alignment_vs_loss as bench  # noqa: E402
 from evidence import agreement, measures, models, selection  # noqa: E402
 from evidence.plan import Arm, Settings, is_near, is_same, plan_arms  # noqa: E402
 
-from curate.records import CorpusSettings, EmbedSettings, Target  # noqa: E402
+from curate.records import Target  # noqa: E402
+from curate.settings import CorpusSettings, EmbedSettings  # noqa: E402
 from curate.store.fingerprint import digest_texts  # noqa: E402
 from curate.task2vec.embed import build_index  # noqa: E402
 

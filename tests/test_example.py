@@ -6,7 +6,7 @@ from curate.corpus.example import write_example
 from curate.corpus.reader import find_inputs
 from curate.corpus.targets import load_target
 from curate.errors import CurateError
-from curate.records import TargetSettings
+from curate.settings import TargetSettings
 
 
 @pytest.fixture(scope="module")

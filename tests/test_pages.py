@@ -11,7 +11,7 @@ import zstandard
 from click.testing import CliRunner
 
 from curate.cli import main
-from curate.records import (
+from curate.settings import (
     CorpusSettings,
     EmbedSettings,
     MixSettings,

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from curate.cli import main
 from curate.corpus import survey
 from curate.errors import CurateError
-from curate.records import CorpusSettings, EmbedSettings
+from curate.settings import CorpusSettings, EmbedSettings
 from curate.task2vec.embed import build_index
 from curate.task2vec.plan import plan_index
 from tests.test_embed import probe_folder, write_corpus  # noqa: F401

@@ -20,20 +20,8 @@ from curate.ranking.prepared import prepare
 from curate.ranking.rank import open_ranking, plane, rank_shards
 from curate.ranking.stats import agreement
 from curate.ranking.terms import characteristic_terms, count_words
-from curate.records import (
-    CorpusSettings,
-    Embedding,
-    EmbedSettings,
-    Index,
-    IndexedShard,
-    Measure,
-    Method,
-    ProbeInfo,
-    RankSettings,
-    RowBlock,
-    Shard,
-    Target,
-)
+from curate.records import Embedding, Index, IndexedShard, ProbeInfo, RowBlock, Shard, Target
+from curate.settings import CorpusSettings, EmbedSettings, Measure, Method, RankSettings
 from curate.store.fingerprint import digest_texts
 from curate.task2vec import embed
 from curate.task2vec.embed import build_index

@@ -16,7 +16,7 @@ from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
 from curate.corpus.regroup import drop_old_groups, open_corpus
 from curate.corpus.shards import read_ranges, read_shards
 from curate.errors import CurateError
-from curate.records import CorpusSettings
+from curate.settings import CorpusSettings
 from tests.test_cluster import pool
 from tests.test_shards import encode
 

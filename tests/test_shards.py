@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from curate.corpus.reader import find_inputs
 from curate.corpus.shards import read_ranges, read_shards
 from curate.errors import CurateError
-from curate.records import CorpusSettings
+from curate.settings import CorpusSettings
 from curate.store.fingerprint import digest_texts
 
 

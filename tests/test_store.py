@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from curate.errors import LOCKED, CurateError
-from curate.records import CorpusSettings, Shard
+from curate.records import Shard
+from curate.settings import CorpusSettings
 from curate.store.fingerprint import digest_bytes, digest_file, digest_texts, fingerprint
 from curate.store.lock import locked
 from curate.store.publish import (

@@ -12,7 +12,7 @@ from curate.corpus.fields import parse_template
 from curate.corpus.split import split_items
 from curate.corpus.targets import known_targets, list_targets, load_target
 from curate.errors import CurateError
-from curate.records import TargetSettings
+from curate.settings import TargetSettings
 from curate.store.fingerprint import digest_texts
 
 WORDS = ["group", "ring", "field", "module", "ideal", "kernel"]

@@ -15,7 +15,8 @@ import pytest
 from scipy import stats
 
 from curate.errors import CurateError
-from curate.records import Forecast, Interval, Run, Verification, VerifySettings
+from curate.records import Forecast, Interval, Run, Verification
+from curate.settings import VerifySettings
 from curate.store.publish import publish_json
 from curate.verification import runs as runs_module
 from curate.verification.arms import plan_arms

@@ -14,14 +14,8 @@ from curate.errors import CurateError
 from curate.mixing.build import build_mix, read_mix_texts
 from curate.mixing.decontaminate import index_target
 from curate.ranking.rank import rank_shards
-from curate.records import (
-    CorpusSettings,
-    EmbedSettings,
-    MixSettings,
-    RankSettings,
-    Target,
-    VerifySettings,
-)
+from curate.records import Target
+from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings, VerifySettings
 from curate.store.fingerprint import digest_texts
 from curate.task2vec.embed import build_index
 from curate.task2vec.probe import encode_texts, load_probe

@@ -17,16 +17,8 @@ from curate.mixing.decontaminate import Items, index_items
 from curate.mixing.dedup import Seen, find_copies, sketch
 from curate.mixing.documents import Filters, select_documents
 from curate.mixing.words import number_words
-from curate.records import (
-    CorpusSettings,
-    Document,
-    EmbedSettings,
-    Index,
-    Notify,
-    Target,
-    TargetSettings,
-    silent,
-)
+from curate.records import Document, Index, Notify, Target, silent
+from curate.settings import CorpusSettings, EmbedSettings, TargetSettings
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.publish import publish_bytes
 from curate.task2vec.embed import build_index

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from curate.ranking import methods
 from curate.ranking.alignment import align_all
-from curate.records import Index, Measure, Method, Notify, RankSettings, RowBlock, Target, silent
+from curate.records import Index, Notify, RowBlock, Target, silent
+from curate.settings import Measure, Method, RankSettings
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.publish import publish_json, read_json
 from curate.task2vec.embed import embed_target, load_embedding

@@ -14,7 +14,8 @@ from curate.mixing.laws import Views, forecast_losses
 from curate.mixing.mixture import mean_vectors
 from curate.mixing.weights import choose_weights, spread_tokens
 from curate.ranking import methods
-from curate.records import Index, Method, RankSettings, Selection, Target, silent
+from curate.records import Index, Target, silent
+from curate.settings import Method, RankSettings, Selection
 from curate.task2vec.embed import embed_target
 from evidence.plan import Arm, Settings
 

@@ -29,7 +29,8 @@ from curate.corpus.topics import (
     write_topics,
 )
 from curate.errors import USAGE, CurateError
-from curate.records import CorpusSettings, Document, FileLedger, Group, Notify, Shard, silent
+from curate.records import Document, FileLedger, Group, Notify, Shard, silent
+from curate.settings import CorpusSettings
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.publish import is_current, publish_meta, read_meta, sweep
 

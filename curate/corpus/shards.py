@@ -22,16 +22,8 @@ from curate.corpus.reader import (
     read_documents,
 )
 from curate.errors import USAGE, CurateError
-from curate.records import (
-    CorpusSettings,
-    Document,
-    FileLedger,
-    Notify,
-    RecordRange,
-    Shard,
-    ShardText,
-    silent,
-)
+from curate.records import Document, FileLedger, Notify, RecordRange, Shard, ShardText, silent
+from curate.settings import CorpusSettings
 from curate.store.fingerprint import digest_file, digest_texts
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from curate.corpus.fields import MISSING, parse_template, render
 from curate.corpus.reader import InputFile, LedgerBuilder, check_inputs, read_documents
 from curate.corpus.split import draw_items, read_alike, split_items
 from curate.errors import USAGE, CurateError
-from curate.records import NamedTarget, Target, TargetSettings
+from curate.records import NamedTarget, Target
+from curate.settings import TargetSettings
 from curate.store.fingerprint import digest_texts
 
 ENDINGS = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")

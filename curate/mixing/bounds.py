@@ -10,7 +10,8 @@ import numpy as np
 
 from curate.errors import UNREACHABLE, USAGE, CurateError
 from curate.mixing.weights import Ints, Spread
-from curate.records import MixSettings, Shard
+from curate.records import Shard
+from curate.settings import MixSettings
 
 GENERAL = "general"
 """Stands for all sources together in `--blend`."""

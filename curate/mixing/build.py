@@ -27,17 +27,8 @@ from curate.mixing.survey import Look, write_target
 from curate.mixing.tokenizer import count_tokens, load_encode, token_spec
 from curate.mixing.weights import Spread, choose_weights, spread_tokens
 from curate.mixing.write import Layout, choose_workers, write_files
-from curate.records import (
-    Embedding,
-    Index,
-    Mix,
-    MixPart,
-    MixSettings,
-    Notify,
-    Ranking,
-    Target,
-    silent,
-)
+from curate.records import Embedding, Index, Mix, MixPart, Notify, Ranking, Target, silent
+from curate.settings import MixSettings
 from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
 from curate.store.publish import is_current, publish_json, publish_meta, read_json, read_meta

@@ -7,7 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from curate.mixing.formats import WrittenFile
-from curate.records import Index, Mix, MixSettings, Target
+from curate.records import Index, Mix, Target
+from curate.settings import MixSettings
 
 _OPENING = """```python
 from datasets import load_dataset

@@ -12,7 +12,8 @@ import numpy as np
 from curate.errors import UNREACHABLE, USAGE, CurateError
 from curate.mixing.formats import Format
 from curate.mixing.publish import list_content
-from curate.records import Index, MixSettings, Ranking, Target
+from curate.records import Index, Ranking, Target
+from curate.settings import MixSettings
 
 if TYPE_CHECKING:
     from curate.records import Counts

@@ -16,7 +16,8 @@ from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_e
 from curate.ranking.alignment import align_all
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import Influences, t_intervals
-from curate.records import Embedding, Forecast, Index, Measure, Ranking
+from curate.records import Embedding, Forecast, Index, Ranking
+from curate.settings import Measure
 from curate.task2vec.embed import load_embedding
 
 if TYPE_CHECKING:

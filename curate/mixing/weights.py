@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from curate.records import RowBlock, Selection
+from curate.records import RowBlock
+from curate.settings import Selection
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats

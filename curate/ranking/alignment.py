@@ -16,7 +16,8 @@ from scipy.special import stdtrit
 
 from curate.ranking.measures import measure_rows, perfect
 from curate.ranking.prepared import Prepared, Reference, prepare
-from curate.records import Measure, RowBlock
+from curate.records import RowBlock
+from curate.settings import Measure
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats

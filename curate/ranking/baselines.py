@@ -14,7 +14,7 @@ from curate.ranking.classifier import classifier
 from curate.ranking.compression import compression
 from curate.ranking.ngrams import ngram_importance, ngram_lm
 from curate.ranking.stats import Influences, Measured
-from curate.records import Method
+from curate.settings import Method
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats

@@ -13,7 +13,8 @@ from scipy.stats import rankdata
 from curate.errors import CurateError
 from curate.ranking.rank import rank_shards
 from curate.ranking.stats import agreement
-from curate.records import Comparison, Index, Method, Notify, Ranking, RankSettings, Target, silent
+from curate.records import Comparison, Index, Notify, Ranking, Target, silent
+from curate.settings import Method, RankSettings
 
 
 def compare_methods(

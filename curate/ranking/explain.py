@@ -23,14 +23,13 @@ from curate.records import (
     Embedding,
     Explanation,
     Index,
-    Measure,
     Notify,
     Ranking,
-    RankSettings,
     RowBlock,
     Target,
     silent,
 )
+from curate.settings import Measure, RankSettings
 from curate.task2vec.embed import embed_target, embed_texts
 from curate.task2vec.probe import encode_texts, load_probe
 

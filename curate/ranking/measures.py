@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from curate.records import Measure, RowBlock
+from curate.records import RowBlock
+from curate.settings import Measure
 
 if TYPE_CHECKING:
     from curate.records import Floats

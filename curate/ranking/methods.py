@@ -17,7 +17,8 @@ from curate.ranking.index import index_kind
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.samples import draw_items, read_samples
 from curate.ranking.stats import Influences
-from curate.records import Embedding, Index, IndexedShard, Notify, RankSettings, Target
+from curate.records import Embedding, Index, IndexedShard, Notify, Target
+from curate.settings import RankSettings
 from curate.task2vec.embed import embed_target, load_embedding
 from curate.task2vec.probe import encode_texts, load_probe
 

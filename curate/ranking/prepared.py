@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curate.ranking.measures import MIN_RELIABILITY, layer_weights
-from curate.records import Measure, RowBlock
+from curate.records import RowBlock
+from curate.settings import Measure
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats

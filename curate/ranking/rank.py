@@ -14,16 +14,8 @@ from curate.errors import CurateError
 from curate.ranking.index import log_embedding
 from curate.ranking.methods import Measured, measure, read_embeddings
 from curate.ranking.stats import Influences, rank_intervals, t_intervals
-from curate.records import (
-    Embedding,
-    Index,
-    Notify,
-    RankedShard,
-    Ranking,
-    RankSettings,
-    Target,
-    silent,
-)
+from curate.records import Embedding, Index, Notify, RankedShard, Ranking, Target, silent
+from curate.settings import RankSettings
 from curate.store.fingerprint import digest_texts, fingerprint
 from curate.store.lock import locked
 from curate.store.publish import is_current, publish_json, publish_meta, read_json, read_meta, sweep

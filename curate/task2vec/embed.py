@@ -16,9 +16,7 @@ from curate.corpus.shards import read_shards
 from curate.corpus.tokens import draw_batches
 from curate.errors import CurateError
 from curate.records import (
-    CorpusSettings,
     Embedding,
-    EmbedSettings,
     FileLedger,
     Index,
     IndexedShard,
@@ -29,6 +27,7 @@ from curate.records import (
     Target,
     silent,
 )
+from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.lock import locked
 from curate.store.publish import publish_bytes, publish_meta, read_meta, sweep

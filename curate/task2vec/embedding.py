@@ -14,7 +14,8 @@ import torch
 
 from curate.corpus.tokens import count_unigrams, cut_blocks, draw_batches
 from curate.errors import CurateError
-from curate.records import Embedding, EmbedSettings, RowBlock
+from curate.records import Embedding, RowBlock
+from curate.settings import EmbedSettings
 from curate.task2vec.batches import micro_batches, tokens_that_fit
 from curate.task2vec.documents import DocumentVectors, Gathering, gather, gathered
 from curate.task2vec.fisher import fisher_blocks, fisher_rows

@@ -17,14 +17,8 @@ from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.reader import check_inputs
 from curate.corpus.regroup import check_grouping
 from curate.corpus.survey import Survey, survey_source
-from curate.records import (
-    CorpusSettings,
-    EmbedSettings,
-    IndexPlan,
-    Notify,
-    PlannedSource,
-    silent,
-)
+from curate.records import IndexPlan, Notify, PlannedSource, silent
+from curate.settings import CorpusSettings, EmbedSettings
 from curate.task2vec.embedding import check_probe, embed_texts
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.task2vec.vectors import write_embedding

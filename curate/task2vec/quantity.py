@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.records import LabelSource, Rows, Square
+from curate.settings import LabelSource, Rows, Square
 
 CONTRAST = 4  # labels a draw and position
 ALSO = ("norms", "biases", "embeddings", "head")

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from curate.records import Rows
+from curate.settings import Rows
 
 _STRIPE = 64  # positions of a gram matrix that are multiplied together
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from curate.records import RowBlock, Rows
+from curate.records import RowBlock
+from curate.settings import Rows
 from curate.task2vec.quantity import FisherSettings, check_quantity
 
 Form = Literal["matrix", "stack", "norm", "embedding", "head"]

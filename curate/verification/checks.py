@@ -7,7 +7,8 @@ from typing import Any, get_args
 
 from curate.errors import USAGE, CurateError
 from curate.mixing.dedup import normalise
-from curate.records import Index, Method, Mix, Ranking, Target, VerifySettings
+from curate.records import Index, Mix, Ranking, Target
+from curate.settings import Method, VerifySettings
 from curate.store.publish import read_meta
 from curate.verification.published import read_forecast
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.records import Mix, Target, VerificationPlan, VerifySettings
+from curate.records import Mix, Target, VerificationPlan
+from curate.settings import VerifySettings
 from curate.task2vec.probe import load_probe
 from curate.verification.checks import check_settings
 from curate.verification.outcome import tokens_to_reach

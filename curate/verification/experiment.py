@@ -11,7 +11,8 @@ import numpy as np
 from curate.corpus.tokens import count_unigrams
 from curate.errors import CurateError
 from curate.mixing.forecast import lexical_cross_entropy
-from curate.records import Notify, Run, Verification, VerifySettings, silent
+from curate.records import Notify, Run, Verification, silent
+from curate.settings import VerifySettings
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.verification.arms import Arm
 from curate.verification.published import (

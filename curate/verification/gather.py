@@ -16,17 +16,8 @@ from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, select_documents
 from curate.mixing.mixture import describe_mixtures
 from curate.ranking.methods import measure
-from curate.records import (
-    Index,
-    Mix,
-    MixSettings,
-    Notify,
-    Ranking,
-    RankSettings,
-    Shard,
-    Target,
-    VerifySettings,
-)
+from curate.records import Index, Mix, Notify, Ranking, Shard, Target
+from curate.settings import MixSettings, RankSettings, VerifySettings
 from curate.store.publish import read_json
 from curate.task2vec.embed import embed_target, load_embedding
 from curate.task2vec.probe import Probe, encode_texts

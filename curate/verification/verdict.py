@@ -11,16 +11,8 @@ import numpy.typing as npt
 
 from curate.errors import CurateError
 from curate.ranking.stats import spearman
-from curate.records import (
-    NOT_MEASURED,
-    ArmResult,
-    Forecast,
-    Interval,
-    Run,
-    Verdict,
-    Verification,
-    VerifySettings,
-)
+from curate.records import NOT_MEASURED, ArmResult, Forecast, Interval, Run, Verdict, Verification
+from curate.settings import VerifySettings
 from curate.verification.arms import Arm
 from curate.verification.outcome import (
     alignment_fit,

@@ -11,16 +11,8 @@ import numpy as np
 from curate.errors import NOT_CONFIRMED, CurateError
 from curate.mixing.build import read_mix_texts
 from curate.mixing.decontaminate import index_target
-from curate.records import (
-    Index,
-    Mix,
-    Notify,
-    Ranking,
-    Target,
-    Verification,
-    VerifySettings,
-    silent,
-)
+from curate.records import Index, Mix, Notify, Ranking, Target, Verification, silent
+from curate.settings import VerifySettings
 from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
 from curate.store.publish import is_current, publish_json, publish_meta, read_meta, sweep
