@@ -57,7 +57,7 @@ def run(
     pools = [data.make_pool(corpus, out, settings) for corpus in corpora]
     targets = data.load_targets(pools, data_dir, settings)
     named = targets[: len(settings.targets)]
-    tokenizer = load_probe("builtin", device="cpu")
+    tokenizer = load_probe(settings.model or "builtin", device="cpu")
     note("index the pools", 0, 0)
     index = data.index_pools(pools, out, settings)
     arms = plan_arms([pool.stem for pool in pools], settings)

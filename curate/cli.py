@@ -363,6 +363,8 @@ def build_mix(
 @_workspace
 @_config
 @click.option("--size", type=click.Choice(["tiny", "1M", "3M", "15M", "50M", "124M"]))
+@click.option("--model", help="Go on from this model: a hub id, a folder or a .gguf file.")
+@click.option("--lora", type=click.IntRange(1), help="Rank of adapters that learn in its place.")
 @click.option("--tokens", type=Tokens(), help="Tokens a run.")
 @click.option("--seeds", type=click.IntRange(1), help="Runs of the mix and of each control.")
 @click.option("--calibration", type=click.IntRange(2), help="Mixes trained to fit the forecast.")

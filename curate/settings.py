@@ -113,13 +113,15 @@ class VerifySettings:
     calibration: int = 4  # mixes that are trained to fit the forecast
     block_tokens: int = 256
     batch_tokens: int = 1_024
-    learning_rate: float = 1e-2
-    tokenizer: str = "builtin"  # of the small models
+    learning_rate: float = 0.0  # 0: 1e-2 from scratch, 2e-4 from a model, 1e-3 for adapters
+    tokenizer: str = "builtin"  # of the small models; a `model` brings its own
     confidence: float = 0.9  # of the forecast's interval
     eval_items: int = 1_000  # of the eval split, at most; drawn by the seed
     seed: int = 0
     against: tuple[str, ...] = ()  # rankings that the mix is held against, and "all"
     control_items: int = 128  # documents of the natural mix that show the price; 0: none
+    model: str = ""  # whose training goes on, in place of `size`; as a probe is named
+    lora: int = 0  # rank of adapters that learn in place of its weights; 0: all weights learn
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ NUMERICS = {
     "mixing.forecast",
     "mixing.laws",
     "verification.arms",
+    "verification.continued",
     "verification.evaluate",
     "verification.outcome",
     "verification.train",

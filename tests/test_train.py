@@ -132,7 +132,7 @@ def test_the_head_loss_is_cross_entropy_and_so_is_its_gradient():
     weights = model.embedding.weight
     logits = F.linear(hidden, weights).flatten(0, 1)
     expected = F.cross_entropy(logits, labels.flatten(), reduction="none")
-    found = head_loss(model, hidden, labels)
+    found = head_loss(model.head, hidden, labels)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     ours = torch.autograd.grad(found.sum() / 3, [hidden, weights])
     theirs = torch.autograd.grad(expected.sum() / 3, [hidden, weights])

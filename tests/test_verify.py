@@ -36,6 +36,7 @@ from curate.verification.outcome import (
 )
 from curate.verification.published import Look, digest_forecast, read_forecast
 from curate.verification.runs import publish_documents, read_documents
+from curate.verification.train import TrainSettings
 
 SETTINGS = VerifySettings(
     size="tiny", tokens=2_048, seeds=2, calibration=2, block_tokens=32, batch_tokens=256
@@ -87,9 +88,17 @@ def make_experiment(folder, *, mix=(2_000, 0, 0, 0), settings=SETTINGS):
         items=items,
         control=[doc for kind in range(4) for doc in write(kind, 60, seed=4)],
         n_bytes=4 * 900,
-        vocab=VOCAB,
-        eos=0,
-        tokens=settings.tokens,
+        train=TrainSettings(
+            size=settings.size,
+            vocab=VOCAB,
+            eos=0,
+            tokens=settings.tokens,
+            block_tokens=settings.block_tokens,
+            batch_tokens=settings.batch_tokens,
+            learning_rate=settings.learning_rate or 1e-2,
+            seed=settings.seed,
+        ),
+        start=None,
         documents_key="toy",
         corpus_key="toy",
         fingerprint="toy",
@@ -223,7 +232,7 @@ def test_divergence_names_the_run_and_the_setting(tmp_path):
     with pytest.raises(
         CurateError, match=r"calibration-1, seed 0: training diverged .*learning_rate"
     ):
-        run_experiment(make_experiment(tmp_path), arm_documents, wild, workers=1)
+        run_experiment(make_experiment(tmp_path, settings=wild), arm_documents, wild, workers=1)
 
 
 def test_an_arm_without_documents_is_said(tmp_path):

@@ -205,7 +205,7 @@ def test_what_does_not_belong_together_is_refused(chain, tmp_path, part, message
         ("calibration", 1),
         ("block_tokens", 1),
         ("batch_tokens", 10),
-        ("learning_rate", 0.0),
+        ("learning_rate", -1.0),
         ("confidence", 1.0),
         ("tokens", -1),
         ("eval_items", 0),
@@ -319,3 +319,18 @@ def test_tables_for_mixture_laws_have_a_row_a_run_and_shares_that_sum_to_one(ver
         ]
         assert sum(float(row[name]) for name in verified.arms[0].sources) == pytest.approx(1)
         assert float(of["loss"]) == run.loss
+
+
+def test_a_verification_goes_on_from_a_pretrained_model(chain):
+    *known, workspace = chain
+    settings = dataclasses.replace(
+        SETTINGS, model="builtin", tokens=512, seeds=1, eval_items=8, control_items=4
+    )
+    found = verify_mix(*known, settings, workspace=workspace, device="cpu", workers=1)
+    first = {run.arm: run.points[0][1] for run in found.runs}
+    assert all(run.loss < 6 for run in found.runs)  # a model from scratch starts at ln 4,096 = 8.3
+    assert len(first) == len(found.arms)
+    plan = estimate_verification(
+        known[2], known[3], settings, workspace=workspace, device="cpu", workers=1
+    )
+    assert plan.parameters > 2e6 and plan.at_once == 1

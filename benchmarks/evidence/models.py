@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from curate.corpus.tokens import count_unigrams
 from curate.mixing.forecast import lexical_cross_entropy
 from curate.records import Notify, Run, Target
+from curate.settings import VerifySettings
 from curate.store.fingerprint import fingerprint
 from curate.task2vec.probe import Probe, encode_texts
 from curate.verification.runs import (
@@ -21,7 +23,7 @@ from curate.verification.runs import (
     read_documents,
     train_runs,
 )
-from curate.verification.train import TrainSettings
+from curate.verification.start import find_start, train_settings
 from evidence.data import eval_items, token_path
 from evidence.plan import BLOCK_TOKENS, Arm, Settings
 
@@ -72,14 +74,18 @@ def measure_losses(
     nothing = out / "items" / "no-control.safetensors"
     publish_documents(nothing, [])
     n_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for part in texts for text in part)
+    verify = _verify_settings(settings)
+    start = find_start(verify, tokenizer)
+    first = train_settings(verify, tokenizer, tokens=settings.tokens, seed=settings.seed)
     planned: list[tuple[int, int, RunItem]] = []
     for number, arm in enumerate(arms):
         for seed in range(arm.seeds):
-            train = _train_settings(tokenizer, settings, seed=seed)
             item = plan_run(
                 out / "runs",
                 arm=arm.name,
-                settings=train,
+                settings=dataclasses.replace(first, seed=first.seed + seed),
+                start=start,
+                **({"points": ()} if start else {}),  # a large model's evaluation is most of a run
                 documents=token_path(paths[arm.name]),
                 items=items_path,
                 control=nothing,
@@ -111,16 +117,15 @@ def per_target(run: Run, sizes: Sequence[int]) -> Floats:
     return np.array(nats) / np.array(tokens)
 
 
-def _train_settings(tokenizer: Probe, settings: Settings, *, seed: int) -> TrainSettings:
-    return TrainSettings(
-        size=settings.size,
-        vocab=tokenizer.info.vocab,
-        eos=int(tokenizer.tokenizer.eos_token_id),
-        tokens=settings.tokens,
+def _verify_settings(settings: Settings) -> VerifySettings:
+    """Return the settings of `verify` that train as the bench does."""
+    return VerifySettings(
+        size=settings.size,  # type: ignore[arg-type]
         block_tokens=BLOCK_TOKENS,
         batch_tokens=settings.batch_tokens,
         learning_rate=settings.learning_rate,
-        seed=settings.seed + seed,
+        model=settings.model,
+        lora=settings.lora,
     )
 
 

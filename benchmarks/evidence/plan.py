@@ -29,7 +29,7 @@ class Settings:
     seeds: int = 2  # of the single sources; mixtures have one
     size: str = "tiny"  # of `verification.small_model.SHAPES`
     batch_tokens: int = 1_024
-    learning_rate: float = 1e-2
+    learning_rate: float = 0.0  # 0: what `verify` takes for such a start
     eval_tokens: int = 5_000  # of each target
     slice_tokens: int = 40_000  # held out of each corpus: half to rank by, half to evaluate
     targets: tuple[str, ...] = ("proofnet", "minif2f", "gsm8k", "math")  # or NAME=FILE,FILE
@@ -39,6 +39,8 @@ class Settings:
     embed_tokens: int = 8_192  # a sub-batch
     pool: float = 4.0  # tokens kept of each corpus per token of an arm: filters take some out
     seed: int = 0
+    model: str = ""  # that every run goes on from, in place of `size`
+    lora: int = 0  # rank of adapters that learn in place of its weights
 
     @property
     def pool_tokens(self) -> int:

@@ -10,6 +10,7 @@ from curate.mixing.dedup import normalise
 from curate.records import Index, Mix, Ranking, Target
 from curate.settings import Method, VerifySettings
 from curate.store.publish import read_meta
+from curate.task2vec.probe import Probe
 from curate.verification.published import read_forecast
 
 RIVALS = {*get_args(Method), "all"}
@@ -27,7 +28,8 @@ def check_settings(settings: VerifySettings) -> None:
         "calibration": (settings.calibration < 2, "at least 2, or nothing can be forecast"),
         "block_tokens": (settings.block_tokens < 2, "at least 2"),
         "batch_tokens": (settings.batch_tokens < settings.block_tokens, "at least block_tokens"),
-        "learning_rate": (not settings.learning_rate > 0, "above 0"),
+        "learning_rate": (not settings.learning_rate >= 0, "at least 0; 0 chooses"),
+        "lora": (settings.lora < 0, "at least 0"),
         "confidence": (not 0 < settings.confidence < 1, "between 0 and 1"),
         "tokens": (settings.tokens < 0, "at least 0"),
         "eval_items": (settings.eval_items < 1, "at least 1"),
@@ -40,6 +42,24 @@ def check_settings(settings: VerifySettings) -> None:
                 f"[verify] {name} is {getattr(settings, name)}: it has to be {need}",
                 exit_code=USAGE,
             )
+
+
+def check_start(settings: VerifySettings, probe: Probe) -> None:
+    """Refuse adapters without a model, and blocks that the model cannot read.
+
+    Raises:
+        CurateError: which setting, and what it may be (exit code 2).
+    """
+    if settings.lora and not settings.model:
+        raise CurateError(
+            f"[verify] lora is {settings.lora}: adapters need a model; name one", exit_code=USAGE
+        )
+    if settings.model and settings.block_tokens > probe.max_positions:
+        raise CurateError(
+            f"[verify] block_tokens is {settings.block_tokens}: {settings.model} reads at most "
+            f"{probe.max_positions} tokens",
+            exit_code=USAGE,
+        )
 
 
 def check_chain(index: Index, ranking: Ranking, mix: Mix, target: Target) -> None:

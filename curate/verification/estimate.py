@@ -12,10 +12,11 @@ import numpy as np
 from curate.records import Mix, Target, VerificationPlan
 from curate.settings import VerifySettings
 from curate.task2vec.probe import load_probe
-from curate.verification.checks import check_settings
+from curate.verification.checks import check_settings, check_start
 from curate.verification.outcome import tokens_to_reach
 from curate.verification.runs import workers_for
-from curate.verification.small_model import SHAPES
+from curate.verification.small_model import count_parameters
+from curate.verification.start import Start, find_start, load_start, train_settings
 from curate.verification.train import Progress, TrainSettings, train_model
 from curate.verification.verdict import mean_points
 from curate.verification.verify import MOST_TOKENS, draw_items, open_verification
@@ -52,20 +53,13 @@ def estimate_verification(
         CurateError: a setting out of its range, or an empty eval split.
     """
     check_settings(settings)
-    probe = load_probe(settings.tokenizer, device=device)
+    probe = load_probe(settings.model or settings.tokenizer, device=device)
+    check_start(settings, probe)
     tokens = settings.tokens or min(mix.tokens, MOST_TOKENS)
-    train = TrainSettings(
-        size=settings.size,
-        vocab=probe.info.vocab + 1,
-        eos=probe.info.vocab,
-        tokens=tokens,
-        block_tokens=settings.block_tokens,
-        batch_tokens=settings.batch_tokens,
-        learning_rate=settings.learning_rate,
-        seed=settings.seed,
-    )
+    train = train_settings(settings, probe, tokens=tokens, seed=settings.seed)
+    start = find_start(settings, probe)
     step_tokens = max(1, settings.batch_tokens // settings.block_tokens) * settings.block_tokens
-    seconds_a_step = _time_steps(train, step_tokens, probe.device.type)
+    seconds_a_step = _time_steps(train, start, step_tokens, probe.device.type)
     _, items = draw_items(target, settings, probe)
     evaluated = sum(map(len, items)) + settings.control_items * settings.block_tokens
     steps = math.ceil(tokens / step_tokens)
@@ -75,26 +69,29 @@ def estimate_verification(
         2 * settings.seeds,
         (1 + len(settings.against)) * settings.seeds,
     ]
-    crew = [workers or workers_for(settings.size, probe.device.type, n) for n in stages]
+    crew = [workers or workers_for(train.size, probe.device.type, n) for n in stages]
     rounds = sum(math.ceil(n / size) for n, size in zip(stages, crew, strict=True))
-    n_blocks, width, _ = SHAPES[settings.size]
     return VerificationPlan(
         runs=sum(stages),
         at_once=max(crew),
         tokens=tokens,
         steps=steps,
-        parameters=12 * n_blocks * width**2 + train.vocab * width,
+        parameters=probe.info.n_parameters
+        if start
+        else count_parameters(train.size, vocab=train.vocab),
         seconds_a_step=seconds_a_step,
         seconds=rounds * seconds_a_run,
         enough_tokens=_enough_tokens(workspace),
     )
 
 
-def _time_steps(settings: TrainSettings, step_tokens: int, device: str) -> float:
+def _time_steps(
+    settings: TrainSettings, start: Start | None, step_tokens: int, device: str
+) -> float:
     """Return the seconds of one step: the median of some, on random documents."""
     short = (STEPS + 1) * step_tokens
     rng = np.random.default_rng(0)
-    documents = [rng.integers(0, settings.eos, size=short).astype(np.int32)]
+    documents = [rng.integers(0, settings.vocab, size=short).astype(np.int32)]
     at: list[float] = []
 
     def on_step(progress: Progress) -> None:
@@ -103,6 +100,7 @@ def _time_steps(settings: TrainSettings, step_tokens: int, device: str) -> float
     train_model(
         documents,
         dataclasses.replace(settings, tokens=short),
+        start=load_start(start, seed=settings.seed),
         device=device,
         on_step=on_step,
     )

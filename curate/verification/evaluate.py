@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from curate.verification.small_model import SmallModel, head_loss
+from curate.verification.continued import LanguageModel
+from curate.verification.small_model import head_loss
 from curate.verification.train import IntArray
 
 
 def item_nats(
-    model: SmallModel,
+    model: LanguageModel,
     items: Sequence[IntArray],
     *,
     eos: int,
@@ -57,7 +58,7 @@ def item_nats(
         ):
             on_device = torch.from_numpy(ids).to(device)
             hidden = model(on_device, torch.zeros_like(on_device))
-            loss = head_loss(model, hidden, torch.from_numpy(labels).to(device))
+            loss = head_loss(model.head, hidden, torch.from_numpy(labels).to(device))
         values = loss.double().cpu().numpy().reshape(kept.shape)
         numbers = [number for number, _, _ in batch]
         np.add.at(nats, numbers, np.where(kept, values, 0.0).sum(axis=1))

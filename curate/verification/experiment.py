@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from curate.verification.runs import (
     read_documents,
     train_runs,
 )
+from curate.verification.start import Start
 from curate.verification.train import IntArray, TrainSettings
 from curate.verification.verdict import Measured, conclude
 
@@ -58,9 +60,8 @@ class Experiment:
     items: Sequence[IntArray]  # token ids of the eval split, none empty
     control: Sequence[IntArray]  # token ids of the control set, none empty
     n_bytes: int  # UTF-8 bytes of the items
-    vocab: int
-    eos: int
-    tokens: int  # labels a run trains on
+    train: TrainSettings  # of the first seed
+    start: Start | None  # a pretrained model; None is from scratch
     documents_key: str  # digest of what decides the documents of the arms
     corpus_key: str  # digest of index, target, measure: what mixtures are compared on
     fingerprint: str
@@ -128,7 +129,9 @@ def run_experiment(
             runs=tuple(runs),
             forecasts=tuple(forecasts),
             unigram_entropy=unigram_entropy(
-                experiment.items, read_documents(ready.documents["mix"]), vocab=experiment.vocab
+                experiment.items,
+                read_documents(ready.documents["mix"]),
+                vocab=experiment.train.vocab,
             ),
             fingerprint=experiment.fingerprint,
             notes=experiment.notes,
@@ -157,8 +160,12 @@ def _prepare(
     control = experiment.folder / "arms" / f"control-{mark}.safetensors"
     publish_documents(items, experiment.items)
     publish_documents(control, experiment.control)
-    train = _train_settings(experiment, settings, seed=0)
-    context = fingerprint(corpus=experiment.corpus_key, train=train, items=digest_file(items))
+    context = fingerprint(
+        corpus=experiment.corpus_key,
+        train=dataclasses.replace(experiment.train, seed=0),
+        start=experiment.start,
+        items=digest_file(items),
+    )
     own = [digest_file(path) for path in documents.values()]
     return _Prepared(
         experiment=experiment,
@@ -168,7 +175,9 @@ def _prepare(
         control=control,
         # The eval split has no part in what a forecast is computed from but measured losses.
         lexical={
-            name: unigram_entropy(experiment.select, read_documents(path), vocab=experiment.vocab)
+            name: unigram_entropy(
+                experiment.select, read_documents(path), vocab=experiment.train.vocab
+            )
             for name, path in documents.items()
         },
         context=context,
@@ -211,12 +220,13 @@ def unigram_entropy(
 
 
 def _plan_arm(ready: _Prepared, arm: Arm, forecast: PublishedForecast | None) -> list[RunItem]:
-    experiment, settings = ready.experiment, ready.settings
+    experiment = ready.experiment
     return [
         plan_run(
             experiment.folder / "runs",
             arm=arm.name,
-            settings=_train_settings(experiment, settings, seed=settings.seed + number),
+            settings=dataclasses.replace(experiment.train, seed=experiment.train.seed + number),
+            start=experiment.start,
             documents=ready.documents[arm.name],
             items=ready.items,
             control=ready.control,
@@ -226,21 +236,6 @@ def _plan_arm(ready: _Prepared, arm: Arm, forecast: PublishedForecast | None) ->
         )
         for number in range(arm.seeds)
     ]
-
-
-def _train_settings(
-    experiment: Experiment, settings: VerifySettings, *, seed: int
-) -> TrainSettings:
-    return TrainSettings(
-        size=settings.size,
-        vocab=experiment.vocab,
-        eos=experiment.eos,
-        tokens=experiment.tokens,
-        block_tokens=settings.block_tokens,
-        batch_tokens=settings.batch_tokens,
-        learning_rate=settings.learning_rate,
-        seed=seed,
-    )
 
 
 def _forecast(

@@ -24,6 +24,7 @@ from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.publish import publish_json, publishing, read_json
 from curate.verification.checkpoint import Started, publish_checkpoint, read_checkpoint
 from curate.verification.evaluate import item_nats
+from curate.verification.start import PRETRAINED, Start, load_start
 from curate.verification.train import IntArray, Progress, TrainSettings, train_model
 
 RUNS_A_GPU = {"tiny": 8, "1M": 8, "3M": 6, "15M": 3, "50M": 1, "124M": 1}
@@ -56,6 +57,8 @@ class RunItem:
     device: str  # cpu or cuda
     forecast: str = ""  # digest of the forecast published before it trains
     threads: int = 1  # of a CPU
+    start: Start | None = None  # the pretrained model that it goes on from
+    points: tuple[float, ...] = POINTS  # shares of the run after which some items are evaluated
 
 
 def publish_documents(path: Path, documents: Sequence[IntArray]) -> None:
@@ -92,17 +95,23 @@ def plan_run(
     n_bytes: int,
     device: str,
     forecast: str = "",
+    start: Start | None = None,
+    points: tuple[float, ...] = POINTS,
 ) -> RunItem:
     """Return the work item of a run; its path holds the digest of all that decides it."""
     key = fingerprint(
         settings=settings,
-        points=(POINTS, POINT_ITEMS),
+        points=(points, POINT_ITEMS),
         documents=digest_file(documents),
         items=digest_file(items),
         control=digest_file(control),
+        **({"start": start} if start else {}),
     )
     path = folder / f"{key[:32]}.json"
-    return RunItem(arm, settings, documents, items, control, n_bytes, path, device, forecast)
+    return RunItem(
+        arm, settings, documents, items, control, n_bytes, path, device, forecast,
+        start=start, points=points,
+    )  # fmt: skip
 
 
 def train_runs(
@@ -186,7 +195,7 @@ def _train(
 
     def on_step(progress: Progress) -> None:
         nonlocal saved
-        if progress.step in {max(1, round(share * progress.steps)) for share in POINTS}:
+        if progress.step in {max(1, round(share * progress.steps)) for share in item.points}:
             nats = _nats(progress.model, some_items, item)
             started.points.append((progress.tokens, float(nats.sum()) / sum(map(len, some_items))))
         started.seconds = before + time.monotonic() - began
@@ -199,6 +208,7 @@ def _train(
         model, curve = train_model(
             read_documents(item.documents),
             item.settings,
+            start=load_start(item.start, seed=item.settings.seed),
             device=item.device,
             on_step=on_step,
             resume=snapshot,
@@ -232,7 +242,9 @@ def has_begun(item: RunItem) -> bool:
 
 
 def workers_for(size: str, device: str, n_runs: int) -> int:
-    """Return how many of `n_runs` runs of a size go at once: one a core, few on a GPU."""
+    """Return how many of `n_runs` runs go at once: one a core, few on a GPU."""
+    if size == PRETRAINED:  # large: its own arithmetic fills every core
+        return 1
     most = count_cores() if device == "cpu" else min(count_cores(), RUNS_A_GPU[size])
     return max(1, min(most, n_runs))
 

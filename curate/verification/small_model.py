@@ -23,6 +23,12 @@ SHAPES: dict[str, tuple[int, int, int]] = {  # size → (blocks, width, heads)
 """A block has 12 · width² parameters; the name of a size is the sum over its blocks."""
 
 
+def count_parameters(size: str, *, vocab: int) -> int:
+    """Return the weights of a model in its matrices, the embedding among them."""
+    n_blocks, width, _ = SHAPES[size]
+    return (12 * n_blocks * width + vocab) * width
+
+
 class Block(nn.Module):
     """Attention, then MLP, each added to the stream."""
 
@@ -73,6 +79,15 @@ class SmallModel(nn.Module):
                     std = 0.02 if name == "embedding.weight" else width**-0.5
                     weights.normal_(0.0, std, generator=generator)
 
+    @property
+    def head(self) -> Tensor:
+        """Weights of the head, (V, D): the embedding's."""
+        return self.embedding.weight
+
+    def matrices(self) -> list[nn.Parameter]:
+        """Return the matrices of the blocks: what Muon updates."""
+        return [weights for weights in self.blocks.parameters() if weights.ndim == 2]
+
     def forward(self, ids: Tensor, starts: Tensor) -> Tensor:
         """Return the normalised last hidden state.
 
@@ -112,7 +127,9 @@ class HeadLoss(torch.autograd.Function):
         here, where `keep` asks for it.
         """
         nats = torch.empty(len(labels), device=hidden.device)
-        d_hidden, d_embedding = torch.zeros_like(hidden), torch.zeros_like(embedding)
+        d_hidden, d_embedding = torch.zeros_like(hidden), None
+        if keep and ctx.needs_input_grad[1]:  # a frozen head has no gradient
+            d_embedding = torch.zeros_like(embedding)
         for start in range(0, len(labels), part):
             rows = slice(start, start + part)
             p = F.linear(hidden[rows], embedding).float()  # (part, V)
@@ -126,7 +143,8 @@ class HeadLoss(torch.autograd.Function):
             p.scatter_add_(1, labels[rows, None], torch.full_like(of_label, -1.0))
             p = p.to(hidden.dtype)
             d_hidden[rows] = p @ embedding
-            d_embedding += p.T @ hidden[rows]
+            if d_embedding is not None:
+                d_embedding += p.T @ hidden[rows]
         ctx.save_for_backward(d_hidden, d_embedding)
         return nats
 
@@ -135,19 +153,33 @@ class HeadLoss(torch.autograd.Function):
         """Scale the gradients that `forward` has made."""
         d_hidden, d_embedding = ctx.saved_tensors
         scale = upstream[0][0]
-        return d_hidden * scale, d_embedding * scale, None, None, None
+        return (
+            d_hidden * scale,
+            None if d_embedding is None else d_embedding * scale,
+            None,
+            None,
+            None,
+        )
 
 
-def head_loss(model: SmallModel, hidden: Tensor, labels: Tensor) -> Tensor:
-    """Return the nats of each label, (B · T,), given hidden states (B, T, D), labels (B, T).
+def head_loss(head: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Return the nats of each label, (B · T,).
 
     Only the gradient of their sum can be taken.
+
+    Args:
+        head: (V, D) weights; one that learns nothing costs nothing.
+        hidden: (B, T, D) states.
+        labels: (B, T) token ids.
     """
-    embedding = model.embedding.weight.to(hidden.dtype)
     # 8 MB of logits stay in a CPU's cache.
-    part = max(1, (1 << 21 if hidden.device.type == "cpu" else 1 << 28) // len(embedding))
+    part = max(1, (1 << 21 if hidden.device.type == "cpu" else 1 << 28) // len(head))
     return HeadLoss.apply(
-        hidden.flatten(0, 1), embedding, labels.flatten(), part, torch.is_grad_enabled()
+        hidden.flatten(0, 1),
+        head.to(hidden.dtype),
+        labels.flatten(),
+        part,
+        torch.is_grad_enabled(),
     )
 
 

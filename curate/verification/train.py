@@ -1,4 +1,4 @@
-"""One small language model, trained from scratch: one loop, read from top to bottom.
+"""One language model, trained from scratch or further: one loop, read from top to bottom.
 
 On a CPU a run is deterministic for a number of threads; on a GPU up to the order of sums.
 """
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from curate.verification.continued import LanguageModel
 from curate.verification.small_model import SmallModel, head_loss
 
 IntArray = npt.NDArray[np.int32]
@@ -103,7 +104,7 @@ class Progress:
     step: int  # steps done
     steps: int
     tokens: int
-    model: SmallModel
+    model: LanguageModel
     snapshot: Callable[[], Snapshot]
 
 
@@ -111,18 +112,21 @@ def train_model(
     documents: Sequence[IntArray],
     settings: TrainSettings,
     *,
+    start: LanguageModel | None = None,
     device: str = "cpu",
     on_step: Callable[[Progress], None] | None = None,
     resume: Snapshot | None = None,
-) -> tuple[SmallModel, list[tuple[int, float]]]:
-    """Train a small model from scratch.
+) -> tuple[LanguageModel, list[tuple[int, float]]]:
+    """Train a small model from scratch, or a given one further.
 
-    Matrices of the blocks are updated by Muon (orthogonalised momentum; Jordan et al. 2024),
-    all else by AdamW; 5 % linear warm-up, then cosine to a tenth; gradients clipped to norm 1.
+    Matrices of a small model's blocks are updated by Muon (orthogonalised momentum; Jordan et al.
+    2024), all else by AdamW; 5 % linear warm-up, then cosine to a tenth; gradients clipped to
+    norm 1.
 
     Args:
         documents: token ids of each document.
         settings: size, tokens, steps, seed.
+        start: the model to go on from, which changes; None makes one of the size.
         device: cpu or cuda; bfloat16 autocast on cuda only.
         on_step: told after every step; may ask for a snapshot, must not change the model.
         resume: a snapshot of a run of the same documents and settings, to go on from.
@@ -149,13 +153,9 @@ def train_model(
     part = math.ceil(batch / n_parts)  # blocks a forward pass, so that memory is bounded
 
     # Model and optimisers.
-    model = SmallModel(settings.size, vocab=settings.vocab, seed=settings.seed).to(device)
-    matrices = [weights for weights in model.blocks.parameters() if weights.ndim == 2]
-    others = [weights for weights in model.parameters() if not any(weights is m for m in matrices)]
-    optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-    ]
+    model = start or SmallModel(settings.size, vocab=settings.vocab, seed=settings.seed)
+    model.to(device)
+    optimisers = _optimisers(model)
     curve: list[tuple[int, float]] = []
     if resume is not None:
         curve += resume.curve
@@ -165,14 +165,14 @@ def train_model(
         chosen = slice(step * batch, min(n_blocks, (step + 1) * batch))
         n_labels = (chosen.stop - chosen.start) * T
         total = torch.zeros((), device=device)
-        for start in range(chosen.start, chosen.stop, part):
-            rows = slice(start, min(start + part, chosen.stop))
+        for first in range(chosen.start, chosen.stop, part):
+            rows = slice(first, min(first + part, chosen.stop))
             ids, labels, starts = (
                 torch.from_numpy(array[rows]).to(device)
                 for array in (data.ids, data.labels, data.starts)
             )
             with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-                loss = head_loss(model, model(ids, starts), labels).sum()
+                loss = head_loss(model.head, model(ids, starts), labels).sum()
             (loss / n_labels).backward()
             total += loss.detach()
 
@@ -198,16 +198,28 @@ def train_model(
     return model, curve
 
 
+def _optimisers(model: LanguageModel) -> list[torch.optim.Optimizer]:
+    """Return Muon for the matrices that it is for, where there are any, and AdamW for the rest."""
+    matrices = model.matrices()
+    of_muon = {id(weights) for weights in matrices}
+    others = [each for each in model.parameters() if each.requires_grad and id(each) not in of_muon]
+    adamw = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    if not matrices:
+        return [adamw]
+    return [torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"), adamw]
+
+
 # --- between two steps ---
 
 
 def _snapshot(
-    model: SmallModel,
+    model: LanguageModel,
     optimisers: Sequence[torch.optim.Optimizer],
     curve: Sequence[tuple[int, float]],
     step: int,
 ) -> Snapshot:
-    tensors = {f"model/{name}": weights for name, weights in model.state_dict().items()}
+    learning = ((name, each) for name, each in model.named_parameters() if each.requires_grad)
+    tensors: dict[str, torch.Tensor] = {f"model/{name}": weights for name, weights in learning}
     for place, optimiser in enumerate(optimisers):
         for number, state in optimiser.state_dict()["state"].items():
             tensors |= {f"{place}/{number}/{name}": value for name, value in state.items()}
@@ -216,12 +228,14 @@ def _snapshot(
 
 
 def _restore(
-    model: SmallModel,
+    model: LanguageModel,
     optimisers: Sequence[torch.optim.Optimizer],
     tensors: Mapping[str, torch.Tensor],
 ) -> None:
-    weights = {name: value for name, value in tensors.items() if name.startswith("model/")}
-    model.load_state_dict({name.removeprefix("model/"): value for name, value in weights.items()})
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(tensors[f"model/{name}"])
     for place, optimiser in enumerate(optimisers):
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():

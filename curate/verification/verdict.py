@@ -230,8 +230,11 @@ def _enough(runs: Sequence[Run], goal: float) -> str:
     """Return what to do to get below `goal`, from how the mix's loss fell with its tokens."""
     needed = tokens_to_reach(mean_points(runs, "mix"), goal)
     if not math.isfinite(needed):
-        return "give [verify] a larger size: its loss no longer falls with more tokens"
+        return (
+            "give [verify] a larger size, or a pretrained model to go on from (--model): "
+            "its loss no longer falls with more tokens"
+        )
     return (
         f"about {needed / 1e6:,.2g}M tokens a run ([verify] tokens) would be enough if the "
-        "loss goes on falling as it did"
+        "loss goes on falling as it did; a pretrained start (--model) knows the words already"
     )

@@ -21,6 +21,7 @@ from curate.verification.checks import (
     check_chain,
     check_published,
     check_settings,
+    check_start,
     check_unseen,
 )
 from curate.verification.control_set import draw_control_set
@@ -35,6 +36,7 @@ from curate.verification.gather import (
     ranked,
     settings_of,
 )
+from curate.verification.start import find_start, train_settings
 from curate.verification.train import IntArray
 
 MOST_TOKENS = 2_000_000
@@ -92,7 +94,8 @@ def verify_mix(
     folder = workspace / "verify"
     with locked(folder):
         sweep(folder)
-        probe = load_probe(settings.tokenizer, device=device)
+        probe = load_probe(settings.model or settings.tokenizer, device=device)
+        check_start(settings, probe)
         key = fingerprint(
             settings=settings,
             index=index.fingerprint,
@@ -100,6 +103,7 @@ def verify_mix(
             mix=mix.fingerprint,
             target=(target.name, target.select_digest, target.eval_digest),
             tokenizer=probe.info.tokenizer_digest,
+            start=find_start(settings, probe),
         )
         if not train:
             check_published(folder, fingerprint=key)
@@ -161,7 +165,6 @@ def _verify(
     control, notes = _control_set(chain, settings, probe)
     source = DocumentSource(chain, probe, control, pool, settings.tokens or pool, settings.seed)
     texts, items = draw_items(target, settings, probe)
-    eos = probe.tokenizer.eos_token_id
     shards, _ = ranked(chain)
     made_from = fingerprint(
         index=index.fingerprint,
@@ -185,9 +188,10 @@ def _verify(
                 ids[: settings.block_tokens] for ids in encode_texts(probe, control) if len(ids)
             ],
             n_bytes=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts),
-            vocab=probe.info.vocab + (eos is None),
-            eos=probe.info.vocab if eos is None else int(eos),
-            tokens=settings.tokens or pool,
+            train=train_settings(
+                settings, probe, tokens=settings.tokens or pool, seed=settings.seed
+            ),
+            start=find_start(settings, probe),
             documents_key=fingerprint(made_from=made_from, mix=mix.fingerprint, control=control),
             corpus_key=made_from,
             fingerprint=key,
