@@ -15,7 +15,7 @@ from curate.verification.continued import ContinuedModel
 from curate.verification.evaluate import item_nats
 from curate.verification.small_model import head_loss
 from curate.verification.start import PRETRAINED, Start, find_start, load_start, train_settings
-from curate.verification.train import TrainSettings, train_model
+from curate.verification.train import TrainSettings, pack_blocks, train_model
 
 EOS, VOCAB = 0, 50
 SETTINGS = TrainSettings(
@@ -166,3 +166,21 @@ def test_a_start_that_cannot_be_is_refused(given, message):
     with pytest.raises(CurateError, match=message) as caught:
         check_start(VerifySettings(**given), load_probe("builtin", device="cpu"))
     assert caught.value.exit_code == 2
+
+
+def test_an_easy_first_batch_is_no_divergence():
+    easy = np.full(200, 7, np.int32)
+    known, _ = train_model([easy], SETTINGS, start=ContinuedModel(causal("llama"), lora=0, seed=0))
+    documents = [easy, np.random.default_rng(0).integers(1, VOCAB, 800).astype(np.int32)]
+
+    def first_is_easy(settings):
+        data = pack_blocks(documents, eos=EOS, block_tokens=32, tokens=1_000, seed=settings.seed)
+        return (data.labels[0] == 7).all() and (data.labels[1:9] == 7).mean() < 0.2
+
+    plans = (
+        dataclasses.replace(SETTINGS, tokens=1_000, batch_tokens=32, learning_rate=1e-9, seed=seed)
+        for seed in range(1_000)
+    )
+    plan = next(plan for plan in plans if first_is_easy(plan))
+    _, curve = train_model(documents, plan, start=known)
+    assert np.mean([loss for _, loss in curve[1:9]]) > curve[0][1] + 1

@@ -19,7 +19,7 @@ from curate.verification.continued import LanguageModel
 from curate.verification.small_model import SmallModel, head_loss
 
 IntArray = npt.NDArray[np.int32]
-DIVERGED_STEPS = 8  # a mean over so many steps a nat above the first loss is a divergence
+DIVERGED_STEPS = 8  # a mean over so many steps, a nat above knowing nothing, is a divergence
 
 # --- the data ---
 
@@ -136,7 +136,7 @@ def train_model(
 
     Raises:
         ValueError: no documents.
-        FloatingPointError: the loss is not finite, or stays a nat above where it started.
+        FloatingPointError: the loss is not finite, or stays a nat above that of a guess.
     """
     # Data: the same order on any device.
     data = pack_blocks(
@@ -157,6 +157,7 @@ def train_model(
     model.to(device)
     optimisers = _optimisers(model)
     curve: list[tuple[int, float]] = []
+    worst = math.log(settings.vocab)  # of a uniform guess; the first batch alone may be an easy one
     if resume is not None:
         curve += resume.curve
         _restore(model, optimisers, resume.tensors)
@@ -180,7 +181,7 @@ def train_model(
         value = float(total) / n_labels
         curve.append((min(chosen.stop, n_blocks) * T, value))
         recent = [loss for _, loss in curve[-DIVERGED_STEPS:]]  # one odd batch is no divergence
-        if not math.isfinite(value) or sum(recent) / len(recent) > curve[0][1] + 1.0:
+        if not math.isfinite(value) or sum(recent) / len(recent) > worst + 1.0:
             raise FloatingPointError(f"loss {value:.3g} at step {step + 1} of {steps}")
 
         # Update: warm-up, cosine, clipping.
