@@ -30,9 +30,10 @@ from curate.mixing.documents import cutter
 from curate.mixing.draw import draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice
+from curate.mixing.matching import match_embeddings
 from curate.mixing.survey import Look, write_target
 from curate.mixing.tokenizer import load_encode
-from curate.mixing.weights import Spread, match_shares
+from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
 from curate.records import FileLedger, ProbeInfo, Shard, Target
 from curate.report.numbers import parse_tokens
@@ -187,7 +188,7 @@ def measure_match(shards: int, dim: int) -> dict[str, object]:
     target = vectors[: shards // 100].mean(0) * rng.gamma(50.0, 1 / 50, size=(4, dim))
     natural = np.full(shards, 1 / shards)
     began, spent = time.perf_counter(), time.process_time()
-    shares = match_shares(vectors, target, natural=natural, caps=np.full(shards, 0.01))
+    shares = match_embeddings(vectors, target, natural=natural, caps=np.full(shards, 0.01))
     found = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - spent}
 
     def cosine(mixture: np.ndarray) -> float:

@@ -110,6 +110,34 @@ def test_the_budget_is_met_to_the_token(build, place, selection, budget):
     assert all(n == len(place[4]([text])[0]) for text, n in read_mix_texts(mix))
 
 
+def test_a_ranking_by_words_is_matched_by_words(place, tmp_path):
+    """A target of two kinds: whole shards from the top hold one of them, the match holds both."""
+    from curate.ranking.rank import rank_shards
+    from curate.store.fingerprint import digest_texts
+
+    _, index, _, _, encode = place
+    rng = random.Random(7)
+    items = [text for pair in zip(*(make_texts(rng, k, 40) for k in ("math", "code")), strict=True)
+             for text in pair]  # fmt: skip
+    target = Target("both", tuple(items[:60]), tuple(items[60:]), digest_texts(items[:60]),
+                    digest_texts(items[60:]), "made in code")  # fmt: skip
+    ranking = rank_shards(
+        index, target, RankSettings(method="lexical"), workspace=tmp_path / "ws", device="cpu"
+    )
+    mixes = {
+        selection: build_mix(
+            index, ranking, target, MixSettings(budget=2000, selection=selection),
+            workspace=tmp_path / "ws", out=tmp_path / selection,
+        )
+        for selection in ("top", "match")
+    }  # fmt: skip
+    assert len(mixes["top"].sources) == 1
+    shares = {name: tokens / 2000 for name, tokens in mixes["match"].sources.items()}
+    assert shares["math"] > 0.3 and shares["code"] > 0.3 and shares.get("story", 0) < 0.2
+    assert mixes["match"].forecast.drop > mixes["top"].forecast.drop
+    assert recount(mixes["match"], encode) == 2000
+
+
 def test_jsonl_and_repetitions_meet_it_too(build, place):
     total = sum(entry.shard.n_tokens for entry in place[1].shards)
     mix = build(budget=total + 500, max_epochs=2.0, fmt="jsonl")

@@ -36,6 +36,7 @@ NUMERICS = {
     "mixing.words",
     "mixing.dedup",
     "mixing.choose",
+    "mixing.matching",
     "mixing.weights",
     "mixing.forecast",
     "mixing.laws",

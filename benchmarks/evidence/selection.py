@@ -11,10 +11,10 @@ import numpy.typing as npt
 from scipy.stats import spearmanr
 
 from curate.mixing.laws import Views, forecast_losses
-from curate.mixing.mixture import mean_vectors
+from curate.mixing.mixture import matched_shares
 from curate.mixing.weights import choose_weights, spread_tokens
-from curate.ranking import methods
-from curate.records import Index, Target, silent
+from curate.ranking.rank import rank_shards
+from curate.records import Index, Target
 from curate.settings import Method, RankSettings, Selection
 from curate.task2vec.embed import embed_target
 from evidence.plan import Arm, Settings
@@ -28,12 +28,12 @@ def selected_arms(
     out: Path,
     settings: Settings,
     *,
-    rankings: Sequence[Method] = ("task2vec", "lexical"),
+    rankings: Sequence[Method] = ("task2vec", "lexical", "ngram-lm", "embedding", "classifier"),
 ) -> list[Arm]:
-    """Return, for each target, the mixes of every selection that the product would build.
+    """Return, for each target, the mixes that the product would build from each ranking.
 
-    `match` and `temperature` follow the alignment of task2vec; `top` is built once for each of
-    `rankings`. What comes out the same is one arm.
+    `temperature` and `match` are those of task2vec and lexical; what comes out the same is one
+    arm.
 
     Args:
         pools: index of the pools.
@@ -42,33 +42,32 @@ def selected_arms(
         settings: tokens, seed.
         rankings: methods whose best pool `top` takes.
     """
-    names = [entry.shard.name for entry in pools.shards]
-    tokens = np.array([entry.shard.n_tokens for entry in pools.shards])
+    workspace = out / "pools"
     arms: list[Arm] = []
     for target in targets:
-        own = embed_target(target, pools, workspace=out / "pools", device="cpu")
+        own = embed_target(target, pools, workspace=workspace, device="cpu")
         for method in rankings:
-            found = methods.measure(
-                pools, target, RankSettings(method=method), out / "pools", "cpu", silent
+            ranking = rank_shards(
+                pools, target, RankSettings(method=method), workspace=workspace, device="cpu"
             )
-            order = [entry.shard.name for entry in found.shards]
-            values = np.array([found.values[order.index(name)] for name in names])
+            tokens = np.array([line.tokens for line in ranking.shards])
             kinds: tuple[Selection, ...] = get_args(Selection)
-            for kind in kinds if method == "task2vec" else ("top",):
+            for kind in kinds if method in ("task2vec", "lexical") else ("top",):
                 spread = choose_weights(
-                    values,
+                    np.array([line.alignment for line in ranking.shards]),
                     tokens,
                     budget=settings.tokens,
                     selection=kind,
                     seed=settings.seed,
-                    vectors=mean_vectors(pools, names),
-                    target_vectors=own.vectors,
-                    blocks=pools.blocks,
-                )
-                given = spread_tokens(spread, tokens, budget=settings.tokens)
-                shares = {
-                    n: float(g) / settings.tokens for n, g in zip(names, given, strict=True) if g
-                }
+                    matched=matched_shares(
+                        pools, ranking, target, own,
+                        tokens=tokens, caps=tokens / settings.tokens, budget=settings.tokens,
+                        seed=settings.seed,
+                    ),
+                )  # fmt: skip
+                given = spread_tokens(spread, tokens, budget=settings.tokens).tolist()
+                names = [line.shard for line in ranking.shards]
+                shares = {n: g / settings.tokens for n, g in zip(names, given, strict=True) if g}
                 arms.append(Arm(f"{target.name}-{kind}-{method}", shares))
     return arms
 

@@ -21,7 +21,7 @@ from curate.mixing.documents import Encode, cutter
 from curate.mixing.draw import Drawn, draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile, read_rows
-from curate.mixing.mixture import Mixture, compare_mixtures, mean_vectors, put_in_words
+from curate.mixing.mixture import Mixture, compare_mixtures, matched_shares, put_in_words
 from curate.mixing.publish import clear, publish_files, staging_folder
 from curate.mixing.survey import Look, write_target
 from curate.mixing.tokenizer import count_tokens, load_encode, token_spec
@@ -95,7 +95,7 @@ def build_mix(
     with locked(out):
         if not is_current(out, kind="mix", fingerprint=mark):
             own = embed_target(target, index, workspace=workspace, notify=notify)
-            spread, plan = _plan(index, ranking, own, settings, encode)
+            spread, plan = _plan(index, ranking, target, own, settings, encode)
             planned = compare_mixtures(index, ranking, own, plan, tokens=settings.budget)
             notify(put_in_words(planned), 0, 0)
             workers = choose_workers(workers, settings.budget)
@@ -158,7 +158,12 @@ def read_mix_texts(mix: Mix) -> Iterator[tuple[str, int]]:
 
 
 def _plan(
-    index: Index, ranking: Ranking, own: Embedding, settings: MixSettings, encode: Encode
+    index: Index,
+    ranking: Ranking,
+    target: Target,
+    own: Embedding,
+    settings: MixSettings,
+    encode: Encode,
 ) -> tuple[Spread, dict[str, int]]:
     """Return how the budget is spread over the ranked shards, and what that gives by shard."""
     names = [line.shard for line in ranking.shards]
@@ -169,7 +174,21 @@ def _plan(
         # An estimate must not refuse a budget: what there really is shows when it is read.
         tokens = tokens if short <= 1 else np.ceil(tokens * short).astype(np.int64)
     check_room(settings, tokens)
-    vectors = mean_vectors(index, names) if settings.selection == "match" else None
+    room = np.floor(tokens * settings.max_epochs).astype(np.int64)
+    matched = (
+        matched_shares(
+            index,
+            ranking,
+            target,
+            own,
+            tokens=tokens,
+            caps=room / settings.budget,
+            budget=settings.budget,
+            seed=settings.seed,
+        )
+        if settings.selection == "match"
+        else None
+    )
     spread = choose_weights(
         np.array([line.alignment for line in ranking.shards]),
         tokens,
@@ -178,12 +197,9 @@ def _plan(
         temperature=settings.temperature,
         max_epochs=settings.max_epochs,
         seed=settings.seed,
-        vectors=vectors,
-        target_vectors=own.vectors,
-        blocks=index.blocks,
+        matched=matched,
     )
     shards = {each.shard.name: each.shard for each in index.shards}
-    room = np.floor(tokens * settings.max_epochs).astype(np.int64)
     spread = bound_spread(spread, settings, [shards[name] for name in names], room)
     try:
         parts = spread_tokens(spread, room, budget=settings.budget)

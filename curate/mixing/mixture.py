@@ -12,16 +12,26 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from curate.corpus.tokens import count_unigrams
 from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_entropy
+from curate.mixing.matching import match_embeddings, match_words
+from curate.mixing.tokenizer import load_encode
 from curate.ranking.alignment import align_all
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import Influences, t_intervals
-from curate.records import Embedding, Forecast, Index, Ranking
+from curate.records import Embedding, Forecast, Index, Ranking, Target
 from curate.settings import Measure
 from curate.task2vec.embed import load_embedding
 
 if TYPE_CHECKING:
-    from curate.records import Floats
+    from curate.records import Counts, Floats
+
+
+BY_WORDS = ("lexical", "ngram-lm")
+"""Methods of `rank` that count words: their match is one of words."""
+
+TARGET_PARTS = 4
+"""Of the select split, dealt by item: one half tells how far to trust the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +137,56 @@ def put_in_words(found: Mapping[str, Mixture]) -> str:
         f"alignment {mix.alignment:.3f} [{mix.low:.3f}, {mix.high:.3f}] (random "
         f"{random.alignment:.3f}, worst {worst.alignment:.3f}); forecast drop "
         f"{mix.forecast.drop:+.3f} [{mix.forecast.low:+.3f}, {mix.forecast.high:+.3f}] nats/token"
+    )
+
+
+def matched_shares(
+    index: Index,
+    ranking: Ranking,
+    target: Target,
+    own: Embedding,
+    *,
+    tokens: Counts,
+    caps: Floats,
+    budget: int,
+    seed: int,
+) -> Floats:
+    """Return the shares of the ranked shards whose mixture is closest to the target.
+
+    Closest in what the ranking goes by: words, where it counted words, else embeddings.
+
+    Args:
+        index: of the shards.
+        ranking: their order in the result.
+        target: its select split is read.
+        own: the embedding of that split.
+        tokens: (n,) of each shard.
+        caps: (n,) largest share of each.
+        budget: tokens of the mix.
+        seed: of the projection of large problems.
+    """
+    names = [line.shard for line in ranking.shards]
+    natural = tokens / tokens.sum()
+    if ranking.method not in BY_WORDS:
+        vectors = mean_vectors(index, names)
+        return match_embeddings(
+            vectors, own.vectors, natural=natural, caps=caps, blocks=index.blocks, seed=seed
+        )
+    encode, _ = load_encode(index.embed.probe, index.probe)
+    vocab = len(own.unigrams)
+    parts = [
+        count_unigrams(encode(list(target.select[n::TARGET_PARTS])), vocab)
+        for n in range(min(TARGET_PARTS, len(target.select)))
+    ]
+    counts = np.stack(parts)
+    columns = np.flatnonzero(counts.sum(axis=0))
+    keys = {each.shard.name: each.key for each in index.shards}
+    words = np.zeros((len(names), len(columns)), np.float32)
+    for row, name in enumerate(names):
+        found = load_embedding(Path(index.folder), keys[name]).unigrams
+        words[row] = found[columns] / max(int(found.sum()), 1)
+    return match_words(
+        words, counts[:, columns], natural=natural, caps=caps, vocab=vocab, tokens=float(budget)
     )
 
 

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
-from curate.records import RowBlock
 from curate.settings import Selection
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
 
 Ints = npt.NDArray[np.int64]
-
-PULLS = (0.0, 1e-3, 1e-2, 1e-1, 1.0)
-"""Strengths of the pull to the natural mix that `match` chooses from."""
-
-MAX_STEPS = 150
-"""Of the solver, a problem."""
-
-MAX_COORDINATES = 5_000_000
-"""Numbers in the matrix that `match` solves; beyond it the coordinates are projected, which
-moves a distance by about 1 / √(coordinates left): 4 % at 512."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +38,13 @@ def choose_weights(
     temperature: float = 0.05,
     max_epochs: float = 1.0,
     seed: int = 0,
-    vectors: Floats | None = None,
-    target_vectors: Floats | None = None,
-    blocks: Sequence[RowBlock] = (),
+    matched: Floats | None = None,
 ) -> Spread:
     """Return how a budget is to be spread over shards.
 
     - top: whole shards in order of alignment until the budget is full.
     - temperature: shares in proportion to tokens × exp(alignment / temperature).
-    - match: the shares whose mixture embedding is closest to the target's (`match_shares`).
+    - match: shares that were found by `curate.mixing.matching`.
 
     Args:
         alignments: (n,), higher is closer; equal ones are ordered by the seed.
@@ -67,13 +53,11 @@ def choose_weights(
         selection: top, temperature or match.
         temperature: > 0, in units of alignment.
         max_epochs: > 0, times that a shard may be repeated.
-        seed: of the order among equals, and of the projection of `match`.
-        vectors: (n, dim), > 0, the shards' embeddings; `match` only.
-        target_vectors: (m, dim), > 0, the target's sub-batches; `match` only.
-        blocks: the weight matrices behind the coordinates; `match` only.
+        seed: of the order among equals.
+        matched: (n,) shares, >= 0; `match` only.
 
     Raises:
-        ValueError: lengths differ, a number is out of its range, vectors are missing, or
+        ValueError: lengths differ, a number is out of its range, shares are missing, or
             the shards hold less than the budget.
 
     Example:
@@ -82,24 +66,16 @@ def choose_weights(
         array([20, 60])
     """
     alignments, tokens = np.asarray(alignments, np.float64), np.asarray(tokens, np.int64)
-    room = _checked_room(alignments, tokens, budget=budget, max_epochs=max_epochs)
+    _check_room(alignments, tokens, budget=budget, max_epochs=max_epochs)
     if selection == "top":
         return Spread(order=best_first(alignments, seed=seed))
     if selection == "temperature":
         if not temperature > 0:
             raise ValueError(f"temperature {temperature} is not above 0")
         return Spread(shares=tokens * np.exp((alignments - alignments.max()) / temperature))
-    if vectors is None or target_vectors is None:
-        raise ValueError("match needs the vectors of the shards and of the target")
-    shares = match_shares(
-        vectors,
-        target_vectors,
-        natural=tokens / tokens.sum(),
-        caps=room / budget,
-        blocks=blocks,
-        seed=seed,
-    )
-    return Spread(shares=shares)
+    if matched is None:
+        raise ValueError("match needs the shares that were matched")
+    return Spread(shares=matched)
 
 
 def spread_tokens(spread: Spread, room: Ints, *, budget: int) -> npt.NDArray[np.int64]:
@@ -231,117 +207,6 @@ def fill_by_share(room: Counts, shares: Floats, *, budget: int) -> npt.NDArray[n
     return _round_to_sum(exact, room, budget=budget)
 
 
-def match_shares(
-    vectors: Floats,
-    target_vectors: Floats,
-    *,
-    natural: Floats,
-    caps: Floats,
-    blocks: Sequence[RowBlock] = (),
-    seed: int = 0,
-) -> npt.NDArray[np.float64]:
-    """Return the shares whose mixture embedding points where the target's points.
-
-    The Fisher diagonal is an expectation over text, so the mixture's embedding is the
-    mean of the shards' weighted by shares. Alignment ignores scale, so the problem is
-    min ‖A z − t‖² + λ s² n ‖z/s − natural‖² over z >= 0 with s = Σz free: the smallest
-    residual over a cone is the largest cosine. Coordinates are relative to the natural
-    mix (in a second round, to the mixture of the first), so that rows of any size count
-    equally, and the target is scaled to it in every weight matrix, as alignment does. λ is
-    the one of `PULLS` whose mixture, found from one half of the target, is closest to the
-    other half.
-
-    Args:
-        vectors: (n, dim), > 0.
-        target_vectors: (m, dim), > 0; with m = 1 the middle one of `PULLS` is taken.
-        natural: (n,), shares of the pool, sum 1.
-        caps: (n,), the largest share of each shard, sum >= 1.
-        blocks: weight matrices; none: one of all coordinates.
-        seed: of the projection that large problems go through.
-
-    Returns:
-        (n,) shares, sum 1; a cap may be passed by a hundredth.
-    """
-    slices = [slice(block.start, block.stop) for block in blocks] or [slice(None)]
-    shares, pull = np.asarray(natural, np.float64), PULLS[len(PULLS) // 2]
-    for turn in range(2):
-        design, targets = _relative(vectors, target_vectors, shares @ vectors, slices)
-        if len(vectors) < len(design):  # the rest of the residual is the same for all shares
-            basis, design = np.linalg.qr(design)
-            targets = targets @ basis
-        elif design.size > MAX_COORDINATES:
-            width = max(256, MAX_COORDINATES // len(vectors))
-            signs = np.random.default_rng(seed).standard_normal((width, len(design)))
-            design, targets = signs @ design / width**0.5, targets @ signs.T / width**0.5
-        if turn == 0 and len(targets) > 1:
-            pull = _choose_pull(design, targets, natural=natural, caps=caps)
-        shares = _solve(
-            design, targets.mean(0), natural=natural, caps=caps, pull=pull, start=shares
-        )
-    return shares
-
-
-def _relative(
-    vectors: Floats, targets: Floats, base: Floats, slices: list[slice]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return shards (dim, n) and targets (m, dim) relative to `base`, targets scaled to it."""
-    base = np.where(base > 0, base, 1.0)
-    relative = np.asarray(targets, np.float64) / base
-    for part in slices:
-        relative[:, part] /= relative[:, part].mean()
-    return (vectors / base).T, relative
-
-
-def _choose_pull(design: Floats, targets: Floats, *, natural: Floats, caps: Floats) -> float:
-    halves = targets[::2].mean(0), targets[1::2].mean(0)
-    closeness = np.zeros(len(PULLS))
-    for half, other in (halves, halves[::-1]):
-        shares = np.asarray(natural, np.float64)
-        for place in reversed(range(len(PULLS))):  # the strongest first: each starts the next
-            shares = _solve(
-                design, half, natural=natural, caps=caps, pull=PULLS[place], start=shares
-            )
-            closeness[place] += _cosine(design @ shares, other)
-    return PULLS[int(np.argmax(closeness))]
-
-
-def _solve(
-    design: Floats, target: Floats, *, natural: Floats, caps: Floats, pull: float, start: Floats
-) -> npt.NDArray[np.float64]:
-    """Return the shares; the caps, which scale with Σz, settle in a few rounds."""
-    mixture = design @ start
-    total = float(mixture @ target / (mixture @ mixture))
-    norm = float(target @ target)
-    size = len(natural)
-
-    def loss(z: Any, total: float) -> tuple[float, Any]:
-        residual, away = design @ z - target, z / total - natural
-        value = float(residual @ residual / norm + pull * size * (away @ away))
-        return value, 2 * (design.T @ residual / norm + pull * size * away / total)
-
-    z = start * total
-    for _ in range(3):
-        limits = np.maximum(caps, 0.0) * total
-        found = minimize(
-            loss,
-            np.clip(z, 0.0, limits),
-            args=(total,),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=np.stack([np.zeros(size), limits], axis=1),
-            options={"maxiter": MAX_STEPS, "ftol": 1e-9, "gtol": 1e-6},
-        )
-        z = found.x
-        if z.sum() <= 0 or abs(z.sum() / total - 1) < 0.01:
-            break
-        total = float(z.sum())
-    return np.asarray(z / z.sum()) if z.sum() > 0 else np.asarray(natural)
-
-
-def _cosine(a: Floats, b: Floats) -> float:
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
 def _round_to_sum(exact: Floats, room: Counts, *, budget: int) -> npt.NDArray[np.int64]:
     """Round down, then give the missing tokens to the largest remainders that have room."""
     whole = np.floor(exact + 1e-9).astype(np.int64)
@@ -352,16 +217,13 @@ def _round_to_sum(exact: Floats, room: Counts, *, budget: int) -> npt.NDArray[np
     return whole
 
 
-def _checked_room(
-    alignments: Floats, tokens: Counts, *, budget: int, max_epochs: float
-) -> npt.NDArray[np.int64]:
+def _check_room(alignments: Floats, tokens: Counts, *, budget: int, max_epochs: float) -> None:
     if alignments.shape != tokens.shape or alignments.ndim != 1:
         raise ValueError(f"alignments {alignments.shape} and tokens {tokens.shape} differ")
     if budget <= 0 or max_epochs <= 0 or (tokens < 0).any():
         raise ValueError("budget and max_epochs must be above 0, tokens not below")
     if not np.isfinite(alignments).all():
         raise ValueError("an alignment is not finite")
-    room = np.floor(tokens * max_epochs).astype(np.int64)
-    if room.sum() < budget:
-        raise ValueError(f"room for {int(room.sum())} tokens, budget {budget}")
-    return room
+    room = int(np.floor(tokens * max_epochs).sum())
+    if room < budget:
+        raise ValueError(f"room for {room} tokens, budget {budget}")
