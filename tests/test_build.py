@@ -126,16 +126,16 @@ def test_a_ranking_by_words_is_matched_by_words(place, tmp_path):
     )
     mixes = {
         selection: build_mix(
-            index, ranking, target, MixSettings(budget=2000, selection=selection),
+            index, ranking, target, MixSettings(budget=700, selection=selection),
             workspace=tmp_path / "ws", out=tmp_path / selection,
         )
         for selection in ("top", "match")
     }  # fmt: skip
     assert len(mixes["top"].sources) == 1
-    shares = {name: tokens / 2000 for name, tokens in mixes["match"].sources.items()}
+    shares = {name: tokens / 700 for name, tokens in mixes["match"].sources.items()}
     assert shares["math"] > 0.3 and shares["code"] > 0.3 and shares.get("story", 0) < 0.2
     assert mixes["match"].forecast.drop > mixes["top"].forecast.drop
-    assert recount(mixes["match"], encode) == 2000
+    assert recount(mixes["match"], encode) == 700
 
 
 def test_jsonl_and_repetitions_meet_it_too(build, place):

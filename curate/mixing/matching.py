@@ -31,6 +31,8 @@ MAX_STEPS = 150
 CAP_ROUNDS = 6
 """In which caps and the sum that they are shares of settle."""
 
+TINY = 1e-30
+
 MAX_COORDINATES = 5_000_000
 """Numbers in the matrix that `match_embeddings` solves; beyond it the coordinates are projected,
 which moves a distance by about 1 / √(coordinates left): 4 % at 512."""
@@ -150,7 +152,7 @@ def _likeliest(
     """
 
     def loss(z: Any) -> tuple[float, Any]:
-        mixture = likelihood @ z
+        mixture = np.maximum(likelihood @ z, TINY)  # a long step may end at z = 0
         gradient = 1.0 - likelihood.T @ (target / mixture)
         return float(z.sum() - target @ np.log(mixture)), gradient
 

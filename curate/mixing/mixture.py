@@ -31,7 +31,7 @@ BY_WORDS = ("lexical", "ngram-lm")
 """Methods of `rank` that count words: their match is one of words."""
 
 TARGET_PARTS = 4
-"""Of the select split, dealt by item: one half tells how far to trust the other."""
+"""Of the select split, items dealt at random: one half tells how far to trust the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def matched_shares(
         tokens: (n,) of each shard.
         caps: (n,) largest share of each.
         budget: tokens of the mix.
-        seed: of the projection of large problems.
+        seed: of the projection of large problems, and of how items are dealt into halves.
     """
     names = [line.shard for line in ranking.shards]
     natural = tokens / tokens.sum()
@@ -174,11 +174,13 @@ def matched_shares(
         )
     encode, _ = load_encode(index.embed.probe, index.probe)
     vocab = len(own.unigrams)
-    parts = [
-        count_unigrams(encode(list(target.select[n::TARGET_PARTS])), vocab)
-        for n in range(min(TARGET_PARTS, len(target.select)))
-    ]
-    counts = np.stack(parts)
+    items = np.random.default_rng(seed).permutation(np.array(target.select, object)).tolist()
+    counts = np.stack(
+        [
+            count_unigrams(encode(items[n::TARGET_PARTS]), vocab)
+            for n in range(min(TARGET_PARTS, len(items)))
+        ]
+    )
     columns = np.flatnonzero(counts.sum(axis=0))
     keys = {each.shard.name: each.key for each in index.shards}
     words = np.zeros((len(names), len(columns)), np.float32)
