@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # A faster disk cache or another torch: make TORCH="torch==2.11.0" demo
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test check test-slow fuzz evidence fix docs notebook clean
+.PHONY: demo test check test-slow fuzz faults evidence fix docs notebook clean
 
 $(BIN)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -35,6 +35,10 @@ test-slow: $(BIN)/.installed-dev
 fuzz: $(BIN)/.installed-dev ## 10,000 damaged files and a dozen bombs through the reader
 	$(BIN)/python -m tests.fuzz --cases 10000
 	$(BIN)/python -m pytest -q --no-cov -m slow tests/test_fuzz.py
+
+faults: $(BIN)/.installed-dev ## kills, refusing disks, flipped bits, … over all commands; SHARE=0.1 of the counts
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --share $(or $(SHARE),1)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --share $(or $(SHARE),1) --grouped kill
 
 evidence: $(BIN)/.installed ## every measure against trained models: an hour of one core; DATA=folder
 	$(BIN)/python benchmarks/alignment_vs_loss.py --data $(DATA) --out evidence --json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -63,16 +64,31 @@ class Commands(click.Group):
                 return super().invoke(ctx)
         except CurateError as error:
             _fail(str(error), error.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted; the same command goes on where it stopped", 130)
         except BrokenPipeError:
             # the reader of our output went away; what is published stays
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
+        except OSError as error:
+            if not _is_of_the_disk(error):
+                raise
+            _fail(f"{error.filename or 'the disk'}: {error.strerror}; mend it, then run again", 1)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not end the first
+            _fail("interrupted; the same command goes on where it stopped", 130)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the work, not of the alphabet."""
         return list(self.commands)
+
+
+def _is_of_the_disk(error: OSError) -> bool:
+    """Say whether a file system or a device refused: what no code of ours can mend."""
+    refusals = (
+        errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS,
+        errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE, errno.EMFILE,
+        errno.ENFILE, errno.ENODEV, errno.ENXIO,
+    )  # fmt: skip
+    return error.errno in refusals
 
 
 @contextlib.contextmanager

@@ -21,3 +21,7 @@ class CurateError(Exception):
     def __init__(self, message: str, *, exit_code: int = FAILED) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class CannotWriteError(CurateError):
+    """The file system refused (full, read-only): whatever else is written fares no better."""

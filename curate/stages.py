@@ -31,7 +31,7 @@ from curate.records import (
 )
 from curate.report.html import render_report
 from curate.settings import CorpusSettings, Settings, TargetSettings
-from curate.store.publish import publish_bytes, publish_json, read_json
+from curate.store.publish import publish_bytes, publish_json, read_json, read_json_if_whole, sweep
 from curate.task2vec.embed import build_index, index_is_current, open_index
 from curate.task2vec.plan import plan_index
 from curate.verification.estimate import estimate_verification
@@ -65,7 +65,7 @@ def index(
     """
     settings = settings or Settings()
     corpus = _named_corpus(settings, inputs)
-    place = Path(workspace)
+    place = _swept(workspace)
     found = build_index(corpus, settings.embed, workspace=place, device=device, notify=notify)
     named = configured or settings
     publish_json(place / "configured.json", Settings(corpus=named.corpus, embed=named.embed))
@@ -119,7 +119,7 @@ def rank(
     Raises:
         CurateError: no or unknown target, no corpus, or too little data in either.
     """
-    settings, place = settings or Settings(), Path(workspace)
+    settings, place = settings or Settings(), _swept(workspace)
     wanted = settings.target
     if target is not None:
         if isinstance(target, str | Path):
@@ -239,7 +239,7 @@ def build_mix(
         CurateError: no budget, no ranking yet, or a budget that the corpus cannot meet
             (exit code 6).
     """
-    settings, place = settings or Settings(), Path(workspace)
+    settings, place = settings or Settings(), _swept(workspace)
     wanted = override(settings.mix, budget=budget)
     if wanted.budget <= 0:
         raise CurateError(
@@ -278,7 +278,7 @@ def verify(
     Raises:
         CurateError: no mix yet, or an eval split that ranking has seen.
     """
-    settings, place = settings or Settings(), Path(workspace)
+    settings, place = settings or Settings(), _swept(workspace)
     return verify_mix(
         open_index(place),
         open_ranking(place),
@@ -356,6 +356,12 @@ def open_artefact(artefact: str, *, workspace: str | Path = WORKSPACE) -> Any:
     return openers[artefact](Path(workspace))
 
 
+def _swept(workspace: str | Path) -> Path:
+    """Return the workspace without the temporary files of runs that were killed."""
+    sweep(Path(workspace), held=False)
+    return Path(workspace)
+
+
 def _named_corpus(settings: Settings, inputs: Sequence[str | Path]) -> CorpusSettings:
     corpus = override(settings.corpus, inputs=tuple(map(str, inputs)) or None)
     if not corpus.inputs:
@@ -385,11 +391,8 @@ def _current_index(settings: Settings, place: Path, device: str, notify: Notify)
 
 def _as_configured(settings: Settings, place: Path) -> bool:
     """Say whether the file's settings are still those beside which the index was made."""
-    path = place / "configured.json"
-    if not path.is_file():
-        return False
-    named = read_json(path, Settings)
-    return (named.corpus, named.embed) == (settings.corpus, settings.embed)
+    named = read_json_if_whole(place / "configured.json", Settings)
+    return named is not None and (named.corpus, named.embed) == (settings.corpus, settings.embed)
 
 
 def _located(wanted: TargetSettings) -> TargetSettings:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from curate.cli import main
+from curate.store.publish import publish_json, read_json
 from tests.conftest import write_jsonl
 
 SETTINGS = """\
@@ -177,10 +178,10 @@ def test_verify_refuses_an_eval_split_that_ranking_has_seen(job, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     shutil.copytree(home / ".curate", ".curate")
     shutil.copytree(home / "mix", "mix")
-    wanted = json.loads(Path(".curate/target.json").read_text())
+    wanted = read_json(Path(".curate/target.json"), dict)
     select = wanted["name"].split("=", 1)[1].split(",")[0]
     wanted["name"] = f"docs={select},{select}"
-    Path(".curate/target.json").write_text(json.dumps(wanted))
+    publish_json(Path(".curate/target.json"), wanted)
     done = run("verify", "--config", home / "curate.toml")
     assert done.exit_code == 1, done.output
     assert "eval" in done.stderr and "select" in done.stderr

@@ -1,24 +1,36 @@
 """Publish, fingerprint, lock, failpoint."""
 
+import errno
+import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 
 from curate.errors import LOCKED, CurateError
 from curate.records import Shard
 from curate.settings import CorpusSettings
+from curate.store import failpoint as failpoints
+from curate.store import lock as locks
+from curate.store.arrays import arrays_are_whole, publish_arrays, read_arrays
 from curate.store.fingerprint import digest_bytes, digest_file, digest_texts, fingerprint
 from curate.store.lock import locked
+from curate.store.owner import Owner, is_gone, is_mark_gone, this_owner
 from curate.store.publish import (
     is_current,
+    is_sealed,
     publish_bytes,
     publish_json,
     publish_meta,
+    publish_sealed,
     publishing,
     read_json,
+    read_json_if_whole,
     read_meta,
     sweep,
 )
@@ -56,11 +68,9 @@ def test_kill_before_the_rename_leaves_the_old_file(tmp_path, event):
 
 @pytest.mark.parametrize("action", ["enospc", "eio", "eacces"])
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, action):
-    from curate.store import failpoint
-
     path = tmp_path / "x"
     publish_bytes(path, b"old")
-    monkeypatch.setattr(failpoint, "_counts", {})
+    monkeypatch.setattr(failpoints, "_counts", {})
     monkeypatch.setenv("CURATE_FAILPOINT", f"publish.before_rename:1={action}")
     with pytest.raises(CurateError, match="cannot be written"):
         publish_bytes(path, b"new")
@@ -126,3 +136,215 @@ def test_a_second_writer_is_refused_while_the_first_lives(tmp_path):
 def test_names_with_dots_and_spaces_are_fine(tmp_path):
     publish_bytes(Path(tmp_path, "a b.c.d"), b"x")
     assert [p.name for p in tmp_path.iterdir()] == ["a b.c.d"]
+
+
+# --- what is read back, and what is noticed ---
+
+
+def flips(data):
+    """Every file that differs from `data` in one bit."""
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        yield bytes(changed)
+
+
+def test_no_bit_of_a_published_json_can_change_unnoticed(tmp_path):
+    path = tmp_path / "x.json"
+    publish_json(path, {"a": 1, "b": [0.5, "ü"]})
+    data = path.read_bytes()
+    assert list(json.loads(data)) == ["blake2b", "a", "b"]
+    assert read_json(path, dict) == {"a": 1, "b": [0.5, "ü"]}
+    for changed in flips(data):
+        path.write_bytes(changed)
+        assert read_json_if_whole(path, dict) is None
+
+
+def test_no_bit_of_published_arrays_can_change_unnoticed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    arrays = {"one": np.arange(5, dtype=np.int32), "none": np.zeros((0, 3)), "point": np.array(2.5)}
+    publish_arrays(path, arrays, note="a note")
+    data = path.read_bytes()
+    found, note = read_arrays(path)
+    assert note == "a note" and {name: array.shape for name, array in found.items()} == {
+        "one": (5,), "none": (0, 3), "point": (),
+    }  # fmt: skip
+    assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
+    for changed in flips(data):
+        path.write_bytes(changed)
+        assert not arrays_are_whole(path)
+    with pytest.raises(CurateError, match="missing or changed"):
+        read_arrays(path)
+    publish_arrays(path, dict(reversed(arrays.items())), note="a note")
+    assert path.read_bytes() == data
+
+
+def test_a_sealed_file_is_whole_only_with_its_seal(tmp_path):
+    path = tmp_path / "x.arrow"
+    publish_sealed(path, b"12345")
+    seal = tmp_path / "x.arrow.blake2b"
+    for file in (path, seal):
+        before = file.read_bytes()
+        for changed in flips(before):
+            file.write_bytes(changed)
+            assert not is_sealed(path)
+        file.write_bytes(before)
+        assert is_sealed(path)
+    seal.unlink()
+    assert not is_sealed(path)
+
+
+def test_what_reads_back_changed_is_not_published(tmp_path, monkeypatch):
+    publish_bytes(tmp_path / "x", b"old")
+    monkeypatch.setattr("curate.store.publish.digest_file", lambda path: "another")
+    with pytest.raises(CurateError, match=r"x: cannot be written: .*reads back changed"):
+        publish_bytes(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_each_publish_syncs_the_file_renames_it_and_syncs_the_folder(tmp_path, monkeypatch):
+    """Power loss: the order is what keeps a file whole."""
+    done = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (done.append(stat.S_ISDIR(os.fstat(number).st_mode)),
+                                     fsync(number)),
+    )  # fmt: skip
+    monkeypatch.setattr(Path, "replace", lambda *two: (done.append("rename"), replace(*two))[1])
+    publish_json(tmp_path / "x.json", {"a": 1})
+    assert done == [False, "rename", True]
+
+
+def test_a_file_is_private_until_it_is_published(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with publishing(tmp_path / "x") as temporary:
+            temporary.write_text("secret")
+            assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_a_full_disk_says_what_is_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(failpoints, "_counts", {})
+    monkeypatch.setenv("CURATE_FAILPOINT", "publish.write=enospc")
+    with pytest.raises(CurateError, match=r"No space left on device \([\d,]+ bytes are free\)"):
+        publish_bytes(tmp_path / "x", b"new")
+
+
+# --- failpoints ---
+
+
+def test_a_star_counts_every_event_and_zero_only_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(failpoints, "_counts", {})
+    monkeypatch.setenv("CURATE_FAILPOINT", "publish.*:0=kill")
+    publish_bytes(tmp_path / "x", b"new")
+    failpoints.failpoint("train.step")
+    assert failpoints.count_events() == {"publish.*": 9}
+    monkeypatch.setenv("CURATE_FAILPOINT", "*:1=eio")
+    with pytest.raises(OSError, match=r"failpoint train\.step"):
+        failpoints.failpoint("train.step")
+
+
+# --- owners, leftovers, locks ---
+
+
+def test_a_process_is_told_from_a_later_one_with_its_number():
+    here = this_owner()
+    assert is_gone(here) is False and is_mark_gone(here.mark) is False
+    reused = Owner(here.host, here.boot, here.pid, here.started + 1)
+    assert is_gone(reused) is True and is_mark_gone(reused.mark) is True
+    assert is_gone(Owner(here.host, "another boot", here.pid, here.started)) is True
+    assert is_gone(Owner("elsewhere", here.boot, here.pid, here.started)) is None
+    assert is_mark_gone("00000000-1-1") is None and is_mark_gone("nonsense") is None
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    assert is_gone(Owner(here.host, here.boot, dead.pid, 5)) is True
+
+
+def test_leftovers_go_only_when_their_process_is_gone(tmp_path):
+    here = this_owner()
+    gone = Owner(here.host, here.boot, here.pid, here.started + 1).mark
+    other = "00000000-1-1"
+    (tmp_path / "deep").mkdir()
+    names = {f".x.{mark}.0a1b2c3d.tmp": mark for mark in (here.mark, gone, other)}
+    for name in names:
+        (tmp_path / "deep" / name).touch()
+    assert sweep(tmp_path, held=False) == 1
+    assert {names[path.name] for path in (tmp_path / "deep").iterdir()} == {here.mark, other}
+    old = tmp_path / "deep" / f".x.{other}.0a1b2c3d.tmp"
+    os.utime(old, (0, 0))
+    assert sweep(tmp_path, held=False) == 1 and not old.exists()
+    assert sweep(tmp_path) == 1
+
+
+def test_a_lock_says_who_holds_it_and_whose_death_it_survived(tmp_path):
+    told = []
+    here = this_owner()
+    dead = Owner(here.host, here.boot, 2**22 + 1, 1)
+    (tmp_path / ".lock").write_bytes(msgspec.json.encode(dead))
+    with locked(tmp_path, notify=lambda what, done, total: told.append(what)):
+        assert msgspec.json.decode((tmp_path / ".lock").read_bytes(), type=Owner) == here
+    assert len(told) == 1 and f"process {dead.pid} on {here.host}" in told[0]
+    with locked(tmp_path, notify=lambda what, done, total: told.append(what)):
+        pass
+    assert len(told) == 1  # the last one let go
+
+
+@pytest.fixture
+def no_flock(monkeypatch):
+    """A file system that has no locks of its own."""
+
+    def refuse(*given):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+
+
+def test_without_flock_a_file_that_exists_is_the_lock(tmp_path, no_flock):
+    with locked(tmp_path):
+        with pytest.raises(CurateError, match=f"in use by process {os.getpid()}") as caught:
+            locked(tmp_path).__enter__()
+        assert caught.value.exit_code == LOCKED
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("kind", ["dead", "reused", "boot", "silent host", "nonsense"])
+def test_without_flock_a_stale_lock_is_taken_over_and_told(tmp_path, no_flock, kind):
+    here, path = this_owner(), tmp_path / ".lock.owner"
+    owner = {
+        "dead": Owner(here.host, here.boot, 2**22 + 1, 1),
+        "reused": Owner(here.host, here.boot, os.getpid(), 1),
+        "boot": Owner(here.host, "another boot", 1, 1),
+        "silent host": Owner("elsewhere", "x", 1, 1),
+    }.get(kind)
+    path.write_bytes(msgspec.json.encode(owner) if owner else b"\xff")
+    if kind in ("silent host", "nonsense"):
+        with pytest.raises(CurateError, match="in use"):
+            locked(tmp_path).__enter__()
+        os.utime(path, (0, 0))
+    told = []
+    with locked(tmp_path, notify=lambda what, done, total: told.append(what)):
+        assert msgspec.json.decode(path.read_bytes(), type=Owner) == here
+    assert len(told) == (owner is not None)
+    assert not path.exists()
+
+
+def test_without_flock_the_owner_gives_signs_of_life(tmp_path, no_flock, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.01)
+    with locked(tmp_path):
+        path = tmp_path / ".lock.owner"
+        os.utime(path, (0, 0))
+        for _ in range(500):
+            if path.stat().st_mtime > 0:
+                break
+            locks.time.sleep(0.01)
+        assert path.stat().st_mtime > 0
+
+
+def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CurateError, match="cannot be locked"), locked(tmp_path / "file" / "x"):
+        pass

@@ -17,6 +17,7 @@ from curate.ranking.rank import rank_shards
 from curate.records import Target
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings, VerifySettings
 from curate.store.fingerprint import digest_texts
+from curate.store.publish import publish_json, read_json
 from curate.task2vec.embed import build_index
 from curate.task2vec.probe import encode_texts, load_probe
 from curate.verification import runs as runs_module
@@ -281,12 +282,12 @@ def test_checking_trains_nothing_and_refuses_what_is_stale(chain, verified, tmp_
 
 def test_checking_refuses_a_mix_that_trained_before_its_forecast(chain, verified, tmp_path):
     shutil.copytree(chain[-1] / "verify", tmp_path / "verify")
-    meta = json.loads((tmp_path / "verify" / "meta.json").read_text())
+    meta = read_json(tmp_path / "verify" / "meta.json", dict)
     key = meta["fingerprint"]
     check_published(tmp_path / "verify", fingerprint=key)
     (run,) = [run for run in meta["body"]["runs"] if run["arm"] == "mix"]
     run["started_at"] = "2000-01-01T00:00:00+00:00"
-    (tmp_path / "verify" / "meta.json").write_text(json.dumps(meta))
+    publish_json(tmp_path / "verify" / "meta.json", meta)
     with pytest.raises(CurateError, match="it is not blind"):
         check_published(tmp_path / "verify", fingerprint=key)
 

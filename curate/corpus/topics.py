@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import safetensors.numpy
-
 from curate.corpus.cluster import HEAD_CHARS, Topics, place_texts
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
 from curate.engine.local import count_cores, run_items
 from curate.records import Document, FileLedger, Notify
+from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.fingerprint import digest_bytes
-from curate.store.publish import publishing
 
 SAMPLE = 20_000
 """Documents that topics are fitted to, at most."""
@@ -152,16 +150,15 @@ def write_topics(path: Path, topics: Topics) -> None:
     """Publish fitted topics as arrays."""
     arrays = {
         "rarity": topics.rarity,
-        "directions": topics.directions.copy(),
+        "directions": topics.directions,
         "centres": topics.centres,
     }
-    with publishing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary)
+    publish_arrays(path, arrays)
 
 
 @lru_cache(maxsize=1)
 def _topics(path: str) -> Topics:
-    return Topics(**safetensors.numpy.load_file(path))
+    return Topics(**read_arrays(Path(path))[0])
 
 
 def _keep(kept: list[Keyed], more: Iterable[Keyed], *, most: int) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from curate.store.failpoint import failpoint
+
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
@@ -19,7 +21,9 @@ def staged(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
+    failpoint("stage.open")
     yield temporary
+    failpoint("stage.rename")
     temporary.replace(path)
 
 
@@ -32,6 +36,14 @@ def write_arrow(path: Path, table: Any) -> None:
         pa.ipc.new_file(stream, whole.schema) as writer,
     ):
         writer.write_table(whole)
+
+
+def arrow_bytes(table: Any) -> bytes:
+    """Return a table as the bytes of one Arrow file of one batch."""
+    whole, stream = table.combine_chunks(), pa.BufferOutputStream()
+    with pa.ipc.new_file(stream, whole.schema) as writer:
+        writer.write_table(whole)
+    return bytes(stream.getvalue().to_pybytes())
 
 
 def open_arrow(path: Path) -> Any:

@@ -31,7 +31,14 @@ from curate.records import Embedding, Index, Mix, MixPart, Notify, Ranking, Targ
 from curate.settings import MixSettings
 from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
-from curate.store.publish import is_current, publish_json, publish_meta, read_json, read_meta
+from curate.store.publish import (
+    is_current,
+    publish_bytes,
+    publish_json,
+    publish_meta,
+    read_json,
+    read_meta,
+)
 from curate.task2vec.embed import embed_target, lengths_path
 
 __all__ = ["build_mix", "open_mix", "read_mix_texts"]
@@ -92,7 +99,7 @@ def build_mix(
         settings=settings,
         format=fmt,
     )
-    with locked(out):
+    with locked(out, notify=notify):
         if not is_current(out, kind="mix", fingerprint=mark):
             own = embed_target(target, index, workspace=workspace, notify=notify)
             spread, plan = _plan(index, ranking, target, own, settings, encode)
@@ -120,7 +127,7 @@ def build_mix(
                 card = write_card(
                     mix, index=index, target=target, settings=settings, files=files, held=held
                 )
-                (staging / "mix" / "README.md").write_text(card, encoding="utf-8")
+                publish_bytes(staging / "mix" / "README.md", card.encode("utf-8"))
                 clear(out)
                 names = publish_files(staging / "mix", out)
                 publish_meta(out, kind="mix", fingerprint=mark, files=names, body=mix)

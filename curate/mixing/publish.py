@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from curate.errors import CurateError
-from curate.store.publish import publishing, sweep
+from curate.store.publish import publish_bytes, publishing, refused, sweep
 
 
 def clear(out: Path) -> None:
@@ -34,18 +34,28 @@ def staging_folder(out: Path, *, mark: str) -> Iterator[Path]:
     staging = out.parent / f".{out.name}.staging"
     here = f"{mark} {_boot()}"
     try:
-        if not (staging / "mark").is_file() or (staging / "mark").read_text() != here:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
-            (staging / "mark").write_text(here)
+        if not (staging / "mark").is_file() or (staging / "mark").read_bytes() != here.encode():
+            _remove(staging)
+            staging.mkdir(parents=True, exist_ok=True)
+            publish_bytes(staging / "mark", here.encode())
         yield staging
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise CurateError(f"{out}: cannot be written: {error.strerror or error}") from error
+        _remove(staging)
+        raise refused(out, error) from error
     except CurateError as error:
         if isinstance(error.__cause__, OSError):
-            shutil.rmtree(staging, ignore_errors=True)
+            _remove(staging)
         raise
+    _remove(staging)
+
+
+def _remove(staging: Path) -> None:
+    """Remove a staging folder, its mark last: half removed, it is still known for one."""
+    for path in staging.iterdir() if staging.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != "mark":
+            path.unlink(missing_ok=True)
     shutil.rmtree(staging, ignore_errors=True)
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate.engine.local import run_items
-from curate.mixing.arrows import open_arrow, write_arrow
+from curate.mixing.arrows import arrow_bytes, open_arrow
 from curate.mixing.decontaminate import GROUP_CHARS, Items, Leak, index_target, leaks_in
 from curate.mixing.dedup import BINS, sketch
 from curate.mixing.reading import divide, read_documents_of
@@ -22,7 +22,13 @@ from curate.mixing.words import number_words
 from curate.records import Document, Notify, Shard, Target, silent
 from curate.store.failpoint import failpoint
 from curate.store.fingerprint import digest_bytes, fingerprint
-from curate.store.publish import publish_json, publishing, read_json
+from curate.store.publish import (
+    is_sealed,
+    publish_json,
+    publish_sealed,
+    read_json,
+    read_json_if_whole,
+)
 
 SCHEMA = pa.schema(
     [
@@ -94,7 +100,7 @@ def write_target(folder: Path, target: Target) -> str:
     """Keep a target's items where workers find them; return the path."""
     mark = fingerprint(items=(target.select, target.eval), template=target.template)
     path = folder / f"target-{mark[:24]}.json"
-    if not path.is_file():
+    if read_json_if_whole(path, Target) is None:
         publish_json(path, target)
     return str(path)
 
@@ -127,7 +133,7 @@ def survey(
         folder / f"{_key(shard, depth, look)}.arrow"
         for shard, depth in zip(shards, depths, strict=True)
     ]
-    missing = [place for place, path in enumerate(paths) if not path.is_file()]
+    missing = [place for place, path in enumerate(paths) if not is_sealed(path)]
     tasks = []
     for group in divide([shards[place] for place in missing]):
         places = [missing[number] for number in group]
@@ -238,8 +244,7 @@ def _write_facts(path: Path, rows: Sequence[tuple[Any, ...]], lengths: str) -> N
         counted = np.load(lengths, allow_pickle=False)[table["number"].to_numpy()]
         place = SCHEMA.get_field_index("tokens")
         table = table.set_column(place, "tokens", pa.array(counted.astype(np.int64)))
-    with publishing(path) as temporary:
-        write_arrow(temporary, table)
+    publish_sealed(path, arrow_bytes(table))
     failpoint("mix.facts")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.numpy
 
 from curate.ranking.index import (
     FIT_ON,
@@ -20,8 +19,9 @@ from curate.ranking.index import (
     stand_ins,
 )
 from curate.records import Index, Notify
+from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.fingerprint import fingerprint
-from curate.store.publish import is_current, publish_meta, publishing
+from curate.store.publish import is_current, publish_meta
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -58,11 +58,10 @@ def find_candidates(
     key = fingerprint(index=index.fingerprint, width=WIDTH, fit_on=FIT_ON, seed=seed)
     path = folder / "stand_ins.safetensors"
     if is_current(folder, kind="shortlist", fingerprint=key):
-        tensors = dict(safetensors.numpy.load_file(path))
+        tensors = read_arrays(path)[0]
     else:
         tensors = _compute(index, load, seed, notify)
-        with publishing(path) as temporary:
-            safetensors.numpy.save_file(tensors, temporary)
+        publish_arrays(path, tensors)
         publish_meta(folder, kind="shortlist", fingerprint=key, files=[path.name], body={})
     found = open_faiss(path.with_suffix(".faiss"), tensors["vectors"], seed=seed)
     projection = Projection(frequencies=tensors["frequencies"], matrix=tensors["matrix"])

@@ -21,7 +21,7 @@ import numpy as np
 from curate.ranking.prepared import prepare
 from curate.records import RowBlock
 from curate.store.fingerprint import digest_bytes
-from curate.store.publish import publishing
+from curate.store.publish import publish_bytes
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
@@ -158,12 +158,10 @@ def open_faiss(path: Path, vectors: Floats, *, seed: int = 0) -> Any:
     )
     if path.is_file() and mark.is_file():
         data = path.read_bytes()
-        if mark.read_text(encoding="utf-8") == f"{wanted} {digest_bytes(data)}\n":
+        if mark.read_bytes() == f"{wanted} {digest_bytes(data)}\n".encode():
             return faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
     index = build_faiss(vectors, seed=seed)
     data = faiss.serialize_index(index).tobytes()
-    with publishing(path) as temporary:
-        temporary.write_bytes(data)
-    with publishing(mark) as temporary:
-        temporary.write_text(f"{wanted} {digest_bytes(data)}\n", encoding="utf-8")
+    publish_bytes(path, data)
+    publish_bytes(mark, f"{wanted} {digest_bytes(data)}\n".encode())
     return index

@@ -60,7 +60,7 @@ def rank_shards(
         index=index.fingerprint, target=target.name, items=target.select_digest, settings=settings
     )
     folder = workspace / "ranking" / _folder_name(target.name, settings.method)
-    with locked(workspace / "ranking"):
+    with locked(workspace / "ranking", notify=notify):
         if not is_current(folder, kind="ranking", fingerprint=mark):
             sweep(folder)
             found = measure(index, target, settings, workspace, device, notify)

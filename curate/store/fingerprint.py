@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of every published layout; part of each fingerprint."""
 
 

@@ -2,34 +2,169 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+import msgspec
 
 from curate.errors import LOCKED, CurateError
+from curate.records import Notify, silent
+from curate.store.owner import Owner, is_gone, this_owner
+
+BEAT_SECONDS = 10.0
+"""Between two signs of life of a lock on a file system that has no locks of its own."""
+
+SILENT_SECONDS = 60.0
+"""Without such a sign, the owner on another machine is taken for dead."""
+
+_NO_FLOCK = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the kernel lets go when the process dies.
+def locked(folder: Path, *, notify: Notify = silent) -> Iterator[None]:
+    """Hold `folder` for this process; who dies lets go.
+
+    The kernel's lock on `.lock` decides, and the file says who holds it. Where the file system
+    has no such locks, the file `.lock.owner` is created by whoever comes first, and is taken
+    over when its process is gone or, on another machine, has not touched it for a minute.
+
+    Args:
+        folder: is made where it is not there.
+        notify: told when the run that held the folder before was killed.
 
     Raises:
-        CurateError: a live run holds it (exit code 5).
+        CurateError: a live run holds it (exit code 5), or the file system refused.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("a+b")
+    except OSError as error:
+        raise CurateError(f"{folder}: cannot be locked: {error.strerror or error}") from error
+    with stream:
+        if _flocked(stream, folder):
             stream.seek(0)
-            owner = stream.read().strip() or "another process"
-            raise CurateError(
-                f"{folder}: in use by {owner}; wait for it, or name another folder",
-                exit_code=LOCKED,
-            ) from None
+            before = _read_owner(stream.read())
+            _sign(stream, this_owner())
+            if before is not None:
+                notify(_told(folder, before), 0, 0)
+            try:
+                yield
+            finally:
+                _sign(stream, None)
+        else:
+            with _own_file(folder / ".lock.owner", notify):
+                yield
+
+
+def _flocked(stream: IO[bytes], folder: Path) -> bool:
+    """Take the kernel's lock; False where the file system has none."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.seek(0)
+        raise _in_use(folder, _read_owner(stream.read())) from None
+    except OSError as error:
+        if error.errno not in _NO_FLOCK:
+            raise CurateError(f"{folder}: cannot be locked: {error.strerror}") from error
+        return False
+    return True
+
+
+def _sign(stream: IO[bytes], owner: Owner | None) -> None:
+    """Write who holds the lock, or nobody; what is written there only informs."""
+    with suppress(OSError):
         stream.truncate(0)
-        stream.write(f"process {os.getpid()}")
+        stream.write(msgspec.json.encode(owner) if owner else b"")
         stream.flush()
+
+
+@contextmanager
+def _own_file(path: Path, notify: Notify) -> Iterator[None]:
+    """Hold a folder by a file that exists, with a heartbeat."""
+    here = this_owner()
+    try:
+        _create(path, here)
+    except FileExistsError:
+        before = _take_over(path)
+        _create(path, here)
+        if before is not None:
+            notify(_told(path.parent, before), 0, 0)
+    stop = threading.Event()
+    thread = threading.Thread(target=_beat, args=(path, stop), daemon=True)
+    thread.start()
+    try:
         yield
+    finally:
+        stop.set()
+        path.unlink(missing_ok=True)
+
+
+def _create(path: Path, owner: Owner) -> None:
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise CurateError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        os.write(descriptor, msgspec.json.encode(owner))
+    finally:
+        os.close(descriptor)
+
+
+def _take_over(path: Path) -> Owner | None:
+    """Remove the lock of an owner that is gone; return who that was.
+
+    Raises:
+        CurateError: it is alive (exit code 5).
+    """
+    found = path.read_bytes() if path.is_file() else b""
+    owner = _read_owner(found)
+    gone = is_gone(owner) if owner else None
+    if gone is None:
+        gone = path.is_file() and time.time() - path.stat().st_mtime > SILENT_SECONDS
+    if not gone:
+        raise _in_use(path.parent, owner)
+    # Two that both found it stale: the one that renames has it; the other finds another's file.
+    aside = path.with_name(f"{path.name}.{this_owner().mark}")
+    with suppress(FileNotFoundError):
+        path.rename(aside)
+        if aside.read_bytes() != found:
+            aside.rename(path)
+            raise _in_use(path.parent, None)
+        aside.unlink()
+    return owner
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    while not stop.wait(BEAT_SECONDS):
+        with suppress(OSError):
+            os.utime(path)
+
+
+def _read_owner(data: bytes) -> Owner | None:
+    try:
+        return msgspec.json.decode(data, type=Owner)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+
+
+def _in_use(folder: Path, owner: Owner | None) -> CurateError:
+    who = f"process {owner.pid} on {owner.host}" if owner else "another process"
+    return CurateError(
+        f"{folder}: in use by {who}; wait for it, or name another folder", exit_code=LOCKED
+    )
+
+
+def _told(folder: Path, before: Owner) -> str:
+    return (
+        f"{folder}: process {before.pid} on {before.host} held it and ended without letting go; "
+        "going on where it stopped"
+    )

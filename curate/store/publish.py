@@ -1,75 +1,163 @@
-"""A file at its final path is complete: written beside it, synced, then renamed."""
+"""A file at its final path is complete: written beside it, synced, read back, then renamed."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from curate.errors import CurateError
+from curate.errors import CannotWriteError, CurateError
 from curate.store.failpoint import failpoint
-from curate.store.fingerprint import SCHEMA, digest_file
+from curate.store.fingerprint import SCHEMA, digest_bytes, digest_file
+from curate.store.owner import is_mark_gone, this_owner
 
 T = TypeVar("T")
 
+FORGOTTEN_SECONDS = 3_600.0
+"""After which a temporary file of another machine is taken for left behind."""
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<owner>[0-9a-f]{8}-\d+-\d+)\.[0-9a-f]{8}\.tmp")
+_SEAL = re.compile(rb'\{\n "blake2b": "([0-9a-f]{64})",\n')
+
 
 @contextmanager
-def publishing(path: Path) -> Iterator[Path]:
+def publishing(path: Path, *, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it becomes `path`.
 
-    The bytes are synced before the rename and the folder after it, so that after a
-    power loss the file is either absent or whole. On failure the temporary file goes.
+    The bytes are synced and, by `check`, read back before the rename, and the folder is synced
+    after it, so that after a power loss the file is either absent or whole. On failure the
+    temporary file goes. Until the rename only the user can read it.
+
+    Args:
+        path: the final one.
+        check: reads the temporary file back; raises OSError where it is not what was written.
 
     Raises:
-        CurateError: the file system refused (full, read-only, no permission).
+        CannotWriteError: the file system refused (full, read-only, no permission, unsound).
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    temporary = path.parent / f".{path.name}.{this_owner().mark}.{secrets.token_hex(4)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        failpoint("publish.open")
+        mode = _create(temporary)
         yield temporary
         failpoint("publish.after_tmp")
         _sync(temporary)
+        failpoint("publish.check")
+        if check is not None:
+            check(temporary)
+        temporary.chmod(mode)
         failpoint("publish.before_rename")
         temporary.replace(path)
         failpoint("publish.after_rename")
         _sync(path.parent)
+        failpoint("publish.done")
     except OSError as error:
-        raise CurateError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise refused(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def refused(path: Path, error: OSError) -> CannotWriteError:
+    """Return the one line for a file system that did not take a file: why, what is free, what then.
+
+    Args:
+        path: where the file was to be.
+        error: what it said.
+    """
+    why, then = error.strerror or str(error), "mend it"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with suppress(OSError):
+            why = f"{why} ({shutil.disk_usage(path.parent).free:,} bytes are free)"
+        then = "make room"
+    return CannotWriteError(
+        f"{path}: cannot be written: {why}; {then} and run the same command again"
+    )
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
     """Publish `data` at `path`, whole or not at all."""
-    with publishing(path) as temporary:
-        temporary.write_bytes(data)
+
+    def check(written: Path) -> None:
+        if written.stat().st_size != len(data) or digest_file(written) != digest_bytes(data):
+            raise OSError(errno.EIO, "what was written reads back changed")
+
+    with publishing(path, check=check) as temporary, temporary.open("wb") as stream:
+        failpoint("publish.write")
+        stream.write(data)
 
 
 def publish_json(path: Path, value: Any) -> None:
-    """Publish a record (or plain data) as indented JSON with sorted keys."""
+    """Publish a record (or plain data) as indented JSON with sorted keys, sealed.
+
+    The seal is a first key `blake2b` with the digest of the text without it, so that one
+    changed bit anywhere is noticed when it is read. `value` encodes to an object.
+    """
     encoded = msgspec.json.encode(value, order="sorted")
-    publish_bytes(path, msgspec.json.format(encoded, indent=1) + b"\n")
+    text = msgspec.json.format(encoded, indent=1) + b"\n"
+    publish_bytes(path, _seal(text) + text.removeprefix(b"{\n"))
+
+
+def _seal(text: bytes) -> bytes:
+    return f'{{\n "blake2b": "{digest_bytes(text)}",\n'.encode()
 
 
 def read_json(path: Path, kind: type[T]) -> T:
     """Read a published record.
 
     Raises:
-        CurateError: absent, cut, or of another shape.
+        CurateError: absent, cut, changed since it was published, or of another shape.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        data = path.read_bytes()
     except FileNotFoundError:
         raise CurateError(f"{path}: not there; run the command that makes it first") from None
+    seal = _SEAL.match(data)
+    text = b"{\n" + data[seal.end() :] if seal else b""
+    if seal is None or digest_bytes(text) != seal[1].decode():
+        why = "changed since it was published" if seal else "not what this version writes"
+        raise CurateError(f"{path}: {why}; delete it and run the command that makes it again")
+    try:
+        return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CurateError(
             f"{path}: not what this version writes ({error}); delete it and run again"
         ) from None
+
+
+def read_json_if_whole(path: Path, kind: type[T]) -> T | None:
+    """Read a published record; None where it is absent, changed, or of another version."""
+    try:
+        return read_json(path, kind)
+    except CurateError:
+        return None
+
+
+def publish_sealed(path: Path, data: bytes) -> None:
+    """Publish bytes, and then their digest beside them, at `path` with `.blake2b` at its end."""
+    publish_bytes(path, data)
+    publish_bytes(_beside(path), digest_bytes(data).encode() + b"\n")
+
+
+def is_sealed(path: Path) -> bool:
+    """Say whether a file of `publish_sealed` is there, byte for byte."""
+    if not (path.is_file() and _beside(path).is_file()):
+        return False
+    return _beside(path).read_bytes() == digest_file(path).encode() + b"\n"
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.blake2b")
 
 
 def publish_meta(folder: Path, *, kind: str, fingerprint: str, files: list[str], body: Any) -> None:
@@ -129,15 +217,51 @@ def is_current(folder: Path, *, kind: str, fingerprint: str) -> bool:
     return found == fingerprint
 
 
-def sweep(folder: Path) -> int:
-    """Remove temporary files that a killed run left in `folder`; return how many."""
-    leftovers = list(folder.rglob(".*.tmp")) if folder.is_dir() else []
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
-    return len(leftovers)
+def sweep(folder: Path, *, held: bool = True) -> int:
+    """Remove temporary files that killed runs left below `folder`; return how many.
+
+    Args:
+        folder: searched to its depth.
+        held: this process holds its lock, so that every temporary file in it is left over;
+            else those go whose process is gone.
+    """
+    count = 0
+    for here, _, names in os.walk(folder):
+        for name in names:
+            if not (name.startswith(".") and name.endswith(".tmp")):
+                continue
+            path = Path(here) / name
+            if held or _is_left_over(path):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    count += 1
+    return count
+
+
+def _is_left_over(path: Path) -> bool:
+    found = _TEMPORARY.fullmatch(path.name)
+    if found is None:
+        return False
+    gone = is_mark_gone(found["owner"])
+    if gone is None:
+        with suppress(OSError):
+            return time.time() - path.stat().st_mtime > FORGOTTEN_SECONDS
+    return bool(gone)
+
+
+def _create(path: Path) -> int:
+    """Create a new empty file that only the user can read; return the mode files get here."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        mode = os.fstat(descriptor).st_mode & 0o777
+        os.fchmod(descriptor, 0o600)
+        return mode
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:
+    failpoint("publish.fsync")
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from curate.errors import CurateError
-from curate.store.fingerprint import digest_file
-from curate.store.publish import publishing
+from curate.store.fingerprint import digest_bytes
+from curate.store.publish import publish_bytes
 from curate.task2vec.fisher import SequenceRows
 from curate.task2vec.sketch import Projection, project_rows
 
@@ -71,9 +71,11 @@ def write_documents(path: Path, found: DocumentVectors) -> str:
             "vector": pa.FixedSizeListArray.from_arrays(values, width),
         }
     )
-    with publishing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-        return digest_file(temporary)
+    stream = pa.BufferOutputStream()
+    pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+    data = stream.getvalue().to_pybytes()
+    publish_bytes(path, data)
+    return digest_bytes(data)
 
 
 def read_documents(path: Path) -> DocumentVectors:

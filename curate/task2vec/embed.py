@@ -28,9 +28,15 @@ from curate.records import (
     silent,
 )
 from curate.settings import CorpusSettings, EmbedSettings
-from curate.store.fingerprint import digest_file, fingerprint
+from curate.store.fingerprint import digest_bytes, digest_file, fingerprint
 from curate.store.lock import locked
-from curate.store.publish import publish_bytes, publish_meta, read_meta, sweep
+from curate.store.publish import (
+    publish_bytes,
+    publish_meta,
+    read_json_if_whole,
+    read_meta,
+    sweep,
+)
 from curate.task2vec.documents import DocumentVectors, read_documents, write_documents
 from curate.task2vec.embedding import check_probe, embed_parts, embed_texts, whole_batches
 from curate.task2vec.probe import Probe, encode_texts, find_revision, load_probe
@@ -42,6 +48,7 @@ from curate.task2vec.vectors import (
     read_embedding,
     write_embedding,
 )
+from curate.task2vec.vectors import lengths_path as counts_path
 
 if TYPE_CHECKING:
     from curate.records import Counts
@@ -73,7 +80,7 @@ def build_index(
         CurateError: no documents, a probe that cannot be had or used, a lock, a full disk.
     """
     folder = workspace / "index"
-    with locked(folder):
+    with locked(folder, notify=notify):
         sweep(folder)
         if index_is_current(corpus, embed, workspace):
             return open_index(workspace)
@@ -96,7 +103,6 @@ def build_index(
             path = folder / "shards" / f"{key}.safetensors"
             stored = check_embedding(path) or _embed_shard(text, probe, embed, path)
             _check_distinct(text.shard.name, stored, owners)
-            _publish_lengths(folder / "shards" / f"{key}.lengths.npy", text.tokens)
             shards.append(IndexedShard(text.shard, key))
             done += text.shard.n_tokens
             notify("embedding", done, 0)
@@ -169,9 +175,20 @@ def lengths_path(folder: Path, key: str) -> Path | None:
     """Return the file with the tokens of each document of a shard; None where there is none.
 
     It holds (n_documents,) int32 in the order of the documents, counted by the probe's tokenizer.
+
+    Raises:
+        CurateError: it is not what was published.
     """
-    path = folder / "shards" / f"{key}.lengths.npy"
-    return path if path.is_file() else None
+    path = folder / "shards" / f"{key}.safetensors"
+    stored = read_json_if_whole(path.with_suffix(".json"), StoredEmbedding)
+    if stored is None or not stored.lengths:
+        return None
+    lengths = counts_path(path)
+    if not lengths.is_file():
+        return None
+    if digest_file(lengths) != stored.lengths:
+        raise CurateError(f"{lengths}: changed since it was published; run curate index")
+    return lengths
 
 
 def load_documents(folder: Path, key: str) -> DocumentVectors:
@@ -238,15 +255,16 @@ def _embed_shard(
         blocks=check_probe(probe, settings),
         text_digest=_digest_parts(parts),
         documents=digest,
+        lengths=_publish_lengths(counts_path(path), text.tokens),
     )
 
 
-def _publish_lengths(path: Path, tokens: Sequence[Counts]) -> None:
-    """Keep the tokens of each document, so that no later stage has to count again."""
-    if not path.is_file():
-        stream = io.BytesIO()
-        np.save(stream, np.array([len(ids) for ids in tokens], np.int32), allow_pickle=False)
-        publish_bytes(path, stream.getvalue())
+def _publish_lengths(path: Path, tokens: Sequence[Counts]) -> str:
+    """Keep the tokens of each document, so that no later stage counts again; return the digest."""
+    stream = io.BytesIO()
+    np.save(stream, np.array([len(ids) for ids in tokens], np.int32), allow_pickle=False)
+    publish_bytes(path, stream.getvalue())
+    return digest_bytes(stream.getvalue())
 
 
 def _draw_owned(

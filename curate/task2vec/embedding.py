@@ -92,6 +92,8 @@ def embed_parts(
     else:
         values, hidden, loss, documents = _by_definition(blocks, probe, settings, owner)
     try:
+        if not (np.isfinite(hidden).all() and np.isfinite(loss)):
+            raise ValueError("its hidden states or its loss are not finite")
         values = _positive(values, _whole_rows(probe, settings))
     except ValueError as error:
         raise CurateError(f"{what}: {error}; use another probe, or --device cpu") from None

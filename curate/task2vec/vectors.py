@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from curate.errors import CurateError
 from curate.records import Embedding, RowBlock
+from curate.store.arrays import publish_arrays
 from curate.store.fingerprint import digest_bytes, digest_file
-from curate.store.publish import publish_json, publishing, read_json
+from curate.store.publish import publish_json, read_json_if_whole
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -34,6 +35,7 @@ class StoredEmbedding:
     loss: float
     vocab: int
     documents: str = ""  # blake2b of the documents' vectors; "" where there are none
+    lengths: str = ""  # blake2b of the tokens of each document; "" where there are none
 
 
 def quantise(
@@ -86,6 +88,7 @@ def write_embedding(
     blocks: Sequence[RowBlock],
     text_digest: str,
     documents: str = "",
+    lengths: str = "",
 ) -> StoredEmbedding:
     """Publish an embedding at `path` (.safetensors), and what describes it beside it (.json).
 
@@ -95,11 +98,14 @@ def write_embedding(
         blocks: its coordinates.
         text_digest: of the token blocks that were embedded.
         documents: digest of the documents' vectors, which lie there already.
+        lengths: digest of the tokens of each document, which lie there already.
 
     Raises:
         CurateError: the file system refused.
         ValueError: the embedding is not finite and positive.
     """
+    if not (np.isfinite(embedding.hidden).all() and np.isfinite(embedding.loss)):
+        raise ValueError("hidden states and loss must be finite")
     stops = [block.stop for block in blocks]
     levels, low, step = quantise(embedding.vectors, stops=stops)
     ids = np.flatnonzero(embedding.unigrams)
@@ -112,17 +118,16 @@ def write_embedding(
         "token_counts": embedding.unigrams[ids].astype(np.int64),
         "hidden": embedding.hidden.astype(np.float32),
     }
-    with publishing(path) as temporary:
-        save_file(arrays, temporary)
-        digest = digest_file(temporary)
+    publish_arrays(path, arrays)
     stored = StoredEmbedding(
-        blake2b=digest,
+        blake2b=digest_file(path),
         vectors_digest=digest_bytes(levels.tobytes() + low.tobytes() + step.tobytes()),
         text_digest=text_digest,
         n_sequences=embedding.n_sequences,
         loss=embedding.loss,
         vocab=len(embedding.unigrams),
         documents=documents,
+        lengths=lengths,
     )
     publish_json(path.with_suffix(".json"), stored)
     return stored
@@ -134,7 +139,7 @@ def read_embedding(path: Path) -> Embedding:
     Raises:
         CurateError: missing, cut, or changed since it was published.
     """
-    stored = check_embedding(path)
+    stored = _check_arrays(path)
     if stored is None:
         raise CurateError(f"{path}: missing or changed since it was published; run curate index")
     try:
@@ -155,21 +160,30 @@ def read_embedding(path: Path) -> Embedding:
 
 
 def check_embedding(path: Path) -> StoredEmbedding | None:
-    """Return what describes a whole, unchanged embedding; None if it is not there or not whole."""
-    if not path.is_file() or not path.with_suffix(".json").is_file():
-        return None
-    try:
-        stored = read_json(path.with_suffix(".json"), StoredEmbedding)
-    except CurateError:
+    """Return what describes an embedding, if it and all that lies beside it is there, unchanged."""
+    stored = _check_arrays(path)
+    if stored is None:
         return None
     if stored.documents and not _is_whole(documents_path(path), stored.documents):
         return None
-    return stored if _is_whole(path, stored.blake2b) else None
+    if stored.lengths and not _is_whole(lengths_path(path), stored.lengths):
+        return None
+    return stored
+
+
+def _check_arrays(path: Path) -> StoredEmbedding | None:
+    stored = read_json_if_whole(path.with_suffix(".json"), StoredEmbedding)
+    return stored if stored and _is_whole(path, stored.blake2b) else None
 
 
 def documents_path(path: Path) -> Path:
     """Return where the documents' vectors of the embedding at `path` lie."""
     return path.with_suffix(".documents.parquet")
+
+
+def lengths_path(path: Path) -> Path:
+    """Return where the tokens of each document of the embedding at `path` lie."""
+    return path.with_suffix(".lengths.npy")
 
 
 def _is_whole(path: Path, digest: str) -> bool:

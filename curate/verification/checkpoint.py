@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import safetensors
-import safetensors.torch
+import torch
 
 from curate.errors import CurateError
-from curate.store.publish import publishing
+from curate.store.arrays import publish_arrays, read_arrays
 from curate.verification.train import Snapshot
 
 
@@ -34,22 +33,16 @@ class _Header:
 def publish_checkpoint(path: Path, snapshot: Snapshot, started: Started) -> None:
     """Publish a run's state, whole or not at all."""
     header = msgspec.json.encode(_Header(snapshot.step, snapshot.curve, started)).decode()
-    with publishing(path) as temporary:
-        safetensors.torch.save_file(snapshot.tensors, temporary, metadata={"run": header})
+    arrays = {name: tensor.detach().numpy() for name, tensor in snapshot.tensors.items()}
+    publish_arrays(path, arrays, note=header)
 
 
 def read_checkpoint(path: Path) -> tuple[Snapshot, Started] | None:
-    """Read what `publish_checkpoint` wrote; None where there is none.
-
-    Raises:
-        CurateError: a file that is no checkpoint of this version.
-    """
-    if not path.is_file():
-        return None
+    """Read what `publish_checkpoint` wrote; None where there is none, or none that is whole."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = msgspec.json.decode((file.metadata() or {}).get("run", ""), type=_Header)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise CurateError(f"{path}: no checkpoint of a run ({error}); delete it") from None
+        arrays, note = read_arrays(path)
+        header = msgspec.json.decode(note, type=_Header)
+    except (CurateError, msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return Snapshot(header.step, header.curve, tensors), header.started

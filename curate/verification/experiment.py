@@ -14,6 +14,7 @@ from curate.errors import CurateError
 from curate.mixing.forecast import lexical_cross_entropy
 from curate.records import Notify, Run, Verification, silent
 from curate.settings import VerifySettings
+from curate.store.arrays import arrays_are_whole
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.verification.arms import Arm
 from curate.verification.published import (
@@ -196,7 +197,7 @@ def _documents_of(
         worst=arm.name == "worst",
     )
     path = experiment.folder / "arms" / f"{arm.name}-{key[:16]}.safetensors"
-    if not path.is_file():
+    if not arrays_are_whole(path):
         notify(f"read the documents of {arm.name}", 0, 0)
         documents = arm_documents(arm)
         if not sum(map(len, documents)):

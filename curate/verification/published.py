@@ -14,7 +14,7 @@ from curate.errors import CurateError
 from curate.mixing.laws import Views, forecast_losses
 from curate.records import Floats, Forecast
 from curate.store.fingerprint import fingerprint
-from curate.store.publish import publish_json, read_json
+from curate.store.publish import publish_bytes, publish_json, read_json, read_json_if_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,8 @@ def publish_forecast(
 ) -> PublishedForecast:
     """Forecast arms from measured points and publish it; keep what is there if it is the same.
 
+    It is published twice, so that one copy can be damaged and put back from the other.
+
     Args:
         path: of the forecast.
         points: measured mixtures, at least two.
@@ -97,7 +99,7 @@ def publish_forecast(
         CurateError: what is there was changed since it was published.
     """
     key = fingerprint(points=points, arms=arms, confidence=confidence)
-    if path.is_file() and (there := read_forecast(path)).key == key:
+    if (there := _kept(path, key)) is not None:
         return there
     scalars = {
         "alignment": look.alignments,
@@ -131,8 +133,33 @@ def publish_forecast(
         key=key,
     )
     published = dataclasses.replace(published, digest=digest_forecast(published))
+    publish_json(_copy(path, key), published)
     publish_json(path, published)
     return published
+
+
+def _copy(path: Path, key: str) -> Path:
+    """Return where a second copy of a forecast lies: nobody could make it again."""
+    return path.parent / "forecasts" / f"{key[:32]}.json"
+
+
+def _kept(path: Path, key: str) -> PublishedForecast | None:
+    """Return the forecast of this key from either of its places, and put it back in the other."""
+    places = (path, _copy(path, key))
+    damaged: CurateError | None = None
+    for place, other in (places, places[::-1]):
+        try:
+            there = read_forecast(place) if place.is_file() else None
+        except CurateError as error:
+            damaged = error
+            continue
+        if there is not None and there.key == key:
+            if not other.is_file() or other.read_bytes() != place.read_bytes():
+                publish_bytes(other, place.read_bytes())
+            return there
+    if damaged is not None:
+        raise damaged
+    return None
 
 
 def read_forecast(path: Path) -> PublishedForecast:
@@ -167,9 +194,11 @@ def earlier_points(
         context: of this verification.
         besides: digests of documents that this verification has itself.
     """
-    there = [read_json(path, MeasuredArm) for path in sorted(folder.glob("*.json"))]
+    there = [read_json_if_whole(path, MeasuredArm) for path in sorted(folder.glob("*.json"))]
     return tuple(
-        point for point in there if point.context == context and point.documents not in besides
+        point
+        for point in there
+        if point and point.context == context and point.documents not in besides
     )
 
 

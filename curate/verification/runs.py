@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import torch
 
 from curate.engine.local import count_cores, run_items
 from curate.errors import CurateError
 from curate.records import Notify, Run, silent
+from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.failpoint import failpoint
 from curate.store.fingerprint import digest_file, fingerprint
-from curate.store.publish import publish_json, publishing, read_json
+from curate.store.publish import publish_json, read_json, read_json_if_whole
 from curate.verification.checkpoint import Started, publish_checkpoint, read_checkpoint
 from curate.verification.evaluate import item_nats
 from curate.verification.start import PRETRAINED, Start, load_start
@@ -65,20 +65,16 @@ def publish_documents(path: Path, documents: Sequence[IntArray]) -> None:
     """Publish token ids of documents as one safetensors file: tokens, then lengths."""
     lengths = np.array([len(document) for document in documents], dtype=np.int32)
     tokens = np.concatenate([np.zeros(0, np.int32), *documents]).astype(np.int32)
-    with publishing(path) as temporary:
-        safetensors.numpy.save_file({"tokens": tokens, "lengths": lengths}, temporary)
+    publish_arrays(path, {"tokens": tokens, "lengths": lengths})
 
 
 def read_documents(path: Path) -> list[IntArray]:
     """Read what `publish_documents` wrote.
 
     Raises:
-        CurateError: absent, or not such a file.
+        CurateError: absent, or changed since it was published.
     """
-    try:
-        arrays = safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CurateError(f"{path}: cannot be read ({error}); delete it and run again") from None
+    arrays, _ = read_arrays(path)
     if not len(arrays["lengths"]):
         return []
     return np.split(arrays["tokens"], np.cumsum(arrays["lengths"])[:-1])
@@ -132,7 +128,7 @@ def train_runs(
         CurateError: a run diverged, or a worker died.
     """
     # Two arms of the same documents (a corpus of one shard) are one run.
-    missing = list({item.path: item for item in items if not item.path.is_file()}.values())
+    missing = list({item.path: item for item in items if not _is_done(item)}.values())
     n_there = len(items) - len(missing)
     one = missing[0] if missing else None
     crew = workers or (workers_for(one.settings.size, one.device, len(missing)) if one else 1)
@@ -234,6 +230,11 @@ def _thinned(curve: Sequence[tuple[int, float]]) -> Iterator[tuple[int, float]]:
     """Give at most about 200 points, the last one among them."""
     stride = -(-len(curve) // 200)
     yield from curve[len(curve) - 1 :: -stride][::-1]
+
+
+def _is_done(item: RunItem) -> bool:
+    """Say whether a run is published, and unchanged since."""
+    return read_json_if_whole(item.path, Run) is not None
 
 
 def has_begun(item: RunItem) -> bool:

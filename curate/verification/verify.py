@@ -92,7 +92,7 @@ def verify_mix(
     check_chain(index, ranking, mix, target)
     check_unseen(ranking, target)
     folder = workspace / "verify"
-    with locked(folder):
+    with locked(folder, notify=notify):
         sweep(folder)
         probe = load_probe(settings.model or settings.tokenizer, device=device)
         check_start(settings, probe)

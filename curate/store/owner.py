@@ -1,0 +1,85 @@
+"""Which process something belongs to, and whether that process is still there."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from curate.store.fingerprint import digest_texts
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, told apart from every other on every machine that shares the disk."""
+
+    host: str
+    boot: str  # changes when the machine starts, and from container to container
+    pid: int
+    started: int  # clock ticks after the machine started; 0 where the system does not say
+
+    @property
+    def mark(self) -> str:
+        """Short enough for a file's name: machine, process, its start."""
+        return f"{digest_texts([self.host, self.boot])[:8]}-{self.pid}-{self.started}"
+
+
+def this_owner() -> Owner:
+    """Return the owner that this process is."""
+    host, boot = _machine()
+    return Owner(host, boot, os.getpid(), max(0, _started(os.getpid())))
+
+
+def is_gone(owner: Owner) -> bool | None:
+    """Say whether a process has ended; None where it is of another machine and nothing tells.
+
+    A number that another process has by now does not pass for the one that had it before.
+    """
+    host, boot = _machine()
+    if owner.host != host:
+        return None
+    return owner.boot != boot or _started(owner.pid) != owner.started
+
+
+def is_mark_gone(mark: str) -> bool | None:
+    """Say the same from the mark of an owner; None where it is of another machine or boot."""
+    try:
+        machine, pid, started = mark.split("-")
+        if machine != this_owner().mark.split("-")[0]:
+            return None
+        return _started(int(pid)) != int(started)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _machine() -> tuple[str, str]:
+    """Return the host's name, and what changes when it or its container starts anew."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        space = Path("/proc/self/ns/pid").readlink().name
+    except OSError:
+        boot = space = ""
+    return socket.gethostname(), f"{boot} {space}".strip()
+
+
+def _started(pid: int) -> int:
+    """Return when a process started; -1 where there is none, 0 where that is all that is known."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *rest = stat.rpartition(")")[2].split()
+        return -1 if state in "ZX" else int(rest[18])
+    except FileNotFoundError:
+        if Path("/proc/self/stat").is_file():
+            return -1
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return -1
+    except (OSError, OverflowError):
+        return 0
+    return 0
