@@ -1,10 +1,11 @@
 """Does it pay to regroup a shuffled pool by topic before its shards are ranked?
 
-A pool is drawn from corpora, shuffled into one file, indexed twice (as it lies, and by topic),
-ranked towards one target, mixed to one budget, and verified with the same small models.
+Pools are drawn from corpora and shuffled, each into one file, indexed twice (as it lies, and by
+topic), ranked towards each target, mixed to one budget, and tiny models are trained on both mixes
+with the same seeds. What is compared is pairs: one pool, one target, both ways of grouping.
 With --recover it only says how well the topics recover the corpora: adjusted mutual information,
 as many topics as corpora and as many as the size suggests, three seeds each.
-Run: python benchmarks/clusters.py --data data --target proofnet --json
+Run: python benchmarks/clusters.py --data data --json
 (`--data` holds corpora/NAME.jsonl.zst and targets/, as CURATE_DATA_DIR does.)
 """
 
@@ -16,40 +17,49 @@ import random
 import resource
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from scipy import stats
 from sklearn.metrics import adjusted_mutual_info_score
 
 import curate
 from curate.corpus.groups import read_group
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
 from curate.corpus.regroup import open_corpus
+from curate.corpus.targets import load_target
+from curate.mixing.formats import read_rows
 from curate.settings import (
     CorpusSettings,
     EmbedSettings,
     MixSettings,
     Settings,
     TargetSettings,
-    VerifySettings,
 )
+from curate.task2vec.probe import encode_texts, load_probe
+from curate.verification.evaluate import item_nats
+from curate.verification.train import TrainSettings, train_model
+
+Pair = dict[str, Any]
 
 
-def write_pool(folder: Path, path: Path, *, chars: int) -> int:
+def write_pool(folder: Path, path: Path, *, chars: int, seed: int) -> int:
     """Write about `chars` characters of each corpus, shuffled, as one file; return documents."""
     records = []
     for corpus in sorted(folder.glob("*.jsonl.zst")):
         file = InputFile(path=corpus, source=corpus.name.split(".")[0])
         documents = list(read_documents(file, text="text", ledger=LedgerBuilder()))
-        random.Random(0).shuffle(documents)
+        random.Random(seed).shuffle(documents)
         taken = 0
         for document in documents:
             if taken < chars:
                 records.append({"text": document.text, "domain": document.source})
                 taken += len(document.text)
-    random.Random(0).shuffle(records)
+    random.Random(seed).shuffle(records)
     path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
     return len(records)
 
@@ -90,67 +100,126 @@ def recover(pool: Path, place: Path, *, shard_tokens: int, documents: int) -> li
     return found
 
 
-def run(pool: Path, place: Path, group_by: str, wanted: argparse.Namespace) -> dict[str, Any]:
-    """Index, rank, mix and verify; return what verification measured."""
-    settings = Settings(
+def run(pool: Path, place: Path, group_by: str, wanted: argparse.Namespace) -> Iterator[Pair]:
+    """Index, and for each target rank, mix and train; yield what each model reached."""
+    index = curate.index(settings=_settings(pool, group_by, wanted), workspace=place)
+    tokenizer = load_probe("builtin", device="cpu")
+    for target in wanted.targets:
+        settings = _settings(pool, group_by, wanted, target)
+        ranking = curate.rank(settings=settings, workspace=place)
+        mix = curate.build_mix(settings=settings, workspace=place, out=place / f"mix-{target}")
+        documents = _tokens_of(place / f"mix-{target}", tokenizer)
+        items = encode_texts(tokenizer, list(load_target(settings.target).eval[: wanted.items]))
+        values = [line.alignment for line in ranking.shards]
+        yield {
+            "target": target,
+            "group_by": group_by,
+            "shards": len(index.shards),
+            "best": [line.shard for line in ranking.shards[:3]],
+            "alignment_spread": round(max(values) - min(values), 4),
+            "mix_tokens": mix.tokens,
+            "losses": [train(documents, items, tokenizer, seed) for seed in range(wanted.seeds)],
+        }
+
+
+def train(documents: list[Any], items: list[Any], tokenizer: Any, seed: int) -> float:
+    """Train a tiny model on documents; return its loss on the items, nats/token."""
+    settings = TrainSettings(
+        size="tiny",
+        vocab=tokenizer.info.vocab,
+        eos=int(tokenizer.tokenizer.eos_token_id),
+        tokens=sum(map(len, documents)),
+        block_tokens=256,
+        batch_tokens=1_024,
+        learning_rate=1e-2,
+        seed=seed,
+    )
+    model, _ = train_model(documents, settings)
+    nats = item_nats(model, items, eos=settings.eos, block_tokens=settings.block_tokens)
+    return float(nats.sum() / sum(map(len, items)))
+
+
+def compare(found: Sequence[Pair]) -> Iterator[dict[str, Any]]:
+    """Yield, for each target and for all, the mean gain over pools with its 90 % t interval.
+
+    Gains are averaged over seeds, for `all` over targets too: what is drawn anew is the pool.
+    """
+    gains: dict[str, list[float]] = {}
+    for one, other in zip(found[::2], found[1::2], strict=True):
+        gain = float(np.mean(one["losses"]) - np.mean(other["losses"]))
+        gains.setdefault(one["target"], []).append(gain)
+    gains["all"] = np.mean(list(gains.values()), axis=0).tolist()
+    for name, values in gains.items():
+        mean, n = float(np.mean(values)), len(values)
+        half = float(stats.t.ppf(0.95, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0
+        yield {
+            "target": name,
+            "pools": n,
+            "clusters_gain": round(mean, 3),
+            "interval_90": [round(mean - half, 3), round(mean + half, 3)],
+            "gains": [round(value, 3) for value in values],
+        }
+
+
+def _settings(pool: Path, group_by: str, wanted: argparse.Namespace, target: str = "") -> Settings:
+    return Settings(
         corpus=CorpusSettings(
             inputs=(str(pool),), shard_tokens=wanted.shard_tokens, group_by=group_by
         ),
         embed=EmbedSettings(batches=4, batch_tokens=wanted.batch_tokens),
-        target=TargetSettings(name=wanted.target, data_dir=str(wanted.data)),
+        target=TargetSettings(name=target, data_dir=str(wanted.data)),
         mix=MixSettings(budget=wanted.budget),
-        verify=VerifySettings(size="tiny", seeds=wanted.seeds, calibration=2),
     )
-    began = time.process_time()
-    index = curate.index(settings=settings, workspace=place)
-    ranking = curate.rank(settings=settings, workspace=place)
-    curate.build_mix(settings=settings, workspace=place, out=place / "mix")
-    found = curate.verify(settings=settings, workspace=place)
-    arms = {arm.arm: arm for arm in found.arms}
-    values = [line.alignment for line in ranking.shards]
-    return {
-        "group_by": group_by,
-        "shards": len(index.shards),
-        "best": [line.shard for line in ranking.shards[:4]],
-        "alignment_spread": round(max(values) - min(values), 4),
-        **{name: [round(value, 3) for value in (arms[name].loss, arms[name].low, arms[name].high)]
-           for name in ("mix", "random", "worst") if name in arms},
-        "drop": [round(value, 3) for value in (found.drop.value, found.drop.low, found.drop.high)],
-        "cpu_s": round(time.process_time() - began),
-    }  # fmt: skip
+
+
+def _tokens_of(mix: Path, tokenizer: Any) -> list[Any]:
+    files = sorted(f"data/{path.name}" for path in mix.glob("data/part-*.parquet"))
+    return encode_texts(tokenizer, [text for text, _ in read_rows(mix, files)])
 
 
 def main() -> None:
     """Measure, and print one line for each way of grouping and one for both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--target", default="proofnet")
-    parser.add_argument("--chars", type=int, default=250_000, help="of each corpus")
-    parser.add_argument("--shard-tokens", type=int, default=50_000)
-    parser.add_argument("--batch-tokens", type=int, default=1_024)
-    parser.add_argument("--budget", type=int, default=100_000)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--targets", nargs="+", default=["proofnet", "gsm8k"])
+    parser.add_argument("--chars", type=int, default=150_000, help="of each corpus")
+    parser.add_argument("--shard-tokens", type=int, default=25_000)
+    parser.add_argument("--batch-tokens", type=int, default=512)
+    parser.add_argument("--budget", type=int, default=60_000)
+    parser.add_argument("--pools", type=int, default=3, help="drawn and shuffled anew")
+    parser.add_argument("--seeds", type=int, default=2, help="models a mix")
+    parser.add_argument("--items", type=int, default=100, help="of the eval split")
     parser.add_argument("--recover", action="store_true", help="topics against corpora, no model")
     parser.add_argument("--json", action="store_true", help="JSON lines")
     arguments = parser.parse_args()
+    began, found = time.process_time(), list[Pair]()
     with tempfile.TemporaryDirectory() as folder:
-        pool = Path(folder) / "pool.jsonl"
-        documents = write_pool(arguments.data / "corpora", pool, chars=arguments.chars)
-        if arguments.recover:
-            size = {"shard_tokens": arguments.shard_tokens, "documents": documents}
-            for line in recover(pool, Path(folder) / "w", **size):
-                print(json.dumps(line) if arguments.json else line, flush=True)
-            return
-        found = [run(pool, Path(folder) / kind, kind, arguments) for kind in ("file", "cluster")]
-    both = {
-        "documents": documents,
-        "random_shards_mix": found[0]["mix"],
-        "clusters_mix": found[1]["mix"],
-        "clusters_gain": round(found[0]["mix"][0] - found[1]["mix"][0], 3),
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
-    for line in [*found, both]:
-        print(json.dumps(line) if arguments.json else line, flush=True)
+        for number in range(1 if arguments.recover else arguments.pools):
+            place = Path(folder) / str(number)
+            pool = place / "pool.jsonl"
+            place.mkdir()
+            documents = write_pool(
+                arguments.data / "corpora", pool, chars=arguments.chars, seed=number
+            )
+            if arguments.recover:
+                size = {"shard_tokens": arguments.shard_tokens, "documents": documents}
+                for line in recover(pool, place / "w", **size):
+                    show(line, as_json=arguments.json)
+                return
+            both = [run(pool, place / kind, kind, arguments) for kind in ("file", "cluster")]
+            for pair in zip(*both, strict=True):
+                for line in pair:
+                    show({"pool": number, **line}, as_json=arguments.json)
+                found += pair
+    for line in compare(found):
+        show(line, as_json=arguments.json)
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    show({"cpu_s": round(time.process_time() - began), "rss_mb": rss}, as_json=arguments.json)
+
+
+def show(line: dict[str, Any], *, as_json: bool) -> None:
+    """Print one result."""
+    print(json.dumps(line) if as_json else line, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from curate.corpus.groups import GroupWriter, group_path
+from curate.corpus.reader import LedgerBuilder as Ledger
+from curate.corpus.reader import find_inputs, read_documents
 from curate.mixing.card import escape
 from curate.mixing.draw import Drawn, draw_rows
 from curate.mixing.filters import Wish
@@ -48,17 +51,14 @@ def make_shards(folder, n=60):
     ], texts
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory) -> tuple[Drawn, list[str]]:
-    folder = tmp_path_factory.mktemp("rows")
-    shards, texts = make_shards(folder)
+def draw(shards, folder):
     names = tuple(shard.name for shard in shards)
     wish = Wish(
         budget=sum(shard.n_tokens for shard in shards),
         names=names,
-        spread=Spread(order=np.arange(3)),
+        spread=Spread(order=np.arange(len(names))),
     )
-    found = draw_rows(
+    return draw_rows(
         dict(zip(names, shards, strict=True)),
         wish,
         Look(text="text", seed=0, count=count, counted_by="words", copies=False),
@@ -66,7 +66,13 @@ def drawn(tmp_path_factory) -> tuple[Drawn, list[str]]:
         cut=lambda *_: (0, 0),
         folder=folder / "facts",
     )
-    return found, texts
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> tuple[Drawn, list[str]]:
+    folder = tmp_path_factory.mktemp("rows")
+    shards, texts = make_shards(folder)
+    return draw(shards, folder), texts
 
 
 def write(folder, drawn, *, part_tokens=1000, chunk_chars=1000, fmt="parquet", **settings):
@@ -125,6 +131,40 @@ def test_provenance_has_a_line_for_every_row_in_its_place(tmp_path, drawn):
         assert origin["id"] == line["id"] and there["tokens"] == line["tokens"]
         assert (line["alignment"], line["reason"], line["epoch"]) == (0.5, "top: rank 1", 0)
         assert not line["cut"]
+
+
+def test_regrouped_documents_are_traced_to_the_file_that_they_came_from(tmp_path):
+    """Three files regrouped by a field, read as two shards of one group file."""
+    origins = {}
+    for name in "abc":
+        path = tmp_path / "in" / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        records = [
+            {"id": f"{name}{k}", "text": f"text {name} {k}", "url": f"u/{k}", "meta": {"k": k}}
+            for k in range(6)
+        ]
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        origins[digest_file(path)] = records
+    files = find_inputs([str(tmp_path / "in")], workspace=tmp_path)
+    documents = [d for file in files for d in read_documents(file, text="text", ledger=Ledger())]
+    with GroupWriter(tmp_path / "g") as writer:
+        for document in documents[::-1]:
+            writer.add(0, document)
+    group = group_path(tmp_path / "g", 0)
+    digest, tokens = digest_file(group), count([d.text for d in documents])[0] * 9
+    shards = [
+        Shard(f"g-{n}", "g", (RecordRange(str(group), digest, a, b),), 9, tokens, str(n), True)
+        for n, (a, b) in enumerate(((0, 9), (9, 18)))
+    ]
+    write(tmp_path / "x", draw(shards, tmp_path))
+    lines = pq.read_table(tmp_path / "x" / "mix" / "provenance.parquet").to_pylist()
+    assert len(lines) == 18
+    for line in lines:
+        origin = origins[line["file_digest"]][line["record"]]
+        assert (line["id"], line["url"]) == (origin["id"], origin["url"])
+        assert json.loads(line["meta"]) == origin["meta"]
+    found = draw(shards, tmp_path).facts  # places in the group file, from which a mix is read again
+    assert [sorted(facts.record.tolist()) for facts in found] == [[*range(9)], [*range(9, 18)]]
 
 
 def test_parquet_pages_carry_checksums_that_find_a_flipped_bit(tmp_path, drawn):

@@ -2,11 +2,13 @@ import random
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.corpus.reader import find_inputs
+from curate.corpus import shards as shards_module
+from curate.corpus.reader import find_inputs, read_documents
 from curate.corpus.shards import read_ranges, read_shards
 from curate.errors import CurateError
 from curate.settings import CorpusSettings
@@ -169,3 +171,35 @@ def test_shards_are_half_full_at_least(tmp_path):
     assert all(1_000 <= size <= 2_000 for size in sizes[:-1])
     assert 0.7 < sum(sizes[:-1]) / len(sizes[:-1]) / 2_000 < 0.8
     assert len(set(sizes)) > 10
+
+
+def test_shards_of_one_file_take_one_pass_over_it(tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl.zst"
+    lines = b"".join(msgspec.json.encode({"text": f"text {n:03d}"}) + b"\n" for n in range(200))
+    path.write_bytes(pa.compress(lines, codec="zstd", asbytes=True))
+    parts, _ = shards_of(tmp_path, shard_tokens=80)
+    assert len(parts) > 15
+    started = []
+    monkeypatch.setattr(
+        shards_module,
+        "read_documents",
+        lambda *given, **named: started.append(named["start"]) or read_documents(*given, **named),
+    )
+    shards_module._passes.clear()
+    for part in parts:
+        assert list(read_ranges(part.shard, text="text")) == list(part.documents)
+    assert started == [0]  # one pass over the file serves all its shards
+    for part in parts[::-1]:
+        assert list(read_ranges(part.shard, text="text")) == list(part.documents)
+    assert len(started) > 10  # backwards each shard is looked for again, and found
+
+
+def test_a_pass_that_was_left_in_the_middle_goes_on_without_a_loss(tmp_path):
+    write(tmp_path / "a.jsonl", [f"{n:010d}" for n in range(50)])
+    parts, _ = shards_of(tmp_path)
+    one, other = parts[0].shard, parts[1].shard
+    assert next(read_ranges(one, text="text")) == parts[0].documents[0]
+    assert list(read_ranges(other, text="text")) == list(parts[1].documents)
+    assert list(read_ranges(one, text="text")) == list(parts[0].documents)
+    again = zip(read_ranges(one, text="text"), read_ranges(other, text="text"), strict=False)
+    assert list(again)[:3] == list(zip(parts[0].documents, parts[1].documents, strict=False))[:3]

@@ -29,13 +29,16 @@ from curate.store.fingerprint import digest_file, digest_texts
 if TYPE_CHECKING:
     from curate.records import Counts
 
-__all__ = ["check_ledgers", "read_ranges", "read_shards"]
+__all__ = ["check_ledgers", "read_placed", "read_ranges", "read_shards"]
 
 Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
 
 ENCODE_DOCUMENTS = 256
 ENCODE_CHARS = 2_000_000
 """So many documents or characters, whichever is first, go to the tokenizer together."""
+
+OPEN_PASSES = 4
+"""Files that stay open between two shards, at most."""
 
 
 @dataclass(slots=True)
@@ -110,25 +113,86 @@ def read_ranges(shard: Shard, *, text: str) -> Iterator[Document]:
     Raises:
         CurateError: a file is gone or its bytes changed.
     """
+    return (document for _, document in read_placed(shard, text=text))
+
+
+def read_placed(shard: Shard, *, text: str) -> Iterator[tuple[int, Document]]:
+    """Read as `read_ranges`; each document with its number among the records of its range's file.
+
+    That number is the document's own `record`, except in a file that regrouping wrote: there a
+    document names its first home.
+
+    Shards of one file that are read one after the other, in their order, take one pass over it:
+    the file stays open where a range ends, and the next range goes on from there.
+    """
     for part in shard.ranges:
-        path = Path(part.path)
+        key = (part.path, _checked_digest(part), shard.source, text)
+        passed = _passes.pop(key, None)
+        if passed is None or passed.position > part.start:
+            passed = _open_pass(shard, part, text)
         try:
-            status = path.stat()
-            digest = _digest(part.path, status.st_size, status.st_mtime_ns)
-        except OSError as error:
-            raise CurateError(
-                f"{path}: {error.strerror or error}; put it back or run curate index again"
-            ) from None
-        if digest != part.file_digest:
-            raise CurateError(f"{path}: changed since it was indexed; run curate index again")
-        if shard.grouped:
-            yield from read_group(path, source=shard.source, start=part.start, stop=part.stop)
-            continue
-        file = InputFile(path=path, source=shard.source)
-        ledger = LedgerBuilder()
-        yield from read_documents(
-            file, text=text, ledger=ledger, start=part.start, stop=part.stop, digest=digest
-        )
+            for number, document in passed.until(part.stop):
+                if number >= part.start:
+                    yield number, document
+        finally:
+            _passes[key] = passed
+            while len(_passes) > OPEN_PASSES:
+                _passes.pop(next(iter(_passes)))
+
+
+@dataclass(slots=True)
+class _Pass:
+    """A file that is being read from some record on."""
+
+    records: Iterator[tuple[int, Document]]
+    position: int  # records before it have been given
+    waiting: tuple[int, Document] | None = None
+
+    def until(self, stop: int) -> Iterator[tuple[int, Document]]:
+        """Yield the documents before a record; the first one after it waits."""
+        while True:
+            found = self.waiting or next(self.records, None)
+            self.waiting = None
+            if found is not None and found[0] >= stop:
+                self.waiting = found
+            if found is None or self.waiting:
+                self.position = max(self.position, stop)
+                return
+            self.position = found[0] + 1
+            yield found
+
+
+_passes: dict[tuple[str, str, str, str], _Pass] = {}
+
+
+def _open_pass(shard: Shard, part: RecordRange, text: str) -> _Pass:
+    path = Path(part.path)
+    if shard.grouped:
+        found = read_group(path, source=shard.source, start=part.start)
+        return _Pass(enumerate(found, start=part.start), part.start)
+    documents = read_documents(
+        InputFile(path=path, source=shard.source),
+        text=text,
+        ledger=LedgerBuilder(),
+        start=part.start,
+        digest=part.file_digest,
+    )
+    return _Pass(((document.record, document) for document in documents), part.start)
+
+
+def _checked_digest(part: RecordRange) -> str:
+    """Return the digest of a range's file, which is still that of the index."""
+    path = Path(part.path)
+    try:
+        status = path.stat()
+        digest = _digest(part.path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise CurateError(
+            f"{path}: {error.strerror or error}; put it back or run curate index again"
+        ) from None
+    if digest != part.file_digest:
+        raise CurateError(f"{path}: changed since it was indexed; run curate index again")
+    return digest
 
 
 @dataclass(slots=True)

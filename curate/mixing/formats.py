@@ -60,6 +60,8 @@ PROVENANCE_SCHEMA = pa.schema(
         ("epoch", pa.int64()),
         ("tokens", pa.int64()),
         ("cut", pa.bool_()),
+        ("url", pa.string()),
+        ("meta", pa.large_string()),
     ]
 )
 
@@ -110,7 +112,7 @@ def write_part(writing: Writing) -> WrittenFile:
     table = gather(Path(writing.chunks), writing.first, writing.last)
     if len(table) != len(tokens):
         raise CurateError(f"{folder}: {len(table)} of {len(tokens)} rows are there; run again")
-    lines = _provenance(writing, plan, table["id"])
+    lines = _provenance(writing, plan, table)
     rows = pa.table(
         {
             "id": table["id"],
@@ -238,7 +240,8 @@ def _groups(rows: Any) -> Iterator[Any]:
         first, before = last, int(sizes[last - 1])
 
 
-def _provenance(writing: Writing, plan: Mapping[str, Any], ids: Any) -> Any:
+def _provenance(writing: Writing, plan: Mapping[str, Any], table: Any) -> Any:
+    """Return a line for each row; a regrouped document names the file that it came from first."""
     part = {name: column[writing.first : writing.last] for name, column in plan.items()}
     which, choices = part["shard"], writing.choices
 
@@ -246,20 +249,20 @@ def _provenance(writing: Writing, plan: Mapping[str, Any], ids: Any) -> Any:
         """Return a value of each shard for every row."""
         return pa.array(values).take(pa.array(which))
 
-    files = [part.file_digest for choice in choices for part in choice.ranges]
-    starts = np.cumsum([0, *(len(choice.ranges) for choice in choices)])
     columns = {
         "file": pa.array([writing.name]).take(pa.array(np.zeros(len(which), np.int64))),
         "row": pa.array(np.arange(len(which))),
-        "id": ids,
+        "id": table["id"],
         "source": named([choice.source for choice in choices]),
         "shard": named([choice.shard for choice in choices]),
-        "file_digest": pa.array(files).take(pa.array(starts[which] + part["file"])),
-        "record": pa.array(part["record"]),
+        "file_digest": table["file_digest"],
+        "record": table["record"],
         "alignment": named([choice.alignment for choice in choices]),
         "reason": named([choice.reason for choice in choices]),
         "epoch": pa.array(part["epoch"]),
         "tokens": pa.array(part["tokens"]),
         "cut": pa.array(part["end"] >= 0),
+        "url": table["url"],
+        "meta": table["meta"],
     }
     return pa.table(columns, schema=PROVENANCE_SCHEMA)

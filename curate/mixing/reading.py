@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curate.corpus.shards import read_ranges
+from curate.corpus.shards import read_placed, read_ranges
 from curate.errors import CurateError
 from curate.records import Document, RecordRange, Shard
 
@@ -24,6 +24,7 @@ class Found:
     shard: int  # its place in the list of shards
     number: int  # of the document in its shard
     file: int  # the shard's range that it is in
+    record: int  # of that range's file; the document's own, unless documents were regrouped
     document: Document
 
 
@@ -60,12 +61,12 @@ def read_documents_of(shards: Sequence[Shard], *, text: str) -> Iterator[Found]:
     counts = [0] * len(shards)
     for merged, members in _merge(shards):
         place = 0
-        for document in read_ranges(merged, text=text):
-            while document.record >= members[place][1].stop:
+        for record, document in read_placed(merged, text=text):
+            while record >= members[place][1].stop:
                 place += 1
             shard, part, number = members[place]
-            if document.record >= part.start:
-                yield Found(shard, counts[shard], number, document)
+            if record >= part.start:
+                yield Found(shard, counts[shard], number, record, document)
                 counts[shard] += 1
     for known, count in zip(shards, counts, strict=True):
         if count != known.n_documents:

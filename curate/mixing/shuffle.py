@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from curate.mixing.arrows import open_arrow, write_arrow
 from curate.mixing.draw import Drawn
 from curate.mixing.reading import read_documents_of
-from curate.records import Shard
+from curate.records import Document, Shard
 from curate.store.failpoint import failpoint
 
 Ints = npt.NDArray[np.int64]
@@ -23,7 +23,17 @@ CHUNK_CHARS = 64_000_000
 """Characters that are held while a chunk is filled."""
 
 PLAN_COLUMNS = ("shard", "number", "file", "record", "epoch", "tokens", "end")
-CHUNK_SCHEMA = pa.schema([("row", pa.int64()), ("id", pa.string()), ("text", pa.large_string())])
+CHUNK_SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        ("text", pa.large_string()),
+        ("file_digest", pa.string()),
+        ("record", pa.int64()),
+        ("url", pa.string()),
+        ("meta", pa.large_string()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +108,8 @@ def write_chunks(reading: Reading) -> int:
         for row in wanted[found.shard].get(found.number, ()):
             end = int(plan["end"][row])
             text = found.document.text if end < 0 else found.document.text[:end]
-            chunk.add(row, found.document.id, text)
-            chars += len(text)
+            chunk.add(row, found.document, text)
+            chars += len(text) + len(found.document.meta)
             if chars >= reading.chunk_chars:
                 chunk.write(Path(reading.folder) / f"{reading.name}-{count:05d}.arrow")
                 chunk, chars, count = _Chunk(), 0, count + 1
@@ -125,33 +135,18 @@ def gather(folder: Path, first: int, last: int) -> Any:
 
 @dataclass(slots=True)
 class _Chunk:
-    """Rows while they are collected."""
+    """Rows while they are collected: the values of `CHUNK_SCHEMA`."""
 
-    rows: list[int]
-    ids: list[str]
-    texts: list[str]
+    rows: list[tuple[int, str, str, str, int, str, str]] = field(default_factory=list)
 
-    def __init__(self) -> None:
-        self.rows, self.ids, self.texts = [], [], []
-
-    def add(self, row: int, name: str, text: str) -> None:
-        self.rows.append(row)
-        self.ids.append(name)
-        self.texts.append(text)
+    def add(self, row: int, of: Document, text: str) -> None:
+        self.rows.append((row, of.id, text, of.file_digest, of.record, of.url, of.meta))
 
     def write(self, path: Path) -> None:
         """Publish the rows in their final order, so that any run of them lies together."""
-        order = np.argsort(np.array(self.rows)).tolist()
-        write_arrow(
-            path,
-            pa.table(
-                {
-                    "row": pa.array([self.rows[n] for n in order], pa.int64()),
-                    "id": pa.array([self.ids[n] for n in order], pa.string()),
-                    "text": pa.array([self.texts[n] for n in order], pa.large_string()),
-                }
-            ),
-        )
+        columns = zip(*sorted(self.rows), strict=True)
+        typed = [pa.array(c, f.type) for c, f in zip(columns, CHUNK_SCHEMA, strict=True)]
+        write_arrow(path, pa.table(typed, CHUNK_SCHEMA))
 
 
 def read_plan(path: str) -> dict[str, Ints]:

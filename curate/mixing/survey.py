@@ -198,7 +198,7 @@ def read_facts(path: Path, order: npt.NDArray[np.int64]) -> Facts:
     )
 
 
-Entry = tuple[int, int, int, Document]  # shard of the task, document, range, text
+Entry = tuple[int, int, int, int, Document]  # shard of the task, document, range, record, text
 
 
 def _groups(task: Task, wanted: Sequence[npt.NDArray[np.bool_]]) -> Iterator[list[Entry]]:
@@ -207,7 +207,7 @@ def _groups(task: Task, wanted: Sequence[npt.NDArray[np.bool_]]) -> Iterator[lis
     for found in read_documents_of(task.shards, text=task.look.text):
         mask = wanted[found.shard]
         if found.number < len(mask) and mask[found.number]:
-            group.append((found.shard, found.number, found.file, found.document))
+            group.append((found.shard, found.number, found.file, found.record, found.document))
             chars += len(found.document.text)
             if chars >= GROUP_CHARS:
                 yield group
@@ -228,10 +228,10 @@ def _look_at_group(group: Sequence[Entry], look: Look) -> Iterator[tuple[Any, ..
         leaks = leaks_in(words, items) if items else {}
         if look.copies:
             values, signatures, shingles = sketch(words)
-    for place, (_, number, file, document) in enumerate(group):
+    for place, (_, number, file, record, document) in enumerate(group):
         leak = msgspec.json.encode(leaks[place]).decode() if place in leaks else ""
         yield (
-            number, file, document.record, document.id, sizes[place], values[place],
+            number, file, record, document.id, sizes[place], values[place],
             signatures[place].tobytes(), shingles[place], leak,
         )  # fmt: skip
 
