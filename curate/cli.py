@@ -221,8 +221,9 @@ def index(
 ) -> None:  # fmt: skip
     """Cut PATHS into shards and embed each one.
 
-    PATHS are jsonl, parquet, csv or text files (also compressed), folders, globs, or
-    hf:org/name. Without any, those of curate.toml are taken.
+    PATHS are jsonl, parquet, csv or text files (also compressed), folders, globs,
+    hf:org/name, or the same on s3://, gs:// and hf://. Without any, those of
+    curate.toml are taken.
 
     \b
     Example:
@@ -251,7 +252,8 @@ def index(
 @main.command()
 @click.option(
     "--target", "targets", multiple=True,
-    help="A name that curate targets lists, a file, or hf:org/name; several with NAME:WEIGHT.",
+    help="A name that curate targets lists, a file, hf:org/name or lm-eval:TASK; several with "
+    "NAME:WEIGHT.",
 )  # fmt: skip
 @_workspace
 @_config

@@ -235,7 +235,13 @@ def test_inputs_are_expanded_named_and_sorted(tmp_path):
         ("code-a", "a.jsonl"), ("web-a", "a.jsonl"),
     ]  # fmt: skip
     assert sorted(path.name for path in skipped) == ["README.md", "picture.png"]
-    for wrong in ([], ["nowhere"], ["no*thing"], [str(tmp_path / "web/picture.png")], ["s3://b/c"]):
+    for wrong in (
+        [],
+        ["nowhere"],
+        ["no*thing"],
+        [str(tmp_path / "web/picture.png")],
+        ["ftp://b/c"],
+    ):
         with pytest.raises(CurateError):
             find_inputs(wrong, workspace=tmp_path)
 

@@ -22,7 +22,7 @@ from curate.store.publish import publish_json, publishing, read_json
 T = TypeVar("T")
 
 TIMEOUT_S = 10.0
-_FAILURES: tuple[type[BaseException], ...] = (
+FAILURES: tuple[type[BaseException], ...] = (
     OSError,
     ValueError,
     RuntimeError,
@@ -93,7 +93,7 @@ def resolve_commit(name: HubName) -> str:
         raise CurateError(
             f"hf:{name.repo}: no such data set on the hub{at}, or it is not public"
         ) from None
-    except _FAILURES as error:
+    except FAILURES as error:
         raise _unreachable(name.repo, error) from None
     return str(info.sha)
 
@@ -246,7 +246,7 @@ def _write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> int:
 def _translated(repo: str, call: Callable[[], T]) -> T:
     try:
         return call()
-    except _FAILURES as error:
+    except FAILURES as error:
         raise _unreachable(repo, error) from None
 
 

@@ -47,9 +47,11 @@ def find_inputs(
     share one source: the first folder below the one named, or that folder itself.
 
     Args:
-        inputs: paths of files, folders (searched through; hidden entries left out), globs, or
-            `hf:org/name[:config[:split]][@revision]`.
-        workspace: hub data sets are spooled into its `sources/`, once.
+        inputs: paths of files, folders (searched through; hidden entries left out), globs,
+            `hf:org/name[:config[:split]][@revision]`, or addresses of the same three on `s3://`,
+            `gs://` and `hf://`.
+        workspace: hub data sets and the files of addresses are copied into its `sources/`, once;
+            `refresh_remote` brings copies up to date.
         skipped: receives the files in folders that no reader knows, and links to folders.
         by_folder: a file's source is the folder that it lies in instead.
 
@@ -76,7 +78,14 @@ def _expand(
         yield spool_dataset(given, workspace=workspace)
         return
     if "://" in given:
-        raise CurateError(f"{given}: only local paths and hf:org/name are read; download it first")
+        from curate.corpus.copies import find_copies  # fsspec takes a while to import
+
+        folder, copies = find_copies(given, workspace=workspace, skipped=skipped)
+        if folder is not None:
+            yield from _folder(folder, skipped)
+        else:
+            yield from ((_explicit(path), "") for path in copies)
+        return
     path = Path(given).expanduser()
     if path.is_dir():
         yield from _folder(path, skipped)

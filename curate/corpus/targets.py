@@ -87,8 +87,9 @@ def load_target(settings: TargetSettings) -> Target:
     """Load a target with its select split and its eval split.
 
     The name is one of targets.toml (read from `data_dir`, else `CURATE_DATA_DIR`, else the hub
-    at its pinned commit), a file, `NAME=select_file,eval_file`, `NAME=file`, or
-    `hf:org/name[:config[:split]][@revision]`. Where there is one split, it is halved by item.
+    at its pinned commit), a file, `NAME=select_file,eval_file`, `NAME=file`,
+    `hf:org/name[:config[:split]][@revision]`, or `lm-eval:TASK`. Where there is one split, it is
+    halved by item.
 
     Several names make one target: each gives items of as many characters as its weight says
     (`NAME:2` is twice `NAME`), drawn by the seed; the one that has least for its weight gives
@@ -108,6 +109,8 @@ def load_target(settings: TargetSettings) -> Target:
         return _load_named(spec, settings)
     if settings.name.startswith("hf:"):
         return _load_hub(settings)
+    if settings.name.startswith("lm-eval:"):
+        return _load_task(settings)
     label, _, rest = settings.name.rpartition("=")
     paths = [Path(part).expanduser() for part in rest.split(",")]
     if label or Path(settings.name).expanduser().is_file():
@@ -239,6 +242,19 @@ def _load_hub(settings: TargetSettings) -> Target:
         seed=settings.seed,
         template=settings.template or settings.text or "text",
     )
+
+
+def _load_task(settings: TargetSettings) -> Target:
+    from curate.corpus.harness import load_task  # the harness takes seconds to import
+
+    if settings.text or settings.template:
+        raise CurateError(
+            f"{settings.name}: items come as the harness puts them; leave text and template out",
+            exit_code=USAGE,
+        )
+    found = load_task(settings.name)
+    name = settings.name.partition(":")[2]
+    return _target(name, found.select, found.eval, origin=found.origin, seed=settings.seed)
 
 
 def _read_all(paths: Sequence[Path], template: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from curate.corpus.copies import refresh_remote
 from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.regroup import Corpus, drop_old_groups, groups_are_whole, open_corpus
 from curate.corpus.shards import read_shards
@@ -82,6 +83,7 @@ def build_index(
     folder = workspace / "index"
     with locked(folder, notify=notify):
         sweep(folder)
+        refresh_remote(corpus.inputs, workspace=workspace, notify=notify)
         if index_is_current(corpus, embed, workspace):
             return open_index(workspace)
         opened = open_corpus(corpus, workspace=workspace, notify=notify)
@@ -133,7 +135,7 @@ def index_is_current(corpus: CorpusSettings, embed: EmbedSettings, workspace: Pa
     """Say whether the published index is what `build_index` would publish now.
 
     Compares settings, the probe's revision, the bytes of every input and of every embedding;
-    loads no model.
+    loads no model. Of remote inputs the copies count that `build_index` made.
 
     Raises:
         CurateError: an input is not there.

@@ -56,7 +56,7 @@ def plan_index(
         CurateError: no such input, no field of that name, a probe that cannot be had.
     """
     kind = check_grouping(corpus)
-    uncounted = tuple(name for name in corpus.inputs if name.startswith("hf:"))
+    uncounted = tuple(n for n in corpus.inputs if n.startswith("hf:") or "://" in n)
     local = [name for name in corpus.inputs if name not in uncounted]
     skipped: list[Path] = []
     files = (

@@ -1,0 +1,251 @@
+"""Addresses of object stores and of the hub's file system → objects, and their bytes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from glob import has_magic
+from pathlib import Path
+from threading import Event
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import fsspec
+
+from curate.corpus.containers import (
+    RECORD_SUFFIXES,
+    WHOLE_SUFFIXES,
+    BrokenFileError,
+    detect_format,
+    inner_suffix,
+    one_line,
+)
+from curate.errors import USAGE, CurateError
+from curate.store.failpoint import failpoint
+
+PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
+"""The schemes that are read, and what reads each."""
+
+BLOCK_BYTES = 8 * 1024 * 1024
+"""Of one request; an interrupted copy goes on after its last whole block."""
+
+_HIDDEN = re.compile(r"/(\.|__pycache__|_[^/]*$)")
+_MARKS = ("ETag", "etag", "generation", "md5Hash", "blob_id")
+_ERRORS = {
+    "s3": (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")),
+    "gs": (
+        ("gcsfs.retry", "HttpError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+        ("aiohttp", "ClientError"),
+    ),
+    "hf": (("huggingface_hub.errors", "HfHubHTTPError"),),
+}
+"""What a store's library raises besides OSError, by name: it is loaded only where it is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """A file of a store."""
+
+    address: str
+    n_bytes: int
+    mark: str  # what the store calls these bytes (etag, generation, …), "" where it says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A file system, opened."""
+
+    scheme: str
+    files: Any  # of fsspec
+    failures: tuple[type[BaseException], ...]  # that it raises
+    stop: Event = field(default_factory=Event)  # set where a run is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an address stands for now."""
+
+    objects: tuple[Object, ...]
+    folder: str = ""  # the address again where it is a folder's
+    skipped: tuple[str, ...] = ()  # addresses in the folder that no reader knows
+
+
+def is_remote(given: str) -> bool:
+    """Say whether an input is an address."""
+    return "://" in given
+
+
+def open_store(given: str) -> Store:
+    """Open the store of an address; nothing is asked of it yet.
+
+    Raises:
+        CurateError: a scheme that is not on the list, credentials in the address, or the
+            scheme's package is missing.
+    """
+    parts = urlsplit(given)
+    if parts.scheme not in PACKAGES:
+        raise CurateError(
+            f"{parts.scheme}://: not a scheme that is read; name local paths, hf:org/name, or "
+            f"{', '.join(f'{scheme}://' for scheme in PACKAGES)}",
+            exit_code=USAGE,
+        )
+    if "@" in parts.netloc or "signature" in parts.query.lower():
+        raise CurateError(
+            f"{parts.scheme}://: an address may not carry credentials, it is written down; give "
+            "them to the library that reads it (environment, or its configuration file)",
+            exit_code=USAGE,
+        )
+    try:
+        files = fsspec.filesystem(parts.scheme, use_listings_cache=False, skip_instance_cache=True)
+        named = [
+            getattr(importlib.import_module(module), name) for module, name in _ERRORS[parts.scheme]
+        ]
+    except ImportError:
+        package = PACKAGES[parts.scheme]
+        raise CurateError(f"{given}: needs the package {package}: pip install {package}") from None
+    return Store(parts.scheme, files, (OSError, TimeoutError, ValueError, *named))
+
+
+def find_objects(store: Store, given: str) -> Found:
+    """Return the objects that an address names: a file, those of a glob, or those of a folder.
+
+    Raises:
+        CurateError: none, no access, or the store does not answer.
+    """
+    try:
+        info = _info(store, given)
+        if info is not None and info.get("type") != "directory":
+            return Found((_as_object(store, given, info),))
+        if info is None and has_magic(given):
+            matches = store.files.glob(given, detail=True)
+            found = Found(tuple(_objects(store, matches)))
+        else:
+            found = _in_folder(store, given.rstrip("/"))
+    except store.failures as error:
+        raise _failed(store, given, error) from None
+    if not found.objects:
+        raise CurateError(f"{given}: no such file, and no folder with files that can be read")
+    return found
+
+
+def _in_folder(store: Store, folder: str) -> Found:
+    """Leave out what `find_inputs` leaves out of a local folder, before it is copied."""
+    taken: list[Object] = []
+    skipped: list[Object] = []
+    for each in _objects(store, store.files.find(folder, detail=True)):
+        if not _HIDDEN.search(each.address[len(folder) :]) and not each.address.endswith("/"):
+            (taken if _has_reader(store, each) else skipped).append(each)
+    return Found(tuple(taken), folder, tuple(each.address for each in skipped))
+
+
+def read_blocks(store: Store, found: Object, start: int) -> Iterator[bytes]:
+    """Yield the bytes of an object from `start` on, a request each.
+
+    Raises:
+        CurateError: the connection broke, or the object is of another length now.
+    """
+    for begin in range(start, found.n_bytes, BLOCK_BYTES):
+        end = min(begin + BLOCK_BYTES, found.n_bytes)
+        try:
+            failpoint("remote.block")
+            if store.stop.is_set():
+                raise InterruptedError("given up")
+            block = bytes(store.files.cat_file(found.address, start=begin, end=end))
+        except store.failures as error:
+            raise _failed(store, found.address, error, done=begin, total=found.n_bytes) from None
+        if len(block) != end - begin:
+            raise CurateError(f"{found.address}: changed while it was read; run the command again")
+        yield block
+
+
+def check_unchanged(store: Store, found: Object) -> None:
+    """Hold an object against its listing again, so that its blocks are of one version.
+
+    Raises:
+        CurateError: they are not, or the store does not answer.
+    """
+    try:
+        info = store.files.info(found.address)
+    except store.failures as error:
+        raise _failed(store, found.address, error) from None
+    if (info.get("size"), _mark(info)) != (found.n_bytes, found.mark):
+        raise CurateError(f"{found.address}: changed while it was read; run the command again")
+
+
+def copy_path(address: str) -> Path:
+    """Return where an address's copy lies, below the workspace's `sources`."""
+    scheme, _, rest = address.partition("://")
+    return Path(scheme, *map(_safe, rest.split("/")))
+
+
+def _info(store: Store, given: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = store.files.info(given)
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _objects(store: Store, infos: dict[str, Any]) -> Iterator[Object]:
+    for name, info in sorted(infos.items()):
+        if info.get("type") != "directory":
+            yield _as_object(store, name if "://" in name else f"{store.scheme}://{name}", info)
+
+
+def _as_object(store: Store, address: str, info: dict[str, Any]) -> Object:
+    return Object(address, int(info.get("size") or 0), _mark(info))
+
+
+def _mark(info: dict[str, Any]) -> str:
+    return next((str(info[name]) for name in _MARKS if info.get(name)), "")
+
+
+def _has_reader(store: Store, found: Object) -> bool:
+    """Say whether a reader knows an object, by its name or else by its first 64 KiB."""
+    suffix = inner_suffix(Path(found.address))
+    if suffix in RECORD_SUFFIXES or suffix in WHOLE_SUFFIXES:
+        return True
+    head = store.files.cat_file(found.address, start=0, end=min(1 << 16, found.n_bytes))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / _safe(found.address.rpartition("/")[2])
+        path.write_bytes(head)
+        try:
+            return detect_format(path).kind != "whole"
+        except BrokenFileError as error:
+            return "no reader knows" not in str(error)
+
+
+def _failed(
+    store: Store, address: str, error: BaseException, *, done: int = 0, total: int = 0
+) -> CurateError:
+    if isinstance(error, FileNotFoundError):
+        return CurateError(f"{address}: no such file or folder")
+    what = _redacted(one_line(error))
+    if isinstance(error, PermissionError) or "credentials" in what.lower():
+        return CurateError(
+            f"{address}: no access ({what}); give credentials to {PACKAGES[store.scheme]} "
+            "(environment, or its configuration file)"
+        )
+    mib = f" after {done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else ""
+    return CurateError(
+        f"{address}: cannot be read{mib} ({what}); run the command again, it goes on there"
+    )
+
+
+def _redacted(message: str) -> str:
+    """Take the values of the environment's keys and tokens out of a message."""
+    for name, value in os.environ.items():
+        if re.search("SECRET|TOKEN|KEY|PASSWORD", name.upper()) and len(value) >= 8:
+            message = message.replace(value, "…")
+    return message
+
+
+def _safe(part: str) -> str:
+    """Return a part of a key as a file name: `..` leads nowhere, and no two parts are one."""
+    name = quote(part, safe=" !#$&'()+,;=@[]{}~^`") or "%"
+    return name.replace(".", "%2E") if not name.strip(".") else name

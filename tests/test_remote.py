@@ -1,0 +1,278 @@
+"""Inputs on object stores, against a local S3 server (moto) and the real client (s3fs)."""
+
+import json
+import os
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curate.corpus import copies, remote
+from curate.corpus.copies import refresh_remote
+from curate.corpus.inputs import find_inputs
+from curate.corpus.reader import LedgerBuilder, read_documents
+from curate.errors import CurateError
+from curate.settings import CorpusSettings, EmbedSettings
+from curate.store import failpoint
+from curate.store.fingerprint import digest_file
+from curate.task2vec.embed import build_index, index_is_current
+
+pytest.importorskip("moto")
+boto3 = pytest.importorskip("boto3")
+
+SECRET = "not-for-any-file-0123456789"
+
+
+@pytest.fixture(scope="module")
+def server():
+    from moto.server import ThreadedMotoServer
+
+    with pytest.MonkeyPatch.context() as patch:
+        running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        running.start()
+        host, port = running.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "somebody-known",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
+            "NO_PROXY": host,
+        }.items():
+            patch.setenv(name, value)
+        patch.setattr("s3fs.core.S3FileSystem.retries", 1)
+        yield boto3.client("s3")
+        running.stop()
+
+
+@pytest.fixture
+def bucket(server, request):
+    name = "b-" + str(abs(hash(request.node.name)))
+    server.create_bucket(Bucket=name)
+    return name
+
+
+def lines(texts):
+    return b"".join(msgspec.json.encode({"text": text}) + b"\n" for text in texts)
+
+
+def fill(server, bucket, folder):
+    """Put the files of a folder under `in/`."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            key = f"in/{path.relative_to(folder)}"
+            server.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+
+
+@pytest.fixture
+def tree(tmp_path):
+    folder = tmp_path / "tree"
+    (folder / "deep" / ".hidden").mkdir(parents=True)
+    (folder / "a.jsonl").write_bytes(lines(["one", "two"]))
+    packed = pa.compress(lines([f"three {n}" for n in range(50)]), codec="zstd", asbytes=True)
+    (folder / "deep" / "b.jsonl.zst").write_bytes(packed)
+    pq.write_table(pa.table({"text": ["four", "five"]}), folder / "deep" / "c.parquet")
+    (folder / "deep" / "part-00000").write_bytes(lines(["six"]))
+    (folder / "deep" / "notes.md").write_text("seven")
+    (folder / "deep" / "_SUCCESS").write_bytes(b"")
+    (folder / "deep" / "picture.png").write_bytes(b"\x89PNG\r\n\x00\x00" * 9)
+    (folder / "deep" / ".hidden" / "d.jsonl").write_bytes(lines(["hidden"]))
+    return folder
+
+
+def texts_of(inputs, workspace, skipped=None):
+    files = find_inputs(inputs, workspace=workspace, skipped=skipped)
+    found = [d for f in files for d in read_documents(f, text="text", ledger=LedgerBuilder())]
+    return [(document.source, document.text) for document in found]
+
+
+def test_a_remote_folder_reads_as_the_local_one(server, bucket, tree, tmp_path):
+    fill(server, bucket, tree)
+    skipped = []
+    found = texts_of([f"s3://{bucket}/in"], tmp_path / "w", skipped)
+    local = texts_of([str(tree)], tmp_path / "w")
+    assert sorted(text for _, text in found) == sorted(text for _, text in local)
+    assert len(found) == 2 + 50 + 2 + 1 + 1
+    assert {source for source, _ in found} == {source for source, _ in local}
+    assert [str(name) for name in skipped] == [f"s3:/{bucket}/in/deep/picture.png"]
+    assert not list((tmp_path / "w").rglob("*.png"))  # what is not read is not copied
+
+
+def test_a_glob_and_a_file_name_objects(server, bucket, tree, tmp_path):
+    fill(server, bucket, tree)
+    many = texts_of([f"s3://{bucket}/in/deep/*.parquet", f"s3://{bucket}/in/a.jsonl"], tmp_path)
+    assert many == [("a", "one"), ("a", "two"), ("c", "four"), ("c", "five")]
+    with pytest.raises(CurateError, match=r"s3://.*/in/\*\.csv: no such file"):
+        texts_of([f"s3://{bucket}/in/*.csv"], tmp_path)
+    with pytest.raises(CurateError, match="no such file"):
+        texts_of(["s3://no-such-bucket-at-all/in"], tmp_path)
+
+
+def test_bytes_decide_and_not_what_the_store_calls_them(server, bucket, tmp_path):
+    body = lines(["x" * 40] * 200_000)
+    address, copy = f"s3://{bucket}/a.jsonl", tmp_path / "sources" / "s3" / bucket / "a.jsonl"
+    server.put_object(Bucket=bucket, Key="a.jsonl", Body=body)
+    refresh_remote([address], workspace=tmp_path)
+    before, mark = copy.stat(), server.head_object(Bucket=bucket, Key="a.jsonl")["ETag"]
+    upload = server.create_multipart_upload(Bucket=bucket, Key="a.jsonl")["UploadId"]
+    part = {"Bucket": bucket, "Key": "a.jsonl", "UploadId": upload}
+    half = 6_000_000
+    tags = [
+        server.upload_part(**part, PartNumber=n, Body=piece)["ETag"]
+        for n, piece in enumerate((body[:half], body[half:]), start=1)
+    ]
+    parts = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, start=1)]
+    server.complete_multipart_upload(**part, MultipartUpload={"Parts": parts})
+    assert server.head_object(Bucket=bucket, Key="a.jsonl")["ETag"] != mark
+    refresh_remote([address], workspace=tmp_path)
+    assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    changed = body[:-5] + b'y"}\n' + b"\n"
+    assert len(changed) == len(body)
+    server.put_object(Bucket=bucket, Key="a.jsonl", Body=changed)
+    refresh_remote([address], workspace=tmp_path)
+    assert copy.read_bytes() == changed
+    server.put_object(Bucket=bucket, Key="a.jsonl", Body=body[:half])
+    refresh_remote([address], workspace=tmp_path)
+    assert copy.read_bytes() == body[:half]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The requests for bytes, by (address, start)."""
+    import s3fs
+
+    found, real = [], s3fs.S3FileSystem.cat_file
+
+    def cat_file(self, path, start=None, end=None):
+        found.append((path, start))
+        return real(self, path, start=start, end=end)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "cat_file", cat_file)
+    return found
+
+
+def test_a_broken_copy_goes_on_after_its_last_block(server, bucket, tmp_path, monkeypatch, asked):
+    monkeypatch.setattr(copies, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(copies, "AT_ONCE", 1)
+    whole = {name: lines([name * 30] * 80) for name in "ab"}
+    for name, body in whole.items():
+        server.put_object(Bucket=bucket, Key=f"in/{name}.jsonl", Body=body)
+    address, place = f"s3://{bucket}/in", tmp_path / "sources" / "s3" / bucket / "in"
+    first = -(-len(whole["a"]) // 1000)
+    monkeypatch.setenv("CURATE_FAILPOINT", f"remote.block:{first + 3}=eio")
+    failpoint._counts.clear()
+    with pytest.raises(CurateError, match=r"b\.jsonl: cannot be read after 0\.0 of 0\.0 MB .*goes"):
+        refresh_remote([address], workspace=tmp_path)
+    monkeypatch.delenv("CURATE_FAILPOINT")
+    assert (place / "a.jsonl").read_bytes() == whole["a"] and not (place / "b.jsonl").exists()
+    asked.clear()
+    refresh_remote([address], workspace=tmp_path)
+    assert asked[0] == (f"{address}/b.jsonl", 2000) and len(asked) < first  # nothing of a again
+    assert (place / "b.jsonl").read_bytes() == whole["b"]
+    assert not list(place.glob(".*.part*"))
+    asked.clear()
+    refresh_remote([address], workspace=tmp_path)  # a run that follows a finished one reads all
+    assert {path for path, _ in asked} == {f"{address}/a.jsonl", f"{address}/b.jsonl"}
+
+
+def test_two_versions_are_never_joined(server, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(copies, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(remote, "BLOCK_BYTES", 1000)
+    old, new = lines(["old" * 30] * 80), lines(["new" * 30] * 80)
+    server.put_object(Bucket=bucket, Key="a.jsonl", Body=old)
+    monkeypatch.setenv("CURATE_FAILPOINT", "remote.block:4=eio")
+    failpoint._counts.clear()
+    with pytest.raises(CurateError):
+        refresh_remote([f"s3://{bucket}/a.jsonl"], workspace=tmp_path)
+    monkeypatch.delenv("CURATE_FAILPOINT")
+    server.put_object(Bucket=bucket, Key="a.jsonl", Body=new)
+    refresh_remote([f"s3://{bucket}/a.jsonl"], workspace=tmp_path)
+    assert (tmp_path / "sources" / "s3" / bucket / "a.jsonl").read_bytes() == new
+
+    def replaced(store, found, start):
+        server.put_object(Bucket=bucket, Key="a.jsonl", Body=old)
+        yield new
+
+    monkeypatch.setattr(copies, "read_blocks", replaced)
+    with pytest.raises(CurateError, match="changed while it was read"):
+        refresh_remote([f"s3://{bucket}/a.jsonl"], workspace=tmp_path)
+
+
+def test_keys_lead_nowhere_and_what_is_gone_drops_out(server, bucket, tmp_path):
+    for key in ("in/a b.jsonl", "in/%2e.jsonl", "in//c.jsonl", "in/x/d.jsonl"):
+        server.put_object(Bucket=bucket, Key=key, Body=lines([key]))
+    found = texts_of([f"s3://{bucket}/in"], tmp_path / "w")
+    assert sorted(text for _, text in found) == sorted(
+        ["in/a b.jsonl", "in/%2e.jsonl", "in//c.jsonl", "in/x/d.jsonl"]
+    )
+    assert remote.copy_path("s3://b/../../etc/x").parts == (
+        "s3",
+        "b",
+        "%2E%2E",
+        "%2E%2E",
+        "etc",
+        "x",
+    )
+    server.delete_object(Bucket=bucket, Key="in/x/d.jsonl")
+    refresh_remote([f"s3://{bucket}/in"], workspace=tmp_path / "w")
+    assert len(texts_of([f"s3://{bucket}/in"], tmp_path / "w")) == 3
+
+
+@pytest.mark.parametrize("address", ["ftp://host/a", "file:///etc/passwd", "https://h/a.jsonl"])
+def test_other_schemes_are_refused(tmp_path, address):
+    with pytest.raises(CurateError, match="not a scheme that is read") as error:
+        find_inputs([address], workspace=tmp_path)
+    assert error.value.exit_code == 2
+
+
+def test_an_address_with_credentials_is_refused_and_not_repeated(tmp_path):
+    with pytest.raises(CurateError, match="may not carry credentials") as error:
+        find_inputs([f"s3://key:{SECRET}@bucket/a"], workspace=tmp_path)
+    assert SECRET not in str(error.value)
+
+
+def test_a_missing_package_and_a_dead_server_are_one_line(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(remote._ERRORS, "gs", (("no_such_package_here", "Error"),))
+    with pytest.raises(CurateError, match="needs the package gcsfs: pip install gcsfs"):
+        find_inputs(["gs://bucket/a.jsonl"], workspace=tmp_path)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(CurateError, match=r"s3://b/a: cannot be read \(.*127\.0\.0\.1:1") as error:
+        find_inputs(["s3://b/a"], workspace=tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_messages_lose_the_values_of_secrets(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    assert remote._redacted(f"denied for {SECRET}") == "denied for …"
+
+
+def test_an_index_of_remote_files_is_that_of_local_ones(server, bucket, corpus_folder, tmp_path):
+    fill(server, bucket, corpus_folder)
+    address = f"s3://{bucket}/in/"
+    embed = EmbedSettings(batches=2, batch_tokens=64)
+    local = build_index(
+        CorpusSettings(inputs=(str(corpus_folder),)), embed, workspace=tmp_path / "l"
+    )
+    wanted = CorpusSettings(inputs=(address,))
+    found = build_index(wanted, embed, workspace=tmp_path / "r")
+    assert [(s.key, s.shard.name, s.shard.digest) for s in found.shards] == [
+        (s.key, s.shard.name, s.shard.digest) for s in local.shards
+    ]
+    assert index_is_current(wanted, embed, tmp_path / "r")
+    written = [path for path in (tmp_path / "r").rglob("*") if path.is_file()]
+    assert not [path for path in written if SECRET.encode() in path.read_bytes()]
+    assert not [path for path in written if b"somebody-known" in path.read_bytes()]
+    first = found.shards[0].shard
+    path = next(p for p in corpus_folder.iterdir() if digest_file(p) == first.ranges[0].file_digest)
+    body = path.read_bytes().replace(b"the", b"THE", 1)
+    server.put_object(Bucket=bucket, Key=f"in/{path.name}", Body=body)
+    again = build_index(wanted, embed, workspace=tmp_path / "r")
+    assert sum(a.key != b.key for a, b in zip(again.shards, found.shards, strict=True)) == 1
+    os.environ["AWS_ENDPOINT_URL"], kept = "http://127.0.0.1:1", os.environ["AWS_ENDPOINT_URL"]
+    try:
+        assert index_is_current(wanted, embed, tmp_path / "r")  # ranking asks no network
+    finally:
+        os.environ["AWS_ENDPOINT_URL"] = kept
+    assert json.loads((tmp_path / "r" / "index" / "meta.json").read_bytes())["kind"] == "index"
