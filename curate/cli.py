@@ -8,14 +8,17 @@ import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn, TypeVar, get_args
 
 import click
 
 from curate.config import override, read_settings
-from curate.errors import NOT_CONFIRMED, CurateError
+from curate.errors import NOT_CONFIRMED, USAGE, CurateError
+from curate.harmless import hide_secrets, without_controls
 from curate.records import Notify
 from curate.report.numbers import parse_tokens
 from curate.settings import Measure, Method, Settings
@@ -57,10 +60,17 @@ class Share(click.ParamType[float]):
 class Commands(click.Group):
     """The one place where a user's mistake becomes one line and an exit code."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the group's own options; what is wrong with them is shown without controls."""
+        with _shown_plainly():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a `CurateError` is one line, a bug keeps its traceback."""
+        sys.excepthook = _show_bug
         try:
-            with _terminable():
+            with _terminable(), _shown_plainly():
+                _check_text(*ctx.args, _here())
                 return super().invoke(ctx)
         except CurateError as error:
             _fail(str(error), error.exit_code)
@@ -105,10 +115,41 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    from curate.report.text import show
+@contextlib.contextmanager
+def _shown_plainly() -> Iterator[None]:
+    """Take control characters and secrets out of what click says about a wrong option."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = without_controls(hide_secrets(error.message))
+        raise
 
-    click.echo(f"curate: {show(message)}", err=True)
+
+def _check_text(*words: str) -> None:
+    """Refuse words whose bytes are no text: no artefact could hold them."""
+    for word in words:
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            raise CurateError(f"{word}: is not UTF-8; rename it", exit_code=USAGE) from None
+
+
+def _here() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        raise CurateError(f"the current folder: {error.strerror}; change to another") from None
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug, line by line without controls and secrets."""
+    text = hide_secrets("".join(traceback.format_exception(kind, error, trace)))
+    for line in text.splitlines():
+        click.echo(without_controls(line), err=True)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"curate: {without_controls(hide_secrets(message))}", err=True)
     sys.exit(code)
 
 
@@ -191,7 +232,7 @@ def init(force: bool) -> None:
     """
     from curate.starter import write_starter
 
-    click.echo(write_starter(Path.cwd(), force=force))
+    click.echo(without_controls(write_starter(Path.cwd(), force=force)))
 
 
 @main.command()
@@ -445,7 +486,7 @@ def report(workspace: Path, out: Path | None) -> None:
     """
     from curate.stages import write_report
 
-    click.echo(str(write_report(workspace=workspace, out=out)))
+    click.echo(without_controls(str(write_report(workspace=workspace, out=out))))
 
 
 @main.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from curate.harmless import hide_secrets
+
 FAILED = 1
 USAGE = 2
 REJECTED = 3
@@ -14,12 +16,13 @@ class CurateError(Exception):
     """A mistake that the user can mend; anything else is a bug and keeps its traceback.
 
     Args:
-        message: one line: which thing, what is wrong with it, what to do.
+        message: one line: which thing, what is wrong with it, what to do. Secrets in it are
+            hidden here, so that no caller can forget to.
         exit_code: the code the command ends with (docs/commands/index.md).
     """
 
     def __init__(self, message: str, *, exit_code: int = FAILED) -> None:
-        super().__init__(message)
+        super().__init__(hide_secrets(message))
         self.exit_code = exit_code
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from curate.config import data_dir, override
+from curate.config import CONFIG_NAME, data_dir, override
 from curate.corpus.shards import check_ledgers
 from curate.corpus.targets import load_target, split_weight
 from curate.errors import USAGE, CurateError
@@ -31,11 +31,12 @@ from curate.records import (
 )
 from curate.report.html import render_report
 from curate.settings import CorpusSettings, Settings, TargetSettings
+from curate.store.protect import refuse_holding, refuse_input
 from curate.store.publish import publish_bytes, publish_json, read_json, read_json_if_whole, sweep
 from curate.task2vec.embed import build_index, index_is_current, open_index
 from curate.task2vec.plan import plan_index
 from curate.verification.estimate import estimate_verification
-from curate.verification.export import write_tables
+from curate.verification.export import TABLES, write_tables
 from curate.verification.verify import open_verification, verify_mix
 
 WORKSPACE = ".curate"
@@ -245,6 +246,7 @@ def build_mix(
         raise CurateError(
             "no budget: give --budget 100M or [mix] budget in curate.toml", exit_code=USAGE
         )
+    refuse_holding(Path(out), _inputs(place))
     return build(
         open_index(place),
         open_ranking(place),
@@ -318,8 +320,10 @@ def export_verification(out: str | Path, *, workspace: str | Path = WORKSPACE) -
     """Write `ratios.csv` and `metrics.csv` of a verification to a folder; return their paths.
 
     Raises:
-        CurateError: nothing verified yet.
+        CurateError: nothing verified yet, or one of the files is an input.
     """
+    for name in TABLES:
+        refuse_input(Path(out) / name, _inputs(Path(workspace)))
     return write_tables(open_verification(Path(workspace)), Path(out))
 
 
@@ -327,10 +331,11 @@ def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = 
     """Write everything that the workspace holds as one HTML file; return its path.
 
     Raises:
-        CurateError: there is no index yet.
+        CurateError: there is no index yet, or the file is an input.
     """
     place = Path(workspace)
     path = Path(out) if out else place / "report.html"
+    refuse_input(path, _inputs(place))
     html = render_report(
         index=open_index(place),
         ranking=_if_there(open_ranking, place, "ranking/latest.json"),
@@ -371,6 +376,19 @@ def _named_corpus(settings: Settings, inputs: Sequence[str | Path]) -> CorpusSet
             exit_code=USAGE,
         )
     return corpus
+
+
+def _inputs(place: Path) -> list[Path]:
+    """Return what the artefacts of a workspace were made from, as far as it is files here."""
+    index = open_index(place)
+    named = [index.embed.probe, CONFIG_NAME]
+    if (place / "target.json").is_file():
+        target = read_json(place / "target.json", TargetSettings)
+        names = [split_weight(name)[0] for name in (target.name, *target.names)]
+        named += [target.data_dir, *names]
+        named += [file for name in names for file in name.rpartition("=")[-1].split(",")]
+    paths = [Path(name).expanduser() for name in named if name]
+    return [*(Path(ledger.path) for ledger in index.ledgers), *filter(Path.exists, paths)]
 
 
 def _if_there(opener: Any, place: Path, mark: str) -> Any:

@@ -67,14 +67,19 @@ def write_starter(folder: Path, *, force: bool = False) -> str:
     inputs = _globs(found) or ["corpus/"]
     text = _text_field(found)
     filled = _TEMPLATE.format(
-        inputs=json.dumps(inputs),
-        text=json.dumps(text),
+        inputs=_quoted(inputs),
+        text=_quoted(text),
         target=_target_line(held),
-        budget=json.dumps("1M"),
+        budget=_quoted("1M"),
     )
     publish_bytes(path, filled.encode("utf-8"))
     seen = f"{len(found)} data files" if found else "no data file yet: name yours in [corpus]"
     return f"curate.toml written: {seen}, text in {text!r}. Next: curate rank --target NAME|FILE"
+
+
+def _quoted(value: str | list[str]) -> str:
+    """Return a TOML string or list of strings: JSON's, but that TOML takes no bare DEL."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def _data_files(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -87,6 +92,11 @@ def _data_files(folder: Path) -> tuple[list[Path], list[Path]]:
     # a folder with a manifest is a mix that curate wrote, not a corpus
     data = sorted(p for p in shown if not (folder / p.parent / "manifest.json").is_file())
     held = [p for p in data if _stem(p) in (*_SELECT, *_EVAL)]
+    for path in data:
+        try:
+            str(path).encode("utf-8")
+        except UnicodeEncodeError:
+            raise CurateError(f"{path}: its name is not UTF-8; rename it") from None
     return [p for p in data if p not in held], held
 
 
@@ -101,7 +111,7 @@ def _target_line(held: list[Path]) -> str:
     if not select:
         return 'name = "proofnet"  # curate targets lists the known ones; or a file'
     splits = ",".join(str(p) for p in [select[0], *after[:1]])
-    return f"name = {json.dumps(f'target={splits}')}  # select split, eval split; or curate targets"
+    return f"name = {_quoted(f'target={splits}')}  # select split, eval split; or curate targets"
 
 
 def _ending(path: Path) -> str:
@@ -128,9 +138,11 @@ def _text_field(files: list[Path]) -> str:
             line = stream.readline(1 << 20)
         try:
             record = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
-        texts = {k: v for k, v in record.items() if isinstance(v, str)}
+        if not isinstance(record, dict):
+            continue
+        texts = {k: v for k, v in record.items() if isinstance(v, str) and not set(k) & set("{}")}
         if texts and "text" not in texts:
             return max(texts, key=lambda name: len(texts[name]))
     return "text"

@@ -34,6 +34,9 @@ Text = tuple[str, str]
 """An id and a text."""
 
 
+_MARK = ".example"  # in a folder that was written here
+
+
 @dataclass(frozen=True, slots=True)
 class ExampleCorpus:
     """What `write_example` wrote."""
@@ -65,8 +68,10 @@ def write_example(folder: Path) -> ExampleCorpus:
         At least 12 sources of at least 5 kinds, about 0.1 to 0.3 MB each.
 
     Raises:
-        CurateError: the installation holds too few of them, or a file cannot be written.
+        CurateError: the installation holds too few of them, a file cannot be written, or the
+            folder holds a corpus or target that is not of the example.
     """
+    _check_folder(folder)
     seen: set[bytes] = set()
     items = _target_items(seen)
     written: list[tuple[str, str]] = []
@@ -77,6 +82,7 @@ def write_example(folder: Path) -> ExampleCorpus:
             texts.append((source.name, taken))
             written.append((source.name, source.kind))
     _check(written, items)
+    publish_bytes(folder / _MARK, b"")
     for name, taken in texts:
         _write(folder / "corpus" / f"{name}.jsonl", taken)
     example = ExampleCorpus(
@@ -256,6 +262,15 @@ def _new(text: str, seen: set[bytes]) -> bool:
         return False
     seen.add(key)
     return True
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder with files that are not of the example and would be replaced."""
+    taken = [name for name in ("corpus", "target") if (folder / name).exists()]
+    if taken and not (folder / _MARK).is_file():
+        raise CurateError(
+            f"{folder}: holds {taken[0]}, which is not of the example; name another --folder"
+        )
 
 
 def _check(written: list[tuple[str, str]], items: list[Text]) -> None:

@@ -48,6 +48,8 @@ def parse_template(text: str) -> Template:
     """
     if not text:
         raise CurateError("text: empty; name a field such as text", exit_code=USAGE)
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise CurateError(f"text: {text!r} is no UTF-8, as no field's name is", exit_code=USAGE)
     if "{" not in text and "}" not in text:
         return Template(fields=(text,), parts=(("", 0, ()),))
     fields: list[str] = []

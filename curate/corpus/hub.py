@@ -62,7 +62,7 @@ def parse_hub_name(name: str) -> HubName:
     """Take `hf:org/name[:config[:split]][@revision]` apart.
 
     Raises:
-        CurateError: another shape.
+        CurateError: another shape, or a path here goes by that name.
 
     Example:
         >>> parse_hub_name("hf:openai/gsm8k:main:test@v1")
@@ -75,6 +75,13 @@ def parse_hub_name(name: str) -> HubName:
             exit_code=USAGE,
         )
     parts = {key: value or "" for key, value in match.groupdict().items()}
+    if set(parts["repo"].split("/")) & {".", ".."} or Path(parts["repo"]).exists():
+        # the library would read that instead, and call it by the hub's name
+        raise CurateError(
+            f"{name}: {parts['repo']} is also a path here; name it without hf: to read it, or run "
+            "from another folder",
+            exit_code=USAGE,
+        )
     return HubName(**parts)
 
 

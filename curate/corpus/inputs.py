@@ -65,6 +65,7 @@ def find_inputs(
     for given in inputs:
         for path, source in _expand(given, workspace=workspace, skipped=skipped):
             found.setdefault(path.resolve(), (path, source))
+    _check_names(found)
     return _by_folder(list(found.values())) if by_folder else _named(list(found.values()))
 
 
@@ -100,6 +101,15 @@ def _expand(
             yield from _folder(part, skipped) if part.is_dir() else [(_explicit(part), "")]
     else:
         raise CurateError(f"{given}: no such file or folder")
+
+
+def _check_names(paths: Iterable[Path]) -> None:
+    """Refuse names whose bytes are no text: no ledger and no manifest could hold them."""
+    for path in paths:
+        try:
+            str(path).encode("utf-8")
+        except UnicodeEncodeError:
+            raise CurateError(f"{path}: its name is not UTF-8; rename it") from None
 
 
 def _explicit(path: Path) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -112,13 +114,18 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 _Plain = str | int | float | bool | None
 
+_NO_ATTRIBUTE = re.compile(r'["\\\x00-\x1f]')
+"""What a name may not hold that msgspec looks for; such names are looked up instead."""
 
-def _record_decoder(fields: Sequence[str], kind: Any) -> msgspec.json.Decoder[Any]:
+
+def _record_decoder(fields: Sequence[str], kind: Any) -> Callable[[bytes], Row]:
     """Return a decoder that keeps the fields of a row and passes over the rest unread.
 
     The fields of the text and its names are of `kind`; what describes it stays as it stands.
     """
     names = row_names(fields)
+    if any(map(_NO_ATTRIBUTE.search, names)):
+        return partial(_look_up, names=names, of_kind=(*fields, "id", "url"), kind=kind)
     attributes = [f"f{number}" for number in range(len(names))]
     kinds = [kind if name in (*fields, "id", "url") else msgspec.Raw for name in names]
     record = msgspec.defstruct(
@@ -129,22 +136,33 @@ def _record_decoder(fields: Sequence[str], kind: Any) -> msgspec.json.Decoder[An
         ],
         rename=dict(zip(attributes, names, strict=True)),
     )
-    return msgspec.json.Decoder(record)
+    decode, values = msgspec.json.Decoder(record).decode, msgspec.structs.astuple
+    return lambda line: values(decode(line))
+
+
+def _look_up(line: bytes, *, names: Sequence[str], of_kind: Sequence[str], kind: Any) -> Row:
+    """Return the row of a record whose fields have names that no decoder can be made for."""
+    record = _OBJECT.decode(line)
+    return tuple(
+        MISSING if name not in record
+        else msgspec.json.decode(record[name], type=kind) if name in of_kind
+        else record[name]
+        for name in names
+    )  # fmt: skip
 
 
 def _json_lines(lines: Iterable[bytes | str], fields: Sequence[str]) -> Iterator[Row | str]:
-    decode = _record_decoder(fields, _Plain).decode
-    in_part = _record_decoder(fields, msgspec.Raw).decode
-    values = msgspec.structs.astuple
+    decode = _record_decoder(fields, _Plain)
+    in_part = _record_decoder(fields, msgspec.Raw)
     for line in lines:
         if isinstance(line, str):
             yield line
             continue
         try:
             try:
-                yield values(decode(line))
+                yield decode(line)
             except msgspec.ValidationError:
-                yield _nested(values(in_part(line)), len(fields))
+                yield _nested(in_part(line), len(fields))
         except msgspec.ValidationError:
             yield "wrong_type"
         except UnicodeDecodeError:

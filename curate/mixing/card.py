@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
+from curate.harmless import without_controls
 from curate.mixing.formats import WrittenFile
 from curate.records import Index, Mix, Target
 from curate.settings import MixSettings
@@ -97,7 +97,4 @@ by their alignment to the target {escape(target.name)}{licence}.
 
 def escape(text: str) -> str:
     """Return text from data as one harmless line of Markdown."""
-    clean = "".join(
-        c if unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", clean)
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", without_controls(text))

@@ -35,6 +35,7 @@ def staging_folder(out: Path, *, mark: str) -> Iterator[Path]:
     here = f"{mark} {_boot()}"
     try:
         if not (staging / "mark").is_file() or (staging / "mark").read_bytes() != here.encode():
+            _check_own(staging)
             _remove(staging)
             staging.mkdir(parents=True, exist_ok=True)
             publish_bytes(staging / "mark", here.encode())
@@ -57,6 +58,14 @@ def _remove(staging: Path) -> None:
         elif path.name != "mark":
             path.unlink(missing_ok=True)
     shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_own(staging: Path) -> None:
+    """Refuse to remove a folder of that name that no run of ours has made."""
+    if staging.is_symlink() or (staging.exists() and not (staging / "mark").is_file()):
+        if staging.is_dir() and not staging.is_symlink() and not any(staging.iterdir()):
+            return
+        raise CurateError(f"{staging}: in the way, and nothing that curate made; move it")
 
 
 def _boot() -> str:

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from curate.harmless import csv_cell
 from curate.records import Comparison, Contribution, Explanation, Ranking
 from curate.report.json_lines import to_json
 from curate.report.numbers import (
@@ -107,7 +108,9 @@ def explanation_table(found: Explanation) -> RenderableType:
     most = max((part.share for part in found.layers), default=1.0)
     for part in found.layers:
         drawn = Text(bar(part.share / most if most > 0 else 0, 24), style="cyan")
-        layers.add_row(part.name, format_share(part.share), drawn, format_share(part.usual))
+        layers.add_row(
+            Text(show(part.name)), format_share(part.share), drawn, format_share(part.usual)
+        )
     rows = _table("row", "share", "usual", "target", "shard")
     for part in found.rows:
         rows.add_row(Text(show_middle(part.name, 44)), *_numbers(part))
@@ -160,15 +163,14 @@ def _terms(terms: Sequence[str], others: Sequence[str]) -> str:
 def _csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names)
-    for row in rows:
+    for row in (names, *rows):
         writer.writerow([_cell(cell) for cell in row])
     return stream.getvalue().rstrip("\n")
 
 
 def _cell(value: object) -> object:
     if isinstance(value, str):
-        return show(value)
+        return csv_cell(value)
     return "" if isinstance(value, float) and not math.isfinite(value) else value
 
 

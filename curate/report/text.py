@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from rich.cells import cell_len
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+from curate.harmless import hide_secrets, without_controls
+
 _ELLIPSIS = "…"
-_BREAKS = dict.fromkeys(map(ord, "\n\t\r\N{LINE SEPARATOR}\N{PARAGRAPH SEPARATOR}"), " ")
-_MOST_MARKS = 4  # combining marks on one letter; more only paint over the lines around
 
 
 def show(text: str, width: int | None = None) -> str:
     r"""Return text from data (names, paths, documents, messages) made safe to display.
 
     Every character of Unicode category C (controls, escape, bidirectional and other
-    invisible formatting, surrogates, unassigned) becomes U+FFFD, a line break or tab a space.
+    invisible formatting, surrogates, unassigned) becomes U+FFFD, a line break or tab a space;
+    secrets are hidden.
     The result still has to be escaped for HTML, and printed without markup.
 
     Args:
@@ -30,7 +28,7 @@ def show(text: str, width: int | None = None) -> str:
         >>> show("a long name", width=6)
         'a lon…'
     """
-    clean = text if text.isascii() and text.isprintable() else _clean(text)
+    clean = without_controls(hide_secrets(text))
     return clean if width is None else _cut(clean, width)
 
 
@@ -44,17 +42,6 @@ def show_middle(text: str, width: int) -> str:
     while start > 0 and cell_len(clean[start - 1 :]) <= tail:
         start -= 1
     return _take(clean, head) + _ELLIPSIS + clean[start:]
-
-
-def _clean(text: str) -> str:
-    kept: list[str] = []
-    marks = 0
-    for char in text.translate(_BREAKS):
-        category = unicodedata.category(char)
-        marks = marks + 1 if category in ("Mn", "Me") else 0
-        if marks <= _MOST_MARKS:
-            kept.append(REPLACEMENT if category.startswith("C") else char)
-    return "".join(kept)
 
 
 def _cut(text: str, width: int) -> str:

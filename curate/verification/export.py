@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from curate.harmless import csv_cell
 from curate.records import Run, Verification
 from curate.store.publish import publish_bytes
 
 KEYS = ("run", "name", "index")
+TABLES = ("ratios.csv", "metrics.csv")
 
 
 def write_tables(verification: Verification, folder: Path) -> tuple[Path, Path]:
@@ -29,7 +31,7 @@ def write_tables(verification: Verification, folder: Path) -> tuple[Path, Path]:
     sources = list(verification.arms[0].sources)
     keys = [(f"{run.arm}-seed{run.seed}", run.arm, n) for n, run in enumerate(verification.runs)]
     shares = [[arms[run.arm].sources[name] for name in sources] for run in verification.runs]
-    ratios, metrics = folder / "ratios.csv", folder / "metrics.csv"
+    ratios, metrics = (folder / name for name in TABLES)
     publish_bytes(ratios, _csv([*KEYS, *sources], _joined(keys, shares)))
     names = ["loss", "bpb", *(["control_loss"] if verification.runs[0].control_tokens else [])]
     values = [_metrics(run) for run in verification.runs]
@@ -51,6 +53,6 @@ def _joined(keys: Sequence[Sequence[Any]], rows: Sequence[Sequence[Any]]) -> lis
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogatepass")
+    for row in (header, *rows):
+        writer.writerow([csv_cell(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue().encode("utf-8")

@@ -1,0 +1,66 @@
+"""Outputs that would replace an input, by whatever name, are refused before work starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from curate.errors import USAGE, CurateError
+
+
+def refuse_input(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write the file `out` where an input is.
+
+    A relative path, a link, a second mount, another name of the same file (a hard link) and,
+    on file systems that ignore it, another case are all the same file.
+
+    Args:
+        out: file that is about to be written, there or not.
+        inputs: files that have to stay as they are; folders, with all that is in them.
+
+    Raises:
+        CurateError: which input it is.
+    """
+    for path in inputs:
+        if _is_same(out, path) or (path.is_dir() and out.exists() and _is_inside(out, path)):
+            raise CurateError(
+                f"{out}: is an input ({path}), which nothing may replace; name another output",
+                exit_code=USAGE,
+            )
+
+
+def refuse_holding(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write into the folder `out` where an input lies in it, or is it.
+
+    Raises:
+        CurateError: which input it is.
+    """
+    if not out.exists():
+        return
+    place, known = out.resolve(), out.stat()
+    checked: dict[Path, bool] = {}
+    for path in inputs:
+        for folder in (path.resolve(), *path.resolve().parents):
+            if folder not in checked:
+                checked[folder] = folder == place or _is_that(folder, known)
+            if checked[folder]:
+                raise CurateError(
+                    f"{out}: the input {path} is in it; name another folder", exit_code=USAGE
+                )
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve() or (one.exists() and _is_that(other, one.stat()))
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return any(_is_same(folder, place) for place in path.resolve().parents)
+
+
+def _is_that(path: Path, known: os.stat_result) -> bool:
+    """Say whether a path is the file or folder of that number, whatever it is called."""
+    try:
+        return os.path.samestat(path.stat(), known)
+    except OSError:
+        return False
