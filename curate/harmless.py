@@ -17,7 +17,7 @@ _SECRET_NAME = re.compile(
 _SHORTEST_SECRET = 8  # characters; a shorter value is a switch or a number
 _SHAPES = re.compile(r"\bhf_[A-Za-z0-9]{16,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b")
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/?#]*@")
-_QUERY = re.compile(r"(?<=://)([^\s?#'\"<>]+)\?[^\s'\"<>)]+")
+_QUERY = re.compile(r"(?<=://)([^\s?#'\"<>]+)\?[^\s'\"<>)#]+")
 _FORMULA = re.compile(r"\s*[=+\-@＝＋－＠]")
 
 

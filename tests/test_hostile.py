@@ -5,17 +5,36 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from curate.cli import main
+from curate.errors import CurateError
+from curate.harmless import hide_secrets
 from curate.verification import runs
 from tests import hostile
 
 RICH = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\r?\x1b\[(?:2K|1A)")
 """What rich itself writes on a terminal: colours, its cursor and its lines of progress."""
+
+
+SECRETS = {
+    "HF_TOKEN": "hf_canaryCanaryCanaryCanary",
+    "AWS_ACCESS_KEY_ID": "AKIACANARYCANARY0000",
+    "AWS_SECRET_ACCESS_KEY": "canary/secret+canary/secret+canary/secret",
+    "AWS_SESSION_TOKEN": "canary-session-token",
+    "MY_SERVICE_PASSWORD": "canary-password",
+}
+
+
+URLS = (
+    "https://canary-user:canary-password@host/a.jsonl?X-Amz-Signature=canary-signature",
+    "s3://canary-user:canary-password@bucket/a.jsonl",
+)
 
 
 def run(*words, **env):
@@ -34,8 +53,10 @@ def job(tmp_path_factory):
     os.chdir(home / "run")
     cores = runs.count_cores
     runs.count_cores = lambda: 1  # the number of workers changes nothing but their start
+    os.environ.update(SECRETS)
     try:
         found = {
+            "urls": run("index", *URLS),
             "plan": run("index", corpus, "--text", hostile.FIELD, "--dry-run"),
             "index": run(
                 "index", corpus, "--text", hostile.FIELD, "--batches", 2, "--batch-tokens", 256,
@@ -68,13 +89,15 @@ def job(tmp_path_factory):
     finally:
         os.chdir(here)
         runs.count_cores = cores
+        for name in SECRETS:
+            del os.environ[name]
     return home, before, found
 
 
 def test_every_command_does_its_work(job):
     _, _, found = job
     for what, done in found.items():
-        allowed = (0, 4) if what == "verify" else (0,)
+        allowed = {"verify": (0, 4), "urls": (1, 2)}.get(what, (0,))
         assert done.exit_code in allowed, (what, done.output, done.exception)
 
 
@@ -207,3 +230,75 @@ def test_init_writes_toml_that_reads_whatever_the_files_are_called(tmp_path, mon
     assert sorted(table["corpus"]["inputs"]) == sorted(
         path.name for path in tmp_path.iterdir() if path.name != "curate.toml"
     )
+
+
+def test_no_secret_is_in_any_artefact_or_output(job):
+    home, before, found = job
+    secrets = [*SECRETS.values(), "canary"]
+    for name, data in hostile.tree(home).items():
+        assert name in before or not [s for s in secrets if s.encode() in data], name
+    for what, done in found.items():
+        assert not [s for s in secrets if s in done.output], (what, done.output)
+
+
+def test_artefacts_are_of_kinds_that_hold_no_code(job):
+    """Nothing pickled, nothing zipped: by the name's ending and by the first bytes."""
+    home, _, _ = job
+    known = {"json", "jsonl", "parquet", "safetensors", "npy", "arrow", "csv", "html", "md", "toml"}
+    known |= {"blake2b"}  # the digest of the file beside it
+    for name, data in hostile.tree(home / "run").items():
+        ending = re.sub(r"\x1b\[31m", "", name).rpartition(".")[2]
+        assert ending in known, name
+        # safetensors begin with the length of their header, which may be any byte
+        assert data[8:9] == b"{" if ending == "safetensors" else data[:1] != b"\x80", name
+        assert data[:2] != b"PK", name
+        assert ending != "npy" or b"'|O'" not in data[:128]
+
+
+@pytest.mark.parametrize("kind", ["index", "probe", "target", "data", "tokenizer"])
+def test_a_refused_address_is_said_without_its_credentials(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
+    for address in (*URLS, "hf://canary-user:canary-password@x/y", "gs://a?token=canary"):
+        words = {
+            "index": ["index", address],
+            "probe": ["index", "a.jsonl", "--probe", address],
+            "target": ["rank", "--target", address],
+            "data": ["rank", "--target", "proofnet", "--data-dir", address],
+            "tokenizer": ["build-mix", "--tokenizer", address, "--budget", "1k"],
+        }[kind]
+        done = run(*words)
+        assert done.exit_code in (1, 2), done.exception
+        assert "canary" not in done.output, done.output
+
+
+def test_a_bug_s_traceback_holds_no_secret_and_no_control(tmp_path):
+    script = (
+        "import os, sys, curate.starter as starter\n"
+        "def boom(*words, **more):\n"
+        "    token = os.environ['HF_TOKEN']\n"
+        "    raise RuntimeError('\\x1b[31m ' + token + ' https://u:canary@h/?canary')\n"
+        "starter.write_starter = boom\n"
+        "from curate.cli import main\n"
+        "main(['init'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, **SECRETS},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "RuntimeError: \ufffd[31m *** https://***@h/?***" in done.stderr
+    assert "in boom" in done.stderr
+    assert "canary" not in done.stderr and not hostile.controls(done.stderr)
+
+
+def test_secrets_are_hidden_by_their_name_their_shape_and_their_place(monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "12345678")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.setenv("SHORT_TOKEN", "abc")
+    assert hide_secrets("key 12345678, abc, false") == "key ***, abc, false"
+    assert hide_secrets("x hf_abcdefghijklmnopqrst y") == "x *** y"
+    assert hide_secrets("AKIAABCDEFGHIJKLMNOP") == "***"
+    assert hide_secrets("https://a:b@c.d/e?f=g#h") == "https://***@c.d/e?***#h"
+    assert hide_secrets("see https://c.d/e and a@b?c") == "see https://c.d/e and a@b?c"
+    assert str(CurateError("s3://me:word@x")) == "s3://***@x"

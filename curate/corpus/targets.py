@@ -111,6 +111,10 @@ def load_target(settings: TargetSettings) -> Target:
         return _load_hub(settings)
     if settings.name.startswith("lm-eval:"):
         return _load_task(settings)
+    if "://" in settings.name:
+        raise CurateError(
+            f"target {settings.name}: only local files and hf:org/name are read; download it first"
+        )
     label, _, rest = settings.name.rpartition("=")
     paths = [Path(part).expanduser() for part in rest.split(",")]
     if label or Path(settings.name).expanduser().is_file():

@@ -16,6 +16,7 @@ from curate.errors import CurateError
 from curate.mixing.binary import TokenSpec
 from curate.records import ProbeInfo
 from curate.store.fingerprint import digest_bytes
+from curate.task2vec.foreign import check_text_sizes, one_line_errors
 from curate.task2vec.probe import BUILTIN, Probe, encode_texts
 
 Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
@@ -71,20 +72,16 @@ def _loaded(name: str, info: ProbeInfo) -> Encode:
 
 
 def _tokenizer(name: str, info: ProbeInfo) -> Any:
-    try:
+    with one_line_errors(f"tokenizer {name}", advice="name a folder or a hub id"):
         return transformers.AutoTokenizer.from_pretrained(
             **_place(name, info), trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CurateError(
-            f"tokenizer {name}: cannot be loaded ({reason}); name a folder or a hub id"
-        ) from None
 
 
 def _place(name: str, info: ProbeInfo) -> dict[str, Any]:
     path = BUILTIN if name == "builtin" else Path(name).expanduser()
     if path.is_dir():
+        check_text_sizes(f"tokenizer {name}", path)
         return {"pretrained_model_name_or_path": path, "local_files_only": True}
     if path.is_file():
         return {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}

@@ -15,17 +15,18 @@ import numpy.typing as npt
 import torch
 import transformers
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from curate.errors import CurateError
 from curate.records import ProbeInfo
 from curate.store.fingerprint import digest_bytes, digest_file, fingerprint
+from curate.task2vec.foreign import check_text_sizes, one_line_errors
 from curate.task2vec.gguf import read_gguf
 
 BUILTIN = Path(__file__).parent / "builtin"
 _TOKENIZER_FILES = ("*.json", "*.model", "*.txt")
+_ADVICE = "use a causal language model that transformers knows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,11 @@ def find_revision(name: str) -> str:
 def encode_texts(probe: Probe, texts: list[str]) -> list[npt.NDArray[np.int32]]:
     """Return each text's token ids; markup of special tokens in a text is read as text."""
     backend = getattr(probe.tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        found = probe.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return [np.asarray(ids, dtype=np.int32) for ids in found]
-    encoded = backend.encode_batch_fast(texts, add_special_tokens=False)
+    with one_line_errors(f"tokenizer of {probe.info.name}", advice=_ADVICE):
+        if backend is None:
+            found = probe.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+            return [np.asarray(ids, dtype=np.int32) for ids in found]
+        encoded = backend.encode_batch_fast(texts, add_special_tokens=False)
     return [np.asarray(one.ids, dtype=np.int32) for one in encoded]
 
 
@@ -160,18 +162,13 @@ def _load(name: str, path: Path) -> tuple[Any, Any]:
     where: dict[str, Any] = {"pretrained_model_name_or_path": path}
     if path.is_file():
         where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
-    try:
-        with _quiet():
-            model, missing = read_gguf(path) if path.is_file() else _read_folder(path)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                **where, trust_remote_code=False, local_files_only=True
-            )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CurateError(
-            f"probe {name}: cannot be loaded ({reason}); use a causal language model that "
-            "transformers knows"
-        ) from error
+    else:
+        check_text_sizes(f"probe {name}", path)
+    with one_line_errors(f"probe {name}", advice=_ADVICE), _quiet():
+        model, missing = read_gguf(path) if path.is_file() else _read_folder(path)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            **where, trust_remote_code=False, local_files_only=True
+        )
     if missing:
         raise CurateError(
             f"probe {name}: its weights lack {', '.join(sorted(missing)[:3])}; "
