@@ -309,6 +309,7 @@ def index(
     type=click.Choice(get_args(Measure)),
     help="Form of the alignment.",
 )
+@click.option("--encoder", help="Sentence encoder of method embedding: a folder, or a hub id.")
 @click.option("--exact", is_flag=True, default=None, help="Align every shard, no shortlist.")
 @click.option("--compare", is_flag=True, help="Rank by every method; say how far they agree.")
 @click.option("--against", multiple=True, help="One more target, a column each; repeatable.")
@@ -318,7 +319,7 @@ def index(
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header on stdout.")
 def rank(
     targets: tuple[str, ...], workspace: Path, settings: Settings, device: str, as_json: bool,
-    method: str | None, measure: str | None, exact: bool | None, compare: bool,
+    method: str | None, measure: str | None, encoder: str | None, exact: bool | None, compare: bool,
     against: tuple[str, ...], explain: str | None, as_csv: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Order the shards by alignment to a target; index first where needed.
@@ -342,8 +343,10 @@ def rank(
     settings = dataclasses.replace(
         settings,
         target=override(settings.target, **given),
-        rank=override(settings.rank, method=method, measure=measure, exact=exact),
+        rank=override(settings.rank, method=method, measure=measure, exact=exact, encoder=encoder),
     )
+    if encoder and settings.rank.method != "embedding" and not compare:
+        raise click.UsageError("--encoder is for --method embedding, or --compare")
     shared: dict[str, Any] = {"settings": settings, "workspace": workspace, "device": device}
     found: Any
     to_table: Callable[[Any], Any] = ranking_table

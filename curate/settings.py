@@ -80,6 +80,7 @@ class RankSettings:
     bootstrap: int = 1_000  # resamples
     seed: int = 0
     exact: bool = False  # align every shard, however many; else a shortlist of very many
+    encoder: str = ""  # of method embedding: a sentence encoder, folder or hub id; "" is the probe
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from scipy import sparse
 from curate.ranking import baselines
 from curate.ranking.alignment import align_all
 from curate.ranking.candidates import find_candidates
+from curate.ranking.encoder import deal, encode, load_encoder, read_encoded
 from curate.ranking.index import index_kind
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.samples import draw_items, read_samples
@@ -66,6 +67,8 @@ def measure(
         CurateError: an artefact is damaged, or an input changed since it was indexed.
     """
     method = settings.method
+    if method == "embedding" and settings.encoder:
+        return _by_encoder(index, target, settings, workspace, device, notify)
     if method in ("task2vec", "embedding"):
         own = embed_target(target, index, workspace=workspace, device=device, notify=notify)
         if method == "task2vec":
@@ -149,6 +152,28 @@ def _by_tokens(index: Index, target: Target, device: str, notify: Notify) -> Mea
         background += found.unigrams
     unigrams = (found.unigrams for found in read_embeddings(index.shards, index, notify))
     return _plain(index, *baselines.lexical(counts, unigrams, background=background))
+
+
+def _by_encoder(
+    index: Index,
+    target: Target,
+    settings: RankSettings,
+    workspace: Path,
+    device: str,
+    notify: Notify,
+) -> Measured:
+    """Compare mean vectors of a sentence encoder; those of the shards are kept."""
+    encoded = read_encoded(
+        index,
+        settings.encoder,
+        seed=settings.seed,
+        workspace=workspace,
+        device=device,
+        notify=notify,
+    )
+    items = draw_items(target.select, READ_ITEMS, seed=settings.seed)
+    own = deal(encode(load_encoder(settings.encoder, device=device), items))
+    return _plain(index, *baselines.hidden_cosine(own, encoded))
 
 
 def _plain(

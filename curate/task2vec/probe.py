@@ -51,8 +51,8 @@ def load_probe(name: str, *, device: str = "auto") -> Probe:
         CurateError: not there, hub out of reach, weights that are no safetensors, another
             kind of model, or no such device.
     """
-    place = _find_device(device)
-    path = _fetch(name)
+    place = find_device(device)
+    path = fetch_model(name)
     model, tokenizer = _load(name, path)
     model.eval().requires_grad_(False)
     vocab = int(model.get_output_embeddings().weight.shape[0])
@@ -63,7 +63,7 @@ def load_probe(name: str, *, device: str = "auto") -> Probe:
         )
     info = ProbeInfo(
         name=name,
-        revision=_revision(path),
+        revision=revision_of(path),
         tokenizer_digest=_digest_tokenizer(tokenizer),
         n_parameters=sum(p.numel() for p in model.parameters()),
         vocab=vocab,
@@ -80,7 +80,7 @@ def find_revision(name: str) -> str:
     Raises:
         CurateError: as `load_probe`.
     """
-    return _revision(_fetch(name))
+    return revision_of(fetch_model(name))
 
 
 def encode_texts(probe: Probe, texts: list[str]) -> list[npt.NDArray[np.int32]]:
@@ -94,7 +94,12 @@ def encode_texts(probe: Probe, texts: list[str]) -> list[npt.NDArray[np.int32]]:
     return [np.asarray(one.ids, dtype=np.int32) for one in encoded]
 
 
-def _find_device(device: str) -> torch.device:
+def find_device(device: str) -> torch.device:
+    """Return the device of that name; of "auto", a GPU if there is one.
+
+    Raises:
+        CurateError: no such name or device.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -106,8 +111,16 @@ def _find_device(device: str) -> torch.device:
     return place
 
 
-def _fetch(name: str) -> Path:
-    """Return the local folder (or .gguf file) of a probe, downloading a hub model if need be."""
+def fetch_model(name: str, *, what: str = "probe") -> Path:
+    """Return the local folder (or .gguf file) of a model, downloading a hub model if need be.
+
+    Args:
+        name: as for `load_probe`.
+        what: how messages call it.
+
+    Raises:
+        CurateError: not there, not to be had, or without safetensors.
+    """
     if name == "builtin":
         if not (BUILTIN / "config.json").is_file():
             raise CurateError(
@@ -119,15 +132,15 @@ def _fetch(name: str) -> Path:
         return path
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise CurateError(f"probe {name}: the folder has no config.json; is it a saved model?")
-        _check_safetensors(name, path)
+            raise CurateError(f"{what} {name}: the folder has no config.json; is it a saved model?")
+        _check_safetensors(f"{what} {name}", path)
         return path
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")):
-        raise CurateError(f"probe {name}: no such file or folder")
-    return _download(name)
+        raise CurateError(f"{what} {name}: no such file or folder")
+    return _download(name, what)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, what: str) -> Path:
     repository, _, revision = name.partition("@")
     patterns = ["*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
     try:
@@ -138,22 +151,26 @@ def _download(name: str) -> Path:
         )
     except HFValidationError:
         raise CurateError(
-            f"probe {name}: neither a file, nor a folder, nor a hub id such as org/model"
+            f"{what} {name}: neither a file, nor a folder, nor a hub id such as org/model"
         ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()
         raise CurateError(
-            f"probe {name}: cannot be fetched from the hub ({reason[0] if reason else error}); "
-            "use builtin, or a local folder or .gguf file"
+            f"{what} {name}: cannot be fetched from the hub ({reason[0] if reason else error}); "
+            + (
+                "use builtin, or a local folder or .gguf file"
+                if what == "probe"
+                else "use a local folder"
+            )
         ) from None
-    _check_safetensors(name, path)
+    _check_safetensors(f"{what} {name}", path)
     return path
 
 
-def _check_safetensors(name: str, path: Path) -> None:
+def _check_safetensors(which: str, path: Path) -> None:
     if not any(path.glob("*.safetensors")):
         raise CurateError(
-            f"probe {name}: no .safetensors weights (pickled ones are not read); "
+            f"{which}: no .safetensors weights (pickled ones are not read); "
             "save the model with save_pretrained, or use another"
         )
 
@@ -164,7 +181,7 @@ def _load(name: str, path: Path) -> tuple[Any, Any]:
         where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     else:
         check_text_sizes(f"probe {name}", path)
-    with one_line_errors(f"probe {name}", advice=_ADVICE), _quiet():
+    with one_line_errors(f"probe {name}", advice=_ADVICE), quietly():
         model, missing = read_gguf(path) if path.is_file() else _read_folder(path)
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             **where, trust_remote_code=False, local_files_only=True
@@ -195,7 +212,7 @@ def _read_folder(path: Path) -> tuple[Any, set[str]]:
     return model, set(report["missing_keys"])
 
 
-def _revision(path: Path) -> str:
+def revision_of(path: Path) -> str:
     """Return the commit of a hub snapshot, or a digest of the files that decide the model."""
     if path.is_file():
         return digest_file(path)
@@ -222,7 +239,7 @@ def _narrow(model: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Keep transformers' progress bars and advice off the terminal."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
