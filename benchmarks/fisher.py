@@ -27,6 +27,7 @@ import torch
 from evidence.estimators import accuracy_table, speedup_vs_published
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from curate.settings import LabelSource
 from curate.task2vec.fisher import fisher_blocks, fisher_rows
 from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.sketch import draw_projection, project_rows
@@ -168,6 +169,35 @@ def documents_share(name: str, *, repeats: int, width: int) -> float:
     return round(float(np.median(shares)), 4)
 
 
+def gradients_price(name: str, *, repeats: int, device: str) -> dict[str, float]:
+    """Return what mean gradients of 4,096 numbers multiply the engine's time by.
+
+    Beside labels from the model they take a backward pass of their own; where the Fisher
+    information is of the text's own labels, one serves both.
+    """
+    model, n, length = build_shape(name)
+    model = model.to(device).eval()
+    rng = np.random.default_rng(0)
+    sequences = list(rng.integers(0, model.config.vocab_size, (n, length), dtype=np.int32))
+
+    def run(labels: LabelSource, width: int) -> float:
+        settings = FisherSettings(labels=labels, gradients=width)
+        return seconds(
+            lambda: fisher_rows(
+                model, sequences, settings=settings, batch_tokens=n * length,
+                autocast=device == "cuda",
+            ),
+            device,
+        )  # fmt: skip
+
+    kinds: tuple[LabelSource, ...] = ("model", "data")
+    ratios: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for _ in range(repeats + 1):
+        for kind in kinds:
+            ratios[kind].append(run(kind, 4_096) / run(kind, 0))
+    return {kind: round(float(np.median(each[1:])), 3) for kind, each in ratios.items()}
+
+
 def main() -> None:
     """Measure the shapes asked for; print a line each, and the JSON object last."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -183,6 +213,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--memory", action="store_true", help="peak memory too, on a CPU")
     parser.add_argument("--documents", action="store_true", help="cost of document vectors too")
+    parser.add_argument("--gradients", action="store_true", help="price of mean gradients too")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="only the JSON object")
     chosen = parser.parse_args()
@@ -213,6 +244,11 @@ def main() -> None:
     if chosen.documents:
         more["documents_share"] = {
             name: documents_share(name, repeats=chosen.repeats, width=512) for name in chosen.shapes
+        }
+    if chosen.gradients:
+        more["gradients_price"] = {
+            name: gradients_price(name, repeats=chosen.repeats, device=chosen.device)
+            for name in chosen.shapes
         }
     if chosen.data:
         lines = accuracy_table(

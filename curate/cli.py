@@ -253,6 +253,10 @@ def init(force: bool) -> None:
     "--documents", is_flag=True, flag_value=512, default=None, type=int,
     help="Also write a vector of 512 numbers for every embedded document.",
 )  # fmt: skip
+@click.option(
+    "--gradients", is_flag=True, flag_value=4096, default=None, type=int,
+    help="Also keep mean gradients of 4,096 numbers, for rank --method transfer.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what it costs.")
 @_device
 @_json
@@ -590,7 +594,7 @@ def _given(settings: Settings, *, paths: tuple[str, ...], **given: Any) -> Setti
     """Put the options of `index` over the settings."""
     names = ("text", "shard_tokens", "max_rejected", "group_by", "clusters")
     corpus = {name: given[name] for name in names}
-    kinds = ("probe", "batches", "batch_tokens", "layers", "sketch", "documents")
+    kinds = ("probe", "batches", "batch_tokens", "layers", "sketch", "documents", "gradients")
     embed = {name: given[name] for name in kinds}
     return dataclasses.replace(
         settings,

@@ -142,6 +142,7 @@ class Embedding:
     unigrams: Counts  # (vocab,) int64, over all the tokens of the shard or target
     hidden: Floats  # (n_batches, width) float32: mean last hidden state of each sub-batch
     loss: float  # nats/token of the probe on these sub-batches
+    gradients: Floats | None = None  # (n_batches, width) float32: projected mean gradient
 
 
 @dataclass(frozen=True, slots=True)

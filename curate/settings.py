@@ -18,7 +18,7 @@ Measure = Literal[
 ]
 Method = Literal[
     "task2vec", "lexical", "ngram", "ngram-lm", "compression", "embedding", "classifier",
-    "perplexity", "length", "random",
+    "perplexity", "length", "random", "transfer",
 ]  # fmt: skip
 Selection = Literal["top", "temperature", "match"]
 
@@ -56,6 +56,7 @@ class EmbedSettings:
     recipe: Recipe = "definition"  # or published: that algorithm, its faults included
     sketch: int = 0  # numbers a sub-batch at most; 0: as many as 2 MB a shard hold
     documents: int = 0  # numbers in a vector for each embedded document; 0: no such vectors
+    gradients: int = 0  # numbers of each sub-batch's mean gradient, for method transfer; 0: none
 
 
 @dataclass(frozen=True, slots=True)

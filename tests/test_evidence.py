@@ -27,7 +27,7 @@ from curate.task2vec.embed import build_index  # noqa: E402
 
 nan = float("nan")
 UNGRADED = {f"task2vec {measure}" for measure in ("cosine", "log", "whitened")}
-UNGRADED |= {"perplexity", "compression"}
+UNGRADED |= {"perplexity", "compression", "transfer"}
 """Methods that do not ask for the target, or hardly order anything; raw cosine is set by the few
 rows of largest Fisher, and `log` and `whitened` have their origin among the shards that they rank:
 each puts some mixture of docstrings and code below pure code."""

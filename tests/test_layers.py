@@ -16,6 +16,7 @@ NUMERICS = {
     "task2vec.batches",
     "task2vec.fisher",
     "task2vec.forward",
+    "task2vec.gradients",
     "task2vec.head",
     "task2vec.hooks",
     "task2vec.labels",

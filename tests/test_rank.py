@@ -72,7 +72,7 @@ def index(workspace):
             (corpus / f"{kind}_{part}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return build_index(
         CorpusSettings(inputs=(str(corpus),)),
-        EmbedSettings(batch_tokens=200, block_tokens=32),
+        EmbedSettings(batch_tokens=200, block_tokens=32, gradients=256),
         workspace=workspace,
         device="cpu",
     )
@@ -161,11 +161,41 @@ def test_the_eval_split_does_not_move_the_ranking(index, target, workspace):
     assert rank_shards(index, other, RankSettings(), workspace=workspace) == one
 
 
-def test_a_second_target_reads_no_shard_text(index, workspace, monkeypatch):
-    monkeypatch.setattr(samples, "read_ranges", None)
-    law = make_target(texts("law", 1_000, 60), name="law")
-    ranking = rank_shards(index, law, RankSettings(), workspace=workspace)
-    assert {line.source for line in ranking.shards[:2]} == {"law_0", "law_1"}
+def test_a_second_target_embeds_itself_alone_and_no_document_is_read(
+    index, target, workspace, monkeypatch
+):
+    """Methods that read text have kept their sample: not a byte of the corpus is there to read."""
+    settings = [RankSettings(method=method, bootstrap=50) for method in METHODS]
+    rank_shards(index, target, RankSettings(method="ngram"), workspace=workspace)
+    embedded = []
+    real = embed.embed_parts
+    monkeypatch.setattr(
+        embed, "embed_parts", lambda what, *a: embedded.append(what) or real(what, *a)
+    )
+    law = make_target(texts("law", 2_000, 60), name="law")
+    corpus = workspace / "corpus"
+    corpus.rename(workspace / "away")
+    try:
+        found = [rank_shards(index, law, each, workspace=workspace) for each in settings]
+    finally:
+        (workspace / "away").rename(corpus)
+    assert embedded == ["target law"]  # one for task2vec, embedding and transfer together
+    assert {line.source for line in found[0].shards[:2]} == {"law_0", "law_1"}
+
+
+def test_transfer_needs_gradients_and_is_left_out_of_a_comparison_without(
+    index, target, workspace, tmp_path
+):
+    bare = build_index(
+        dataclasses.replace(index.corpus, inputs=(str(workspace / "corpus" / "law_0.jsonl"),)),
+        dataclasses.replace(index.embed, gradients=0),
+        workspace=tmp_path,
+        device="cpu",
+    )
+    with pytest.raises(CurateError, match=r"has no gradients; run curate index --gradients$"):
+        rank_shards(bare, target, RankSettings(method="transfer"), workspace=tmp_path)
+    settings = RankSettings(method="length")
+    assert "transfer" not in compare_methods(bare, target, settings, workspace=tmp_path).columns
 
 
 def test_few_items_give_a_warning_and_wider_intervals(index, target, workspace):

@@ -120,6 +120,7 @@ def index_arms(arms: Sequence[Path], out: Path, settings: Settings) -> Index:
             probe=settings.probe,
             batch_tokens=settings.embed_tokens,
             layers=settings.layers,
+            gradients=settings.gradients,
         ),
         workspace=out / "arms-index",
     )

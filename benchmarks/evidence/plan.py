@@ -37,6 +37,7 @@ class Settings:
     probe: str = "builtin"  # that the arms are measured by
     layers: str = "all"  # of that probe
     embed_tokens: int = 8_192  # a sub-batch
+    gradients: int = 4_096  # numbers of each mean gradient, for `transfer`
     pool: float = 4.0  # tokens kept of each corpus per token of an arm: filters take some out
     seed: int = 0
     model: str = ""  # that every run goes on from, in place of `size`

@@ -13,7 +13,7 @@ from curate.ranking.alignment import align_all
 from curate.ranking.classifier import classifier
 from curate.ranking.compression import compression
 from curate.ranking.ngrams import ngram_importance, ngram_lm
-from curate.ranking.stats import Influences, Measured
+from curate.ranking.stats import Influences, Measured, gather_influences
 from curate.settings import Method
 
 if TYPE_CHECKING:
@@ -75,6 +75,27 @@ def hidden_cosine(target: Floats, shards: Iterable[Floats]) -> Measured:
         shard=found.shard_influence,
         shard_batches=found.shard_batches,
     )
+
+
+def transfer(target: Floats, shards: Iterable[Floats]) -> Measured:
+    """Return the first-order drop of the target's loss after a natural-gradient step on a shard.
+
+    g · F⁻¹ g' for a step of length 1, nats/token, from mean gradients that were divided by the
+    square roots of their own Fisher information and projected: F is the geometric mean of the
+    two. Texts are disjoint, so the product of means is unbiased and needs no correction.
+
+    Args:
+        target: (m, width) of each sub-batch.
+        shards: (n, width) each.
+    """
+    own = target.mean(axis=0)
+    values, targets, theirs = [], [], []
+    for stack in shards:
+        mean = stack.mean(axis=0)
+        values.append(float(own @ mean))
+        targets.append((target - own) @ mean)
+        theirs.append((stack - mean) @ own)
+    return np.array(values), gather_influences(targets, theirs)
 
 
 def perplexity(losses: Floats) -> Measured:

@@ -26,7 +26,7 @@ def compare_methods(
     device: str = "auto",
     notify: Notify = silent,
 ) -> Comparison:
-    """Rank by every method, and say how far they agree.
+    """Rank by every method that the index serves, and say how far they agree.
 
     Every ranking is published as `rank_shards` does; the last is that of the settings, so that
     it is the one that later stages find.
@@ -34,7 +34,8 @@ def compare_methods(
     Raises:
         CurateError: as `rank_shards`.
     """
-    others = [method for method in get_args(Method) if method != settings.method]
+    served = [m for m in get_args(Method) if m != "transfer" or index.embed.gradients]
+    others = [method for method in served if method != settings.method]
     by_method = {
         method: rank_shards(
             index,

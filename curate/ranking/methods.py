@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
+from curate.errors import CurateError
 from curate.ranking import baselines
 from curate.ranking.alignment import align_all
 from curate.ranking.candidates import find_candidates
@@ -69,8 +70,14 @@ def measure(
     method = settings.method
     if method == "embedding" and settings.encoder:
         return _by_encoder(index, target, settings, workspace, device, notify)
-    if method in ("task2vec", "embedding"):
+    if method == "transfer" and not index.embed.gradients:
+        raise CurateError(
+            "method transfer: the index has no gradients; run curate index --gradients"
+        )
+    if method in ("task2vec", "embedding", "transfer"):
         own = embed_target(target, index, workspace=workspace, device=device, notify=notify)
+        if method == "transfer":
+            return _by_gradients(index, own, notify)
         if method == "task2vec":
             return _by_fisher(index, own, settings, workspace, notify)
         hidden = (found.hidden for found in read_embeddings(index.shards, index, notify))
@@ -136,6 +143,16 @@ def _by_fisher(
     return Measured(
         shards, found.values, influence, found.ceiling, found.floor, tuple(warnings), own
     )
+
+
+def _by_gradients(index: Index, own: Embedding, notify: Notify) -> Measured:
+    gradients = (_gradients(found) for found in read_embeddings(index.shards, index, notify))
+    return _plain(index, *baselines.transfer(_gradients(own), gradients))
+
+
+def _gradients(found: Embedding) -> Floats:
+    assert found.gradients is not None  # the key of an embedding holds the setting
+    return found.gradients
 
 
 def _by_tokens(index: Index, target: Target, device: str, notify: Notify) -> Measured:

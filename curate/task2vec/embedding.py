@@ -18,7 +18,7 @@ from curate.records import Embedding, RowBlock
 from curate.settings import EmbedSettings
 from curate.task2vec.batches import micro_batches, tokens_that_fit
 from curate.task2vec.documents import DocumentVectors, Gathering, gather, gathered
-from curate.task2vec.fisher import fisher_blocks, fisher_rows
+from curate.task2vec.fisher import FisherRows, fisher_blocks, fisher_rows
 from curate.task2vec.forward import keeps_packed_apart
 from curate.task2vec.head import tune_head
 from curate.task2vec.probe import Probe, encode_texts
@@ -88,9 +88,11 @@ def embed_parts(
     owner = [owners[k][n] for k, kept in enumerate(usable) for n in kept] if owners else []
     if settings.recipe == "published":
         values, hidden, loss = _published(blocks, probe)
-        documents = None
+        documents = gradients = None
     else:
-        values, hidden, loss, documents = _by_definition(blocks, probe, settings, owner)
+        found, documents = _by_definition(blocks, probe, settings, owner)
+        values, hidden, loss = found.values, found.hidden, found.loss
+        gradients = found.gradients
     try:
         if not (np.isfinite(hidden).all() and np.isfinite(loss)):
             raise ValueError("its hidden states or its loss are not finite")
@@ -105,6 +107,7 @@ def embed_parts(
         unigrams=count_unigrams(tokens, probe.info.vocab),
         hidden=hidden.astype(np.float32),
         loss=loss,
+        gradients=None if gradients is None else gradients.astype(np.float32),
     )
     return embedding, documents
 
@@ -124,10 +127,13 @@ def check_probe(probe: Probe, settings: EmbedSettings) -> tuple[RowBlock, ...]:
         raise CurateError("[embed] batches, batch_tokens and draws must be at least 1")
     if settings.block_tokens < 2:
         raise CurateError("[embed] block_tokens must be at least 2")
-    if min(settings.sketch, settings.documents) < 0:
-        raise CurateError("[embed] sketch and documents must not be negative")
-    if settings.recipe == "published" and settings.documents:
-        raise CurateError("[embed] the published recipe has no vectors of documents; documents = 0")
+    if min(settings.sketch, settings.documents, settings.gradients) < 0:
+        raise CurateError("[embed] sketch, documents and gradients must not be negative")
+    if settings.recipe == "published" and settings.documents + settings.gradients:
+        raise CurateError(
+            "[embed] the published recipe has no vectors of documents and no mean gradients; "
+            "documents = 0, gradients = 0"
+        )
     try:
         return _groups(probe, settings)[1]
     except ValueError as error:
@@ -159,7 +165,7 @@ def whole_batches(tokens: Sequence[Counts], settings: EmbedSettings) -> list[lis
 
 def _by_definition(
     blocks: Sequence[Sequence[Counts]], probe: Probe, settings: EmbedSettings, owner: Sequence[int]
-) -> tuple[Floats, Floats, float, DocumentVectors | None]:
+) -> tuple[FisherRows, DocumentVectors | None]:
     sequences = [block for part in blocks for block in part]
     room, autocast = _batch_tokens(probe, settings), probe.device.type == "cuda"
     packed = _padding(sequences, room) > _MOST_PADDING
@@ -175,7 +181,7 @@ def _by_definition(
         head=tune_head(probe.model, sequences) if settings.head == "tuned" else None,
         receive=partial(gather, gathering) if gathering else None,
     )
-    return found.values, found.hidden, found.loss, gathered(gathering) if gathering else None
+    return found, gathered(gathering) if gathering else None
 
 
 def _start_gathering(

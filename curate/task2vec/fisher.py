@@ -28,6 +28,7 @@ from curate.task2vec.forward import (
     last_hidden,
     working_dtype,
 )
+from curate.task2vec.gradients import whiten_and_project
 from curate.task2vec.hooks import recording
 from curate.task2vec.labels import contrast_coefficients, head_gradients
 from curate.task2vec.quantity import FisherSettings
@@ -45,6 +46,7 @@ class FisherRows:
     n_sequences: tuple[int, ...]  # in each group
     hidden: npt.NDArray[np.float64]  # (n_groups, width): mean last hidden state over tokens
     loss: float  # nats/token of the model on these sequences
+    gradients: npt.NDArray[np.float64] | None = None  # (n_groups, settings.gradients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class SequenceRows:
     rows: Tensor  # (B, dim) float32: mean over columns and draws of the squared gradient
     hidden: Tensor  # (B, width) float32: sum of the last hidden state over the tokens
     nats: Tensor  # () float64: summed loss
+    means: Tensor | None = None  # (n_groups, output rows, COLUMNS): summed gradients, projected
 
 
 def fisher_rows(
@@ -104,6 +107,7 @@ def fisher_rows(
     values = torch.zeros(shape, dtype=torch.float64, device=device)
     hidden = torch.zeros((shape[0], width), dtype=torch.float64, device=device)
     nats = torch.zeros((), dtype=torch.float64, device=device)
+    means: Tensor | float = 0.0
     for part in iterate_rows(
         model,
         sequences,
@@ -112,21 +116,50 @@ def fisher_rows(
         packed=packed,
         autocast=autocast,
         head=head,
+        groups=group_of,
     ):
         of = torch.as_tensor(group_of[list(part.which)], device=device)
         values.index_add_(0, of, part.rows.double())
         hidden.index_add_(0, of, part.hidden.double())
         nats += part.nats
+        if part.means is not None:
+            means = means + part.means.double()
         if receive:
             receive(part)
         if advance:
             advance(sum(len(sequences[i]) for i in part.which))
+    rows = values.cpu().numpy() / n_sequences[:, None]
+    n_labels = n_tokens - n_sequences
     return FisherRows(
-        values=values.cpu().numpy() / n_sequences[:, None],
+        values=rows,
         blocks=blocks,
         n_sequences=tuple(n_sequences.tolist()),
         hidden=hidden.cpu().numpy() / n_tokens[:, None],
-        loss=float(nats) / float(n_tokens.sum() - len(sequences)),
+        loss=float(nats) / float(n_labels.sum()),
+        gradients=_whitened(means, rows, blocks, n_sequences, n_labels, model, settings),
+    )
+
+
+def _whitened(
+    means: Tensor | float,
+    rows: npt.NDArray[np.float64],
+    blocks: Sequence[RowBlock],
+    n_sequences: npt.NDArray[np.int64],
+    n_labels: npt.NDArray[np.float64],
+    model: Any,
+    settings: FisherSettings,
+) -> npt.NDArray[np.float64] | None:
+    """Return each group's mean gradient over a label, whitened by the Fisher of all groups."""
+    if isinstance(means, float):
+        return None
+    names = {s.name for s in find_sites(model, settings) if s.form in ("matrix", "stack")}
+    kept = [np.arange(block.start, block.stop) for block in blocks if block.name in names]
+    of_a_label = (n_sequences / n_labels.sum()) @ rows[:, np.concatenate(kept)]
+    return whiten_and_project(
+        means.cpu().numpy() / n_labels[:, None, None],
+        of_a_label,
+        width=settings.gradients,
+        seed=settings.seed,
     )
 
 
@@ -148,6 +181,7 @@ def iterate_rows(
     packed: bool = False,
     autocast: bool = False,
     head: Tensor | None = None,
+    groups: npt.NDArray[np.int64] | None = None,
 ) -> Iterator[SequenceRows]:
     """Yield the row Fisher of every single sequence, in micro-batches of like length.
 
@@ -160,6 +194,7 @@ def iterate_rows(
         packed: several sequences a row.
         autocast: run the forward pass in bfloat16.
         head: in the head's place.
+        groups: (n,) of each sequence, for mean gradients; None puts all in one.
 
     Raises:
         ValueError: as `fisher_rows`; or the model does not keep packed sequences apart.
@@ -168,6 +203,7 @@ def iterate_rows(
     if any(site.form == "stack" for site in sites):
         batch_tokens, packed = 1, False
     lengths = [len(s) for s in sequences]
+    group_of = np.zeros(len(sequences), np.int64) if groups is None else groups
     pending = micro_batches(lengths, batch_tokens=batch_tokens, packed=packed)[::-1]
     with frozen(model):
         check_head(model, sequences[0], autocast=autocast)
@@ -180,6 +216,7 @@ def iterate_rows(
                 done = _run(
                     model, sites, chosen,
                     settings=settings, packed=packed, autocast=autocast, head=head,
+                    groups=(group_of[list(which)], int(group_of.max()) + 1),
                 )  # fmt: skip
             except (RuntimeError, MemoryError) as error:
                 if len(which) == 1 or not is_out_of_memory(error):
@@ -203,38 +240,51 @@ def _run(
     packed: bool,
     autocast: bool,
     head: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows (n, dim), summed hidden states (n, width) and summed loss of one batch."""
+    groups: tuple[npt.NDArray[np.int64], int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return rows (n, dim), summed hidden states (n, width), summed loss and mean gradients."""
     device, dtype = next(model.parameters()).device, working_dtype(model, autocast=autocast)
     numbered = any(site.form == "embedding" for site in sites)  # so that each row has its own
     batch = lay_out(
         sequences, settings, packed=packed, device=device, dtype=dtype, numbered=numbered
     )
     draws = settings.draws if settings.labels == "model" else 1
+    own = bool(settings.gradients) and settings.labels == "model"  # one pass more
+    of = (torch.as_tensor(groups[0], device=device), groups[1])
     by_token = any(site.form == "head" or site.tied for site in sites)
-    with recording(sites, layout=batch.layout, settings=settings, draws=draws) as recorder:
+    with recording(
+        sites, layout=batch.layout, settings=settings, passes=draws + own, groups=of
+    ) as recorder:
+        recorder.wants_means = bool(settings.gradients) and not own
         with torch.enable_grad():
             last = last_hidden(model, batch, autocast=autocast)  # (B, T, width)
         flat = last.detach().reshape(batch.ids.numel(), -1)
         with torch.no_grad():
             gradients, nats, labels = _label_gradients(
-                model, flat[batch.inputs], batch, head=head, autocast=autocast
+                model, flat[batch.inputs], batch, head=head, autocast=autocast, own=own
             )
             start = torch.zeros_like(flat)
-        for draw in range(draws):
-            if by_token:
+        for draw in range(draws + own):
+            if draw == draws:
+                recorder.wants_rows, recorder.wants_means = False, True
+            elif by_token:
                 recorder.head = _head_entries(batch, flat, labels[draw])
             start[batch.inputs] = gradients[draw].to(start.dtype)
-            last.backward(start.view_as(last), retain_graph=draw + 1 < draws)
+            last.backward(start.view_as(last), retain_graph=draw + 1 < draws + own)
             recorder.end_draw()
         rows = _join(recorder.sums, sites) / draws
+        means = None
+        if settings.gradients:
+            means = torch.cat(
+                [recorder.means[s.name] for s in sites if s.name in recorder.means], 1
+            )
     summed = batch.layout.split(_without_pads(flat, batch).view(*batch.ids.shape, -1))
     summed = summed.sum(dim=1, dtype=torch.promote_types(flat.dtype, torch.float32))
-    return rows, summed, nats.double().sum()
+    return rows, summed, nats.double().sum(), means
 
 
 def _label_gradients(
-    model: Any, hidden: Tensor, batch: Batch, *, head: Tensor | None, autocast: bool
+    model: Any, hidden: Tensor, batch: Batch, *, head: Tensor | None, autocast: bool, own: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     module = model.get_output_embeddings()
     matrix = module.weight if head is None else head
@@ -247,6 +297,7 @@ def _label_gradients(
         observed=batch.observed,
         uniforms=batch.uniforms,
         chunk=max(1, room // (4 * matrix.shape[0])),
+        own=own,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from curate.task2vec.batches import Layout
+from curate.task2vec.gradients import column_signs, sum_by_group
 from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.rows import (
     gram_stripes,
@@ -24,6 +25,7 @@ from curate.task2vec.rows import (
 )
 from curate.task2vec.sites import Site
 
+Groups = tuple[Tensor, int]  # (n,) of each sequence, and how many there are
 Entries = tuple[Tensor, Tensor, Tensor]  # sequence (m,), token (m,), vectors (m, width)
 
 
@@ -37,19 +39,27 @@ class Activation:
     left: int = 0  # gradients still to come
     split: Tensor | None = None  # (n, L, fan_in)
     shared: list[Tensor] = field(default_factory=list)  # its gram's stripes, or its signs
+    number: int = 0  # among the inputs of the forward pass
 
 
 @dataclass(slots=True, eq=False)
 class Recorder:
-    """What the hooks of one micro-batch fill: one forward pass, then `draws` backward passes."""
+    """What the hooks of one micro-batch fill: one forward pass, then `passes` backward ones.
+
+    With `groups`, a pass may give mean gradients too, or instead of rows.
+    """
 
     layout: Layout
     settings: FisherSettings
-    draws: int
+    passes: int
     sites: Sequence[Site]
+    groups: Groups | None = None
     activations: dict[int, Activation] = field(default_factory=dict)
     sums: dict[str, list[Tensor]] = field(default_factory=dict)  # site → its parts, (n, width)
     head: Entries | None = None  # what the labels of this draw add to the head's rows
+    means: dict[str, Tensor] = field(default_factory=dict)  # matrix → (n_groups, fan_out, COLUMNS)
+    wants_rows: bool = True  # of the pass that runs
+    wants_means: bool = False
     muted: bool = False
 
     def add(self, site: Site, parts: Sequence[Tensor]) -> None:
@@ -65,15 +75,24 @@ class Recorder:
         """Add what no hook sees: stacked weights, and a head that is not tied."""
         for site in self.sites:
             if site.form == "stack":
-                self.add(site, _stack_rows(site, self.settings))
-            elif site.form == "head":
+                gradient = _stack_gradient(site)
+                if self.wants_means:
+                    self.means[site.name] = _stack_means(self, site, gradient)
+                if self.wants_rows:
+                    self.add(site, _stack_rows(site, gradient, self.settings))
+            elif site.form == "head" and self.wants_rows:
                 assert self.head is not None
                 self.add(site, [_token_rows(self, site, self.head)])
 
 
 @contextmanager
 def recording(
-    sites: Sequence[Site], *, layout: Layout, settings: FisherSettings, draws: int
+    sites: Sequence[Site],
+    *,
+    layout: Layout,
+    settings: FisherSettings,
+    passes: int,
+    groups: Groups | None = None,
 ) -> Iterator[Recorder]:
     """Hook the sites for one forward pass; every backward pass then adds to the sums.
 
@@ -83,7 +102,7 @@ def recording(
     Raises:
         ValueError: a module is used twice, or reads something other than the positions.
     """
-    recorder = Recorder(layout, settings, draws, sites)
+    recorder = Recorder(layout, settings, passes, sites, groups)
     hooked = [site for site in sites if site.form in ("matrix", "norm", "embedding")]
     stacks = [site.stack for site in sites if site.stack is not None]
     recorder.sums.update({site.name: [] for site in sites if site not in hooked})
@@ -124,24 +143,23 @@ def _enter(recorder: Recorder, site: Site, value: Tensor) -> Activation:
     if site.name in recorder.sums:
         raise ValueError(f"{site.name} is used twice in one forward pass")
     recorder.sums[site.name] = []
-    found = recorder.activations.setdefault(id(value), Activation(value, value._version))
+    new = Activation(value, value._version, number=len(recorder.sums))
+    found = recorder.activations.setdefault(id(value), new)
     if site.form == "matrix":
         found.fan_outs.append(site.fan_out)
-    found.left += recorder.draws
+    found.left += recorder.passes
     return found
 
 
 def _receive(recorder: Recorder, site: Site, found: Activation, grad: Tensor) -> None:
-    """Add one draw's rows of one site."""
+    """Add one pass' rows of one site, or its mean gradients, or both."""
     if found.value._version != found.version:
         raise ValueError(f"the input of {site.name} was changed in place after it was read")
     grad = grad.detach()
-    if site.form == "embedding":
-        recorder.add(site, [_embedding_rows(recorder, site, found, grad)])
-    elif site.form == "norm":
-        recorder.add(site, _norm_rows(recorder, site, found, grad))
-    else:
-        recorder.add(site, _matrix_rows(recorder, site, found, grad))
+    if recorder.wants_means and site.form == "matrix":
+        recorder.means[site.name] = _matrix_means(recorder, site, found, grad)
+    if recorder.wants_rows:
+        recorder.add(site, _site_rows(recorder, site, found, grad))
     found.left -= 1
     if not found.left:
         found.shared.clear()
@@ -149,17 +167,42 @@ def _receive(recorder: Recorder, site: Site, found: Activation, grad: Tensor) ->
         recorder.activations.pop(id(found.value), None)
 
 
+def _site_rows(recorder: Recorder, site: Site, found: Activation, grad: Tensor) -> list[Tensor]:
+    if site.form == "embedding":
+        return [_embedding_rows(recorder, site, found, grad)]
+    if site.form == "norm":
+        return _norm_rows(recorder, site, found, grad)
+    return _matrix_rows(recorder, site, found, grad)
+
+
+def _matrix_means(recorder: Recorder, site: Site, found: Activation, grad: Tensor) -> Tensor:
+    """Return the summed gradients of each group, their columns projected."""
+    assert recorder.groups is not None
+    x, y = _split_pair(recorder, site, found, grad)
+    signs = column_signs(site.fan_in, number=found.number, seed=recorder.settings.seed)
+    group, n_groups = recorder.groups
+    return sum_by_group(x @ signs.to(x), y, group=group, n_groups=n_groups)
+
+
 def _matrix_rows(recorder: Recorder, site: Site, found: Activation, grad: Tensor) -> list[Tensor]:
+    x, y = _split_pair(recorder, site, found, grad)
+    rows = recorder.settings.rows
+    over = ([site.fan_in] if rows != "input" else []) + ([site.fan_out] if rows != "output" else [])
+    parts = _square_rows(x, y, found, recorder.settings)
+    parts = [part / count for part, count in zip(parts, over, strict=True)]
+    return parts + ([_vector_rows(y, recorder.settings)] if site.bias else [])
+
+
+def _split_pair(
+    recorder: Recorder, site: Site, found: Activation, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return activations (n, L, fan_in) and gradients (n, L, fan_out) of the sequences."""
     layout = recorder.layout
     y = layout.split(grad.reshape(layout.rows, layout.length, site.fan_out))
     if found.split is None:
         whole = found.value.detach().reshape(layout.rows, layout.length, site.fan_in)
         found.split = layout.split(whole).to(y.dtype)
-    rows = recorder.settings.rows
-    over = ([site.fan_in] if rows != "input" else []) + ([site.fan_out] if rows != "output" else [])
-    parts = _square_rows(found.split, y, found, recorder.settings)
-    parts = [part / count for part, count in zip(parts, over, strict=True)]
-    return parts + ([_vector_rows(y, recorder.settings)] if site.bias else [])
+    return found.split, y
 
 
 def _square_rows(x: Tensor, y: Tensor, found: Activation, settings: FisherSettings) -> list[Tensor]:
@@ -252,16 +295,29 @@ def _token_rows(recorder: Recorder, site: Site, entries: Entries) -> Tensor:
     return rows / site.fan_in
 
 
-def _stack_rows(site: Site, settings: FisherSettings) -> list[Tensor]:
-    """Return the rows of stacked weights from their gradient, of the one sequence there is."""
+def _stack_gradient(site: Site) -> Tensor:
+    """Take the gradient of stacked weights, of the one sequence there is: (experts, out, in)."""
     assert site.stack is not None
     gradient, site.stack.grad = site.stack.grad, None
-    wide = torch.promote_types(site.stack.dtype, torch.float32)
     if gradient is None:  # no token came here
         gradient = torch.zeros_like(site.stack)
-    square = gradient.reshape(-1, *gradient.shape[-2:]).to(wide).square()
-    if site.transposed:
-        square = square.transpose(1, 2)
+    gradient = gradient.reshape(-1, *gradient.shape[-2:])
+    gradient = gradient.to(torch.promote_types(site.stack.dtype, torch.float32))
+    return gradient.transpose(1, 2) if site.transposed else gradient
+
+
+def _stack_rows(site: Site, gradient: Tensor, settings: FisherSettings) -> list[Tensor]:
+    square = gradient.square()
     parts = [square.mean(dim=2)] if settings.rows != "input" else []
     parts += [square.mean(dim=1)] if settings.rows != "output" else []
     return [part.reshape(1, -1) for part in parts]
+
+
+def _stack_means(recorder: Recorder, site: Site, gradient: Tensor) -> Tensor:
+    assert recorder.groups is not None
+    number = next(n for n, other in enumerate(recorder.sites) if other is site)
+    signs = column_signs(gradient.shape[2], number=number, seed=recorder.settings.seed)
+    group, n_groups = recorder.groups
+    projected = (gradient @ signs.to(gradient)).reshape(1, site.fan_out, -1)
+    sums = projected.new_zeros((n_groups, *projected.shape[1:]))
+    return sums.index_add_(0, group, projected)

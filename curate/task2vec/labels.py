@@ -98,6 +98,7 @@ def head_gradients(
     observed: Tensor,
     uniforms: Tensor | None,
     chunk: int,
+    own: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradient of the labels' log-likelihood with respect to the last hidden state.
 
@@ -110,14 +111,15 @@ def head_gradients(
         observed: (n,) the tokens that follow in the text.
         uniforms: (draws, n, K) for labels drawn from the model; None for the text's own.
         chunk: positions at a time.
+        own: also give the gradient of the text's own labels, after the draws.
 
     Returns:
-        (draws, n, width) gradients in float32 or wider, (n,) loss in nats/token, and the
-        labels (draws, n, K).
+        (draws, n, width) gradients in float32 or wider, with `own` (draws + 1, n, width); (n,)
+        loss in nats/token; and the labels (draws, n, K).
     """
     draws = 1 if uniforms is None else uniforms.shape[0]
     wide = torch.promote_types(hidden.dtype, torch.float32)
-    gradients = torch.empty((draws, *hidden.shape), dtype=wide, device=hidden.device)
+    gradients = torch.empty((draws + own, *hidden.shape), dtype=wide, device=hidden.device)
     nats = torch.empty(len(hidden), dtype=wide, device=hidden.device)
     of = observed[None, :, None] if uniforms is None else torch.zeros_like(uniforms).long()
     for start in range(0, len(hidden), chunk):
@@ -134,6 +136,8 @@ def head_gradients(
             if uniforms is not None:
                 of[draw, part] = _draw(weights, uniforms[draw, part])
             gradients[draw, part] = _pull_back(of[draw, part], weights, total, matrix)
+        if own:
+            gradients[draws, part] = _pull_back(target[:, None], weights, total, matrix)
     return gradients, nats, of
 
 

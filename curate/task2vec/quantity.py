@@ -23,6 +23,7 @@ class FisherSettings:
     also: tuple[str, ...] = ()  # besides the blocks' matrices: norms, biases, embeddings, head
     signs: int = 0  # random signs a row's sum of squares is estimated with; 0: it is exact
     square: Square = "sequence"  # of the sequence's gradient, or of every position's apart
+    gradients: int = 0  # numbers of the projected mean gradient of the text's own labels; 0: none
 
 
 def check_quantity(settings: FisherSettings) -> None:
@@ -35,6 +36,10 @@ def check_quantity(settings: FisherSettings) -> None:
         raise ValueError(f"also names {', '.join(sorted(unknown))}; known: {', '.join(ALSO)}")
     if settings.signs < 0:
         raise ValueError(f"signs is {settings.signs}; it must be 0 (exact) or positive")
+    if settings.gradients < 0:
+        raise ValueError(f"gradients is {settings.gradients}; it must be 0 (none) or positive")
+    if settings.gradients and settings.rows == "input":
+        raise ValueError("gradients need rows of output units: rows = 'output' or 'both'")
     by_token = {"embeddings", "head"} & set(settings.also)
     if by_token and settings.square == "position":
         raise ValueError("rows of the embeddings or the head need square = 'sequence'")

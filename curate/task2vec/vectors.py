@@ -118,6 +118,8 @@ def write_embedding(
         "token_counts": embedding.unigrams[ids].astype(np.int64),
         "hidden": embedding.hidden.astype(np.float32),
     }
+    if embedding.gradients is not None:
+        arrays["gradients"] = embedding.gradients.astype(np.float32)
     publish_arrays(path, arrays)
     stored = StoredEmbedding(
         blake2b=digest_file(path),
@@ -156,6 +158,7 @@ def read_embedding(path: Path) -> Embedding:
         unigrams=unigrams,
         hidden=arrays["hidden"],
         loss=stored.loss,
+        gradients=arrays.get("gradients"),
     )
 
 
