@@ -1,7 +1,11 @@
 """Does the coefficient move with the tokens embedded? Real text, 16k to 256k tokens a shard.
 
 Every shard is embedded once, in sub-batches of 4,096 tokens; an embedding of fewer tokens is the
-mean of its first sub-batches, dealt to four, which is what embedding fewer tokens gives.
+mean of its first sub-batches, dealt to four, which is what embedding fewer tokens gives. Then 95 %
+intervals of embeddings of 16k tokens, drawn from the sub-batches without replacement, are held
+against the value of all of them. With --published the published recipe stands beside it, on the
+same tokens in rows of 128: --published 0 leaves its head as it is (its vectors are then means over
+mini-batches, so that one pass serves all sizes), 10 tunes it as published, for every size anew.
 Run: python benchmarks/stability.py --data DATA --corpora formal_lean3 wikipedia --json
 DATA holds corpora/NAME.jsonl.zst and targets/NAME/SPLIT.jsonl.
 """
@@ -10,23 +14,28 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from curate.corpus.targets import load_target
-from curate.corpus.tokens import draw_batches
+from curate.corpus.tokens import cut_blocks, draw_batches
 from curate.ranking.alignment import align_all
 from curate.ranking.prepared import corpus_reference
+from curate.ranking.stats import Influences, rank_intervals, t_intervals
+from curate.records import RowBlock
 from curate.settings import EmbedSettings, Measure, TargetSettings
+from curate.task2vec.batches import Ids
 from curate.task2vec.fisher import FisherSettings, fisher_blocks, fisher_rows
 from curate.task2vec.probe import Probe, encode_texts, load_probe
+from curate.task2vec.published import PublishedSettings, published_distance, published_rows
 
 PIECE = 4_096  # tokens of a sub-batch as embedded
 BATCHES = 4  # sub-batches as aligned
 SIZES = (16_384, 32_768, 65_536, 131_072, 262_144)  # tokens a shard
+DRAWINGS = 200
 
 
 def read_texts(path: Path, characters: int) -> list[str]:
@@ -43,8 +52,8 @@ def read_texts(path: Path, characters: int) -> list[str]:
     return texts
 
 
-def embed(texts: Sequence[str], probe: Probe, pieces: int) -> np.ndarray:
-    """Return one row a sub-batch of `PIECE` tokens, (n, dim), n at most `pieces`."""
+def cut(texts: Sequence[str], probe: Probe, pieces: int) -> list[list[Ids]]:
+    """Return sub-batches of `PIECE` tokens, `pieces` at most, as sequences."""
     parts = draw_batches(
         encode_texts(probe, list(texts)),
         batches=pieces,
@@ -52,7 +61,11 @@ def embed(texts: Sequence[str], probe: Probe, pieces: int) -> np.ndarray:
         block_tokens=EmbedSettings().block_tokens,
         seed=0,
     )
-    parts = [part for part in parts if sum(map(len, part)) > PIECE // 2]
+    return [part for part in parts if sum(map(len, part)) > PIECE // 2]
+
+
+def embed(parts: Sequence[Sequence[Ids]], probe: Probe) -> np.ndarray:
+    """Return one row a sub-batch, (n, dim)."""
     found = fisher_rows(
         probe.model,
         [block for part in parts for block in part],
@@ -63,6 +76,24 @@ def embed(texts: Sequence[str], probe: Probe, pieces: int) -> np.ndarray:
     return np.maximum(found.values, np.finfo(np.float32).tiny)
 
 
+def embed_published(
+    parts: Sequence[Sequence[Ids]], probe: Probe, sizes: Sequence[int], epochs: int
+) -> dict[int, np.ndarray]:
+    """Return the recipe's vector of the first tokens of the parts, by their number."""
+    pad = int(probe.tokenizer.eos_token_id or 0)
+
+    def run(some: Sequence[Sequence[Ids]], seed: int) -> np.ndarray:
+        rows = [row for part in some for row in cut_blocks(part, block_tokens=128)]
+        recipe = PublishedSettings(epochs=epochs, seed=seed)
+        return published_rows(probe.model, rows, pad=pad, settings=recipe)[0]
+
+    counts = {size: size // PIECE for size in sizes if size // PIECE <= len(parts)}
+    if epochs:
+        return {size: run(parts[:count], 42) for size, count in counts.items()}
+    each = np.stack([run([part], seed) for seed, part in enumerate(parts)])
+    return {size: each[:count].mean(axis=0) for size, count in counts.items()}
+
+
 def dealt(rows: np.ndarray, tokens: int) -> np.ndarray | None:
     """Return `BATCHES` sub-batches of the first `tokens` tokens; None where there are fewer."""
     count = tokens // PIECE
@@ -71,24 +102,10 @@ def dealt(rows: np.ndarray, tokens: int) -> np.ndarray | None:
     return rows[:count].reshape(-1, BATCHES, rows.shape[1]).mean(axis=0)
 
 
-def main() -> None:
-    """Embed, align at every size, print one line a measure and shard."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--corpora", nargs="+", required=True)
-    parser.add_argument("--target", default="proofnet")
-    parser.add_argument("--tokens", type=int, default=SIZES[-1], help="of a shard, at most")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    probe = load_probe("builtin", device="cpu")
-    blocks = fisher_blocks(probe.model, FisherSettings())
-    target = load_target(TargetSettings(name=arguments.target, data_dir=str(arguments.data)))
-    own = embed(target.select, probe, BATCHES)
-    pieces = arguments.tokens // PIECE
-    rows = {}
-    for name in arguments.corpora:
-        path = arguments.data / "corpora" / f"{name}.jsonl.zst"
-        rows[name] = embed(read_texts(path, 8 * arguments.tokens), probe, pieces)
+def measure_lines(
+    own: np.ndarray, rows: dict[str, np.ndarray], blocks: Sequence[RowBlock]
+) -> Iterator[dict[str, Any]]:
+    """Yield a line for every measure and shard: alignment by tokens embedded."""
     for measure in get_args(Measure):
         found: dict[str, dict[int, tuple[float, float]]] = {name: {} for name in rows}
         for size in SIZES:
@@ -100,16 +117,82 @@ def main() -> None:
                 found[name][size] = (float(value), float(raw))
         for name, sizes in found.items():
             values, raws = (np.array(each) for each in zip(*sizes.values(), strict=True))
-            line = {
-                "measure": measure,
-                "shard": name,
-                "tokens": list(sizes),
-                "alignment": values.round(4).tolist(),
+            yield line(measure, name, list(sizes), values) | {
                 "uncorrected": raws.round(4).tolist(),
-                "range": round(float(np.ptp(values)), 4),
                 "range_uncorrected": round(float(np.ptp(raws)), 4),
             }
-            print(json.dumps(line) if arguments.json else "  ".join(map(str, line.values())))
+
+
+def line(measure: str, name: str, sizes: Sequence[int], values: np.ndarray) -> dict[str, Any]:
+    """Return what is said of one measure on one shard."""
+    return {
+        "measure": measure,
+        "shard": name,
+        "tokens": list(sizes),
+        "alignment": values.round(4).tolist(),
+        "range": round(float(np.ptp(values)), 4),
+    }
+
+
+def coverage(
+    own: np.ndarray, rows: dict[str, np.ndarray], blocks: Sequence[RowBlock]
+) -> dict[str, float]:
+    """Return how often intervals and ranks from 4 sub-batches hold what all of them give.
+
+    A drawing takes `BATCHES` of the sub-batches of every shard. The target is all its sub-batches
+    in every drawing: it is the same text, so its part of the intervals is left out.
+    """
+    generator = np.random.default_rng(0)
+    truth = align_all(own, rows.values(), blocks=blocks).values
+    true_rank = 1 + (truth[:, None] < truth).sum(axis=1)
+    held, ranked = [], []
+    for _ in range(DRAWINGS):
+        some = [each[generator.permutation(len(each))[:BATCHES]] for each in rows.values()]
+        found = align_all(own, some, blocks=blocks)
+        moves = Influences(
+            np.zeros_like(found.target_influence), found.shard_influence, found.shard_batches
+        )
+        low, high = t_intervals(found.values, moves)
+        held.append((low <= truth) & (truth <= high))
+        ranks = rank_intervals(found.values, moves, confidence=0.95, draws=1_000, seed=0)
+        ranked.append((ranks.low <= true_rank) & (true_rank <= ranks.high))
+    return {"coverage": float(np.mean(held)), "rank_coverage": float(np.mean(ranked))}
+
+
+def main() -> None:
+    """Embed, align at every size, print one line a measure and shard."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--corpora", nargs="+", required=True)
+    parser.add_argument("--target", default="proofnet")
+    parser.add_argument("--tokens", type=int, default=SIZES[-1], help="of a shard, at most")
+    parser.add_argument("--published", nargs="*", type=int, default=[], help="epochs of its head")
+    parser.add_argument(
+        "--published-tokens", type=int, default=SIZES[0], help="of the recipe, at most"
+    )
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    probe = load_probe("builtin", device="cpu")
+    blocks = fisher_blocks(probe.model, FisherSettings())
+    target = load_target(TargetSettings(name=arguments.target, data_dir=str(arguments.data)))
+    own = cut(target.select, probe, BATCHES)
+    parts = {}
+    for name in arguments.corpora:
+        path = arguments.data / "corpora" / f"{name}.jsonl.zst"
+        texts = read_texts(path, 8 * arguments.tokens)
+        parts[name] = cut(texts, probe, arguments.tokens // PIECE)
+    rows = {name: embed(each, probe) for name, each in parts.items()}
+    mine = embed(own, probe)
+    lines = [*measure_lines(mine, rows, blocks), coverage(mine, rows, blocks)]
+    for epochs in arguments.published:
+        sizes = [size for size in SIZES if size <= arguments.published_tokens]
+        targets = embed_published(own, probe, [PIECE * len(own)], epochs)
+        for name, each in parts.items():
+            found = embed_published(each, probe, sizes, epochs)
+            values = [1 - published_distance(*targets.values(), each) for each in found.values()]
+            lines.append(line(f"published, {epochs} epochs", name, list(found), np.array(values)))
+    for each in lines:
+        print(json.dumps(each) if arguments.json else "  ".join(map(str, each.values())))
 
 
 if __name__ == "__main__":
