@@ -29,6 +29,12 @@ def test_there_are_24_mutators_and_each_changes_a_file():
         assert fuzz.damaged(".jsonl", mutator, fuzz.random.Random(1)) != whole[".jsonl"], mutator
 
 
+def test_every_damage_to_every_format_is_accounted_for(tmp_path):
+    """In this process, so that what is changed in the reader is seen by it."""
+    found = fuzz.run(len(fuzz.MUTATORS) * len(fuzz.FORMATS), 1, tmp_path)
+    assert found["failures"] == []
+
+
 def test_every_record_of_a_thousand_damaged_files_is_accounted_for():
     found = json.loads(fuzz_process("--cases", 1000))
     assert found["failures"] == []

@@ -1,0 +1,224 @@
+"""Mutation testing: change the code in one place, and see whether a test notices.
+
+`make mutants`, or `python -m tests.mutants --group publish --count 40 --seed 0`. A fork of a
+warm process imports the changed module in place of the real one and runs the tests of its room.
+A mutant is noticed if a test fails or the tests take too long. Which mutants are tried is drawn
+by the seed; those that survive are printed, to be killed by a better test or to be explained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import copy
+import importlib.abc
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "publish": (
+        ("curate.store.publish", "curate.store.protect", "curate.mixing.publish"),
+        ("tests/test_publish.py", "tests/test_store.py"),
+    ),
+    "reader": (
+        ("curate.corpus.reader", "curate.corpus.rows", "curate.corpus.fields",
+         "curate.corpus.containers"),
+        ("tests/test_reader.py",
+         "tests/test_fuzz.py::test_every_damage_to_every_format_is_accounted_for"),
+    ),
+    "budget": (
+        ("curate.mixing.choose", "curate.mixing.bounds", "curate.mixing.weights",
+         "curate.mixing.checks"),
+        ("tests/test_bounds.py", "tests/test_choose.py", "tests/test_weights.py"),
+    ),
+}  # fmt: skip
+LEFT_OUT = "not bz2 and not xz"
+"""Of the tests: what only repeats another format, slower."""
+
+LONGEST_S = 400.0  # of the tests of one mutant, on a machine that others use too
+
+SWAPPED: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And, ast.Add: ast.Sub, ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Div: ast.Mult, ast.Mod: ast.Add,
+    ast.Break: ast.Continue, ast.Continue: ast.Break,
+}  # fmt: skip
+
+
+class Changer(ast.NodeTransformer):
+    """Count the places that can be changed, and change the one of a number."""
+
+    def __init__(self, number: int = -1) -> None:
+        self.number, self.seen, self.what = number, 0, ""
+
+    def _here(self, node: ast.AST, what: str) -> bool:
+        found = self.seen == self.number
+        self.seen += 1
+        if found:
+            self.what = f"line {node.lineno}: {what}"  # type: ignore[attr-defined]
+        return found
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if isinstance(node, ast.Raise | ast.JoinedStr | ast.ImportFrom | ast.Import):
+            return node  # the words of a message are no behaviour
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            return node
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            return node  # a docstring
+        if isinstance(node, ast.Expr) and self._here(node, f"without {ast.unparse(node)}"):
+            return ast.copy_location(ast.Pass(), node)
+        if isinstance(node, ast.Return) and node.value and self._here(node, "return None"):
+            return ast.copy_location(ast.Return(ast.Constant(None)), node)
+        if isinstance(node, ast.If | ast.While) and self._here(node, "the other way"):
+            node.test = ast.UnaryOp(ast.Not(), node.test)
+            return ast.fix_missing_locations(node)
+        if isinstance(node, ast.Break | ast.Continue) and self._here(node, "break, continue"):
+            return ast.copy_location(SWAPPED[type(node)](), node)
+        self._change(node)
+        return self.generic_visit(self._without_types(node))
+
+    def _change(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Compare):
+            for place, sign in enumerate(node.ops):
+                if type(sign) in SWAPPED and self._here(node, ast.unparse(node)):
+                    node.ops[place] = SWAPPED[type(sign)]()  # type: ignore[assignment]
+        elif isinstance(node, ast.BoolOp | ast.BinOp | ast.AugAssign):
+            if type(node.op) in SWAPPED and self._here(node, ast.unparse(node)):
+                node.op = SWAPPED[type(node.op)]()  # type: ignore[assignment]
+        elif isinstance(node, ast.Constant):
+            value = node.value
+            if isinstance(value, bool) and self._here(node, f"not {value}"):
+                node.value = not value
+            elif type(value) is int and self._here(node, f"{value} + 1"):
+                node.value = value + 1
+            elif isinstance(value, str) and value and self._here(node, f"{value!r} + XX"):
+                node.value = value + "XX"
+
+    @staticmethod
+    def _without_types(node: ast.AST) -> ast.AST:
+        """Take annotations out of sight: the code does not look at them."""
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+            for argument in (*node.args.args, *node.args.kwonlyargs):
+                argument.annotation = None
+        return node
+
+
+def mutant(source: str, number: int) -> tuple[ast.Module, str, int]:
+    """Return the module changed at one place, what was changed, and how many places there are."""
+    changer = Changer(number)
+    tree = changer.visit(copy.deepcopy(ast.parse(source)))
+    return ast.fix_missing_locations(tree), changer.what, changer.seen
+
+
+class Replaced(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives one module from a tree in place of its file."""
+
+    def __init__(self, name: str, path: Path, tree: ast.Module) -> None:
+        self.name, self.path, self.tree = name, path, tree
+
+    def find_spec(self, name, path, target=None):  # type: ignore[no-untyped-def]
+        if name != self.name:
+            return None
+        return importlib.util.spec_from_file_location(name, self.path, loader=self)
+
+    def exec_module(self, module) -> None:  # type: ignore[no-untyped-def]
+        exec(compile(self.tree, str(self.path), "exec"), module.__dict__)
+
+
+def is_noticed(name: str, tree: ast.Module | None, tests: tuple[str, ...]) -> bool:
+    """Run the tests in a fork with the changed module; False where all of them pass."""
+    child = os.fork()
+    if child:
+        return _fails(child)
+    os.setpgid(0, 0)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    code = 1
+    with contextlib.suppress(BaseException):
+        if tree is not None:
+            sys.meta_path.insert(0, Replaced(name, path_of(name), tree))
+        import pytest
+
+        words = ["-x", "-q", "--no-cov", "-p", "no:cacheprovider", "--assert=plain", "-k", LEFT_OUT]
+        code = int(pytest.main([*words, *tests]))
+    os._exit(code)
+
+
+def _fails(child: int) -> bool:
+    end = time.monotonic() + LONGEST_S
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status != 0
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def path_of(name: str) -> Path:
+    return ROOT / (name.replace(".", "/") + ".py")
+
+
+def draw(group: str, count: int, seed: int) -> Iterator[tuple[str, ast.Module, str]]:
+    """Give mutants of a group's modules: all of them, or as many as asked, drawn by the seed."""
+    places = [
+        (name, number)
+        for name in GROUPS[group][0]
+        for number in range(mutant(path_of(name).read_text(encoding="utf-8"), -1)[2])
+    ]
+    random.Random(f"{group}{seed}").shuffle(places)
+    for name, number in places[: count or len(places)]:
+        tree, what, _ = mutant(path_of(name).read_text(encoding="utf-8"), number)
+        yield name, tree, f"{path_of(name).relative_to(ROOT)} {what}"
+
+
+def warm() -> None:
+    """Import what is slow to import and is not changed."""
+    import datasets  # noqa: F401
+    import sklearn.cluster  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    assert not [name for name in sys.modules if name.startswith("curate.")], "too early"
+
+
+def main() -> int:
+    """Run, print a line of JSON for each group, and say by the exit code if too few are noticed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--group", choices=[*GROUPS, "all"], default="all")
+    parser.add_argument("--count", type=int, default=40, help="mutants a group; 0 is all")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    warm()
+    passed = True
+    for group in GROUPS if arguments.group == "all" else [arguments.group]:
+        tests = GROUPS[group][1]
+        assert not is_noticed("", None, tests), f"{group}: its tests fail without any change"
+        lived, tried = [], 0
+        for name, tree, what in draw(group, arguments.count, arguments.seed):
+            tried += 1
+            noticed = is_noticed(name, tree, tests)
+            lived += [] if noticed else [what]
+            print("noticed" if noticed else "LIVED", what, file=sys.stderr, flush=True)  # noqa: T201
+        share = 1 - len(lived) / tried
+        passed = passed and share >= 0.85
+        found = {"group": group, "seed": arguments.seed, "mutants": tried, "lived": len(lived)}
+        print(json.dumps({**found, "noticed": round(share, 3)}), flush=True)  # noqa: T201
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""What a mix may be asked for: the edge of every rule, on both sides."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from curate.errors import UNREACHABLE, USAGE, CurateError
+from curate.mixing.bounds import bound_spread, read_rule
+from curate.mixing.checks import PAYLOAD, check_out, check_request, check_room
+from curate.mixing.choose import Taken, choose_rows
+from curate.mixing.weights import Spread, spread_tokens
+from curate.settings import MixSettings
+
+RANKED = {
+    "index": SimpleNamespace(fingerprint="i"),
+    "ranking": SimpleNamespace(index_fingerprint="i", target="t", select_digest="d"),
+    "target": SimpleNamespace(name="t", select_digest="d"),
+}
+
+
+def ask(fmt="parquet", **settings):
+    check_request(**RANKED, settings=MixSettings(**{"budget": 1, **settings}), fmt=fmt)
+
+
+@pytest.mark.parametrize(
+    ("name", "last_good", "first_bad"),
+    [
+        ("budget", 1, 0), ("budget", 1, -5), ("max_epochs", 1.0, 0.99), ("ngram", 2, 1),
+        ("max_epochs", 1.0, float("nan")), ("temperature", 1e-9, 0.0), ("temperature", 1.0, -1.0),
+        ("holdout", 0.0, -0.01), ("holdout", 0.99, 1.0), ("near_documents", 0, -1),
+    ],
+)  # fmt: skip
+def test_a_setting_is_refused_from_the_first_bad_value_on(name, last_good, first_bad):
+    ask(**{name: last_good})
+    with pytest.raises(CurateError, match=rf"\[mix\] {name} is .*: it has to be") as caught:
+        ask(**{name: first_bad})
+    assert caught.value.exit_code == USAGE
+
+
+def test_formats_are_known_ones():
+    for fmt in ("parquet", "jsonl", "tokens", "megatron", "manifest"):
+        ask(fmt)
+    with pytest.raises(CurateError, match="format csv: not known; use parquet") as caught:
+        ask("csv")
+    assert caught.value.exit_code == USAGE
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "message"),
+    [
+        ("ranking", {"index_fingerprint": "other"}, "made from another index"),
+        ("ranking", {"target": "other"}, "not the items that were ranked for"),
+        ("ranking", {"select_digest": "other"}, "not the items that were ranked for"),
+        ("target", {"name": "other"}, "not the items that were ranked for"),
+    ],
+)
+def test_records_that_do_not_belong_together_are_refused(which, change, message):
+    changed = {**RANKED, which: SimpleNamespace(**{**vars(RANKED[which]), **change})}
+    with pytest.raises(CurateError, match=message):
+        check_request(**changed, settings=MixSettings(budget=1), fmt="parquet")
+
+
+def test_room_is_enough_to_the_last_token():
+    tokens = np.array([30, 70])
+    check_room(MixSettings(budget=100), tokens)
+    check_room(MixSettings(budget=150, max_epochs=1.5), tokens)
+    with pytest.raises(CurateError) as caught:
+        check_room(MixSettings(budget=101), tokens)
+    assert caught.value.exit_code == UNREACHABLE
+    assert "the ranked shards hold 100 tokens, 100 at 1 epochs; allow --max-epochs 1.1" in str(
+        caught.value
+    )
+    with pytest.raises(CurateError, match=r"--max-epochs 2,|--max-epochs 2\b"):
+        check_room(MixSettings(budget=200), tokens)
+    with pytest.raises(CurateError, match="at most 0"):
+        check_room(MixSettings(budget=5), np.array([0]))
+
+
+def index_of(*, inputs=(), read=()):
+    ledgers = [SimpleNamespace(path=str(path)) for path in read]
+    return SimpleNamespace(corpus=SimpleNamespace(inputs=tuple(map(str, inputs))), ledgers=ledgers)
+
+
+OURS = (
+    *PAYLOAD, "meta.json", "data/part-00000.parquet", "data/part-123456.jsonl",
+    "data/holdout-00001.ds", "data/part-00000.ds.index", "data/part-00000.bin",
+    "data/part-00000.idx", "data/.x.tmp", ".meta.json.1.tmp",
+)  # fmt: skip
+NOT_OURS = (
+    "notes.txt", "data/notes.txt", "data/part-0000.parquet", "data/part-00000.csv",
+    "data/meta.json",
+    "part-00000.parquet", "data/deep/part-00000.parquet", "data/train-00000.parquet",
+    "other/README.md", "data/part-00000.parquet.old",
+)  # fmt: skip
+
+
+def test_the_names_of_a_mix_are_these():
+    assert set(PAYLOAD) == {
+        "README.md", "decontamination.jsonl", "duplicates.jsonl", "manifest.json",
+        "provenance.parquet", "selection.parquet",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*OURS, *NOT_OURS])
+def test_a_folder_may_hold_what_a_mix_holds_and_nothing_else(tmp_path, name):
+    path = tmp_path / "mix" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    if name in OURS:
+        check_out(tmp_path / "mix", index_of())
+        return
+    with pytest.raises(CurateError, match="which no mix does"):
+        check_out(tmp_path / "mix", index_of())
+
+
+def test_a_mix_goes_into_no_input_and_around_none(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "in" / "a").write_text("x")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CurateError, match="a file; name a folder"):
+        check_out(tmp_path / "file", index_of())
+    for out in ("in", "in/deep", "in/deep/mix"):
+        if out != "in":
+            with pytest.raises(CurateError, match="inside the input"):
+                check_out(tmp_path / out, index_of(inputs=[tmp_path / "in"]))
+    (tmp_path / "README.md").write_text("x")
+    (tmp_path / "mix").mkdir()
+    (tmp_path / "mix" / "README.md").write_text("x")
+    with pytest.raises(CurateError, match="is in it"):
+        check_out(tmp_path / "mix", index_of(read=[tmp_path / "mix" / "README.md"]))
+    with pytest.raises(CurateError, match="is in it"):
+        check_out(tmp_path / "new", index_of(read=[tmp_path / "new"]))
+    check_out(tmp_path / "mix", index_of(inputs=[tmp_path / "in"], read=[tmp_path / "in" / "a"]))
+    check_out(tmp_path / "new", index_of(inputs=["hf:org/name", tmp_path / "file"]))
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        ("web=20%", ("web", "=", 0.2)), ("web>=0.2", ("web", "=", 0.2)), ("a b = 1", None),
+        ("web<=5%", ("web", "<=", 0.05)), (" web =100%", ("web", "=", 1.0)),
+        ("web=0", ("web", "=", 0)), ("web=.", None), ("web=1.1", None),
+        ("web=1", ("web", "=", 1.0)), ("web=.5", ("web", "=", 0.5)),
+        ("web=101%", None), ("web=1.2.3", None), ("web", None), ("=20%", None), ("web=-1", None),
+    ],
+)  # fmt: skip
+def test_a_rule_is_read_or_refused(rule, found):
+    if found is None:
+        with pytest.raises(CurateError, match=r"--keep .*: not a share of a source") as caught:
+            read_rule(rule, option="keep")
+        assert caught.value.exit_code == USAGE
+        return
+    assert read_rule(rule, option="keep") == pytest.approx(found)
+
+
+SHARDS = [SimpleNamespace(source=name) for name in ("web", "web", "law", "code")]
+ROOM = np.array([30, 10, 40, 100])
+
+
+def bounded(keep=(), blend=(), budget=100):
+    settings = MixSettings(budget=budget, keep=keep, blend=blend)
+    return bound_spread(Spread(order=np.arange(4)), settings, SHARDS, ROOM)
+
+
+def test_rules_become_bounds_of_groups():
+    found = bounded(("web=20%", "law<=10%"), ("general=10%", "code=5%"))
+    assert found.groups.tolist() == [2, 2, 1, 0]  # sources in the order of their names
+    assert found.floors == {2: 0.2} and found.ceilings == {1: 0.1}
+    assert found.blend == ((-1, 0.1), (0, 0.05))
+    assert found.order.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("keep", "blend", "code", "message"),
+    [
+        (("other=1%",), (), USAGE, "no such source in the index; known: code, law, web"),
+        ((), ("other=1%",), USAGE, "--blend other: no such source"),
+        ((), ("web<=1%",), USAGE, "write web=1%"),
+        (("web=40%", "law=30%"), ("general=31%",), USAGE, "ask for 101%"),
+        (("web=20%", "web<=19%"), (), USAGE, "floor is above its ceiling"),
+        (("web=41%",), (), UNREACHABLE, "asks for 41 tokens, it can give 40"),
+        (("web<=30%", "law<=30%", "code<=39%"), (), UNREACHABLE, "together are 99%"),
+    ],
+)
+def test_rules_that_cannot_be_kept_are_refused(keep, blend, code, message):
+    with pytest.raises(CurateError, match=message) as caught:
+        bounded(keep, blend)
+    assert caught.value.exit_code == code
+
+
+def test_rules_that_can_just_be_kept_are_taken():
+    bounded(("web=40%", "law=30%"), ("general=30%",))
+    bounded(("web=20%", "web<=20%"))
+    bounded(("web<=30%", "law<=30%", "code<=40%"))
+    bounded(("web<=1%", "law<=1%"))
+    bounded(("web=40%",))
+
+
+def test_documents_are_cut_unless_they_are_to_stay_whole():
+    def shard():
+        return Taken(np.arange(3), np.array([10, 20, 30]), 30)
+
+    def cut(place, document, wanted):
+        return 10 * wanted, wanted
+
+    assert choose_rows([shard()], np.array([15]), budget=15, cut=cut) == 15
+    assert choose_rows([shard()], np.array([14]), budget=14, cut=cut, whole=True) == 10
+    half = shard()
+    choose_rows([half], np.array([13]), budget=13, cut=cut)
+    assert (half.whole, half.part, half.end) == (1, 3, 30)
+    half = shard()
+    assert choose_rows([half], np.array([30]), budget=30, cut=cut) == 30
+    assert (half.whole, half.part, half.end) == (3, 0, -1)
+
+
+def test_a_shard_without_room_gives_nothing():
+    found = spread_tokens(Spread(shares=np.array([0.9, 0.1])), np.array([0, 50]), budget=50)
+    assert found.tolist() == [0, 50]
+    found = spread_tokens(Spread(shares=np.array([0.5, 0.5])), np.array([51, 50]), budget=101)
+    assert found.tolist() == [51, 50]
+    with pytest.raises(ValueError, match="room for 100 tokens, budget 101"):
+        spread_tokens(Spread(shares=np.array([0.5, 0.5])), np.array([50, 50]), budget=101)

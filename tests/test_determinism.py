@@ -1,0 +1,160 @@
+"""The same command gives the same bytes; what should not matter to an embedding does not."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kendalltau
+
+from curate import stages
+from curate.settings import CorpusSettings, EmbedSettings, Settings, TargetSettings
+from curate.task2vec import embedding as engine
+from curate.task2vec.embed import build_index, load_embedding
+from curate.task2vec.probe import load_probe
+from tests import determinism
+from tests.conftest import licence_prose, numpy_docstrings, python_sources, write_jsonl
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_same_stages_publish_the_same_bytes(tmp_path):
+    """In one place twice, so that no path differs; verification has its own test."""
+    found = []
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "job", ignore_errors=True)
+        determinism.write_inputs(tmp_path / "job")
+        determinism.run_job(tmp_path / "job", verify=False)
+        found.append(determinism.published(tmp_path / "job"))
+    assert found[0] == found[1]
+    assert {"report.html", "mix/manifest.json", ".curate/index/meta.json"} <= set(found[0])
+
+
+@pytest.mark.slow
+def test_processes_publish_the_same_bytes_whatever_their_hashes(tmp_path):
+    """Five processes, five seeds of Python's hashes, every stage and its report."""
+    found = []
+    for seed in (0, 1, 2, 42, 4_294_967_295):
+        shutil.rmtree(tmp_path / "job", ignore_errors=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.determinism", str(tmp_path / "job")],
+            capture_output=True, text=True, cwd=ROOT, check=True,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        )  # fmt: skip
+        found.append(json.loads(done.stdout))
+    assert ".curate/verify/verification.json" in found[0]
+    for other in found[1:]:
+        assert {name: other.get(name) for name in found[0]} == found[0]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Twelve shards: docstrings with more and more code in place of them, and a target."""
+    folder = tmp_path_factory.mktemp("graded")
+    docs, code = numpy_docstrings(), python_sources()
+    for step in range(11):
+        mixed = [(code if n % 10 < step else docs)[(7 * n + step) % 110] for n in range(30)]
+        write_jsonl(folder / "in" / f"code-{step:02d}.jsonl", [text[:700] for text in mixed])
+    write_jsonl(folder / "in" / "prose.jsonl", [text[:700] for text in licence_prose()[:30]])
+    write_jsonl(folder / "target.jsonl", [text[:700] for text in docs[110:190]])
+    return folder
+
+
+def settings_of(corpus):
+    return Settings(
+        corpus=CorpusSettings(inputs=(str(corpus / "in"),), shard_tokens=20_000),
+        embed=EmbedSettings(batches=2, batch_tokens=768, block_tokens=64),
+        target=TargetSettings(name=str(corpus / "target.jsonl")),
+    )
+
+
+def vectors(corpus, place, device="cpu"):
+    wanted = settings_of(corpus)
+    index = build_index(wanted.corpus, wanted.embed, workspace=place, device=device)
+    return np.stack([load_embedding(Path(index.folder), s.key).vectors for s in index.shards])
+
+
+@pytest.fixture(scope="module")
+def known(corpus, tmp_path_factory):
+    """The embeddings and the order of the shards as the defaults give them."""
+    place = tmp_path_factory.mktemp("known")
+    return vectors(corpus, place), stages.rank(
+        settings=settings_of(corpus), workspace=place, device="cpu"
+    )
+
+
+def cosines(one, other):
+    """Return the cosine of every sub-batch of every shard, (n_shards, n_batches)."""
+    lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+    return (one * other).sum(axis=-1) / lengths
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("_CPU_BATCH", 100), ("_CPU_BATCH", 20_000), ("_MOST_PADDING", -1.0)]
+)
+def test_an_embedding_does_not_depend_on_batch_size_or_padding(
+    corpus, known, tmp_path, monkeypatch, name, value
+):
+    monkeypatch.setattr(engine, name, value)
+    found = vectors(corpus, tmp_path)
+    assert cosines(known[0], found).min() >= 0.9999
+    np.testing.assert_allclose(found, known[0], rtol=0.02)
+
+
+def test_an_embedding_does_not_depend_on_threads(corpus, known, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        found = vectors(corpus, tmp_path)
+    finally:
+        torch.set_num_threads(1)
+    assert cosines(known[0], found).min() >= 0.9999
+
+
+def held_against(known, other, *, top=5):
+    """Hold one order of shards against another."""
+    first, second = ([s.shard for s in r.shards] for r in (known, other))
+    values = [{s.shard: s.alignment for s in r.shards} for r in (known, other)]
+    tau = kendalltau(*([v[name] for name in first] for v in values)).statistic
+    assert first[:top] == second[:top]
+    assert tau >= 0.99, tau
+
+
+def test_bfloat16_keeps_the_order_of_shards(corpus, known, tmp_path, monkeypatch):
+    """What a GPU computes in, on this processor: matrices and activations of 8 bits."""
+    exact = engine.fisher_rows
+
+    def rough(*words, **more):
+        return exact(*words, **{**more, "autocast": True})
+
+    monkeypatch.setattr(engine, "fisher_rows", rough)
+    place = tmp_path
+    found = vectors(corpus, place)
+    assert not np.array_equal(found, known[0]), "nothing was computed otherwise"
+    assert cosines(known[0], found).min() >= 0.99
+    held_against(known[1], stages.rank(settings=settings_of(corpus), workspace=place))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_keeps_the_order_of_shards(corpus, known, tmp_path):
+    found = vectors(corpus, tmp_path, device="cuda")
+    assert cosines(known[0], found).min() >= 0.99
+    held_against(
+        known[1], stages.rank(settings=settings_of(corpus), workspace=tmp_path, device="cuda")
+    )
+
+
+def test_a_revision_of_settings_is_another_artefact(corpus, known, tmp_path):
+    """The comparison above would be empty if an index were taken from elsewhere."""
+    wanted = settings_of(corpus)
+    other = dataclasses.replace(wanted.embed, seed=1)
+    index = build_index(wanted.corpus, other, workspace=tmp_path, device="cpu")
+    found = np.stack([load_embedding(Path(index.folder), s.key).vectors for s in index.shards])
+    assert not np.array_equal(found, known[0])
+    assert load_probe("builtin", device="cpu").info == index.probe
