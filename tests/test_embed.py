@@ -1,6 +1,9 @@
 """The stage: every shard once, whatever happens in between."""
 
+import dataclasses
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from curate.corpus import reader
 from curate.errors import LOCKED, CurateError
-from curate.records import RowBlock, Target
+from curate.records import ProbeInfo, RowBlock, Target
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_texts
 from curate.store.lock import locked
@@ -537,3 +541,45 @@ def test_an_embedding_reads_back_as_written(tmp_path, probe_folder):
 
 def _fields(settings):
     return {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+
+
+def test_the_key_of_an_embedding_holds_all_that_decides_it(monkeypatch):
+    info = ProbeInfo("p", "revision", "tokenizer", 10, 4)
+    settings = EmbedSettings()
+    key = stage._shard_key("text", settings, info)
+    others = {stage._shard_key("other text", settings, info)}
+    for name in ("revision", "tokenizer_digest"):
+        others.add(stage._shard_key("text", settings, dataclasses.replace(info, **{name: "x"})))
+    for field in dataclasses.fields(settings):
+        if field.name != "probe":
+            changed = dataclasses.replace(settings, **{field.name: "another"})
+            others.add(stage._shard_key("text", changed, info))
+    monkeypatch.setattr("curate.store.fingerprint.SCHEMA", -1)
+    others.add(stage._shard_key("text", settings, info))
+    assert key not in others
+    assert len(others) == 3 + len(dataclasses.fields(settings)) - 1 + 1
+    monkeypatch.undo()
+    # where the probe lies, and what it is called, decides nothing
+    moved = dataclasses.replace(settings, probe="elsewhere")
+    assert stage._shard_key("text", moved, dataclasses.replace(info, name="q")) == key
+
+
+def test_an_input_that_the_disk_refused_is_read_again(case, tmp_path, monkeypatch):
+    """What the disk refuses once is no damage: the next run does not take the rest for all."""
+    corpus, embed, _ = case
+    real, refused = reader.read_rows, []
+
+    def read_rows(path, *given, **rest):
+        if not refused:
+            refused.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *given, **rest)
+
+    monkeypatch.setattr(reader, "read_rows", read_rows)
+    partial = build_index(corpus, embed, workspace=tmp_path, device="cpu")
+    assert refused and [ledger.error for ledger in partial.ledgers if ledger.error]
+    assert not index_is_current(corpus, embed, tmp_path)
+    whole = build_index(corpus, embed, workspace=tmp_path, device="cpu")
+    assert not [ledger.error for ledger in whole.ledgers if ledger.error]
+    assert len(whole.shards) > len(partial.shards)
+    assert index_is_current(corpus, embed, tmp_path)

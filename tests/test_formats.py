@@ -6,16 +6,19 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from curate.corpus.groups import GroupWriter, group_path
 from curate.corpus.reader import LedgerBuilder as Ledger
 from curate.corpus.reader import find_inputs, read_documents
+from curate.errors import CurateError
 from curate.mixing.card import escape
 from curate.mixing.draw import Drawn, draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, read_rows, write_lines
+from curate.mixing.publish import publish_files
 from curate.mixing.survey import Look
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
@@ -217,3 +220,18 @@ def test_text_from_data_cannot_break_the_card():
     shown = escape("a|b`c`\n# [x](y) \x1b[31m<script>")
     assert "\n" not in shown and "\x1b" not in shown
     assert not re.search(r"(?<!\\)[|`<\[#]", shown)
+
+
+def test_a_part_that_reads_back_changed_is_not_published(tmp_path):
+    staging, out = tmp_path / "staging", tmp_path / "out"
+    staging.mkdir()
+    path = staging / "part.parquet"
+    table = pa.table({"text": ["a" * 500, "b" * 500]})
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, path, write_page_checksum=True, **plain)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"a" * 400) + 100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CurateError, match=r"part\.parquet: cannot be written"):
+        publish_files(staging, out)
+    assert list(out.iterdir()) == []

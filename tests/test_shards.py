@@ -1,3 +1,6 @@
+import errno
+import itertools
+import os
 import random
 
 import msgspec
@@ -7,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.corpus import reader
 from curate.corpus import shards as shards_module
 from curate.corpus.reader import find_inputs, read_documents
 from curate.corpus.shards import read_ranges, read_shards
@@ -203,3 +207,17 @@ def test_a_pass_that_was_left_in_the_middle_goes_on_without_a_loss(tmp_path):
     assert list(read_ranges(one, text="text")) == list(parts[0].documents)
     again = zip(read_ranges(one, text="text"), read_ranges(other, text="text"), strict=False)
     assert list(again)[:3] == list(zip(parts[0].documents, parts[1].documents, strict=False))[:3]
+
+
+def test_a_disk_that_refuses_in_the_middle_of_a_shard_is_no_shorter_shard(tmp_path, monkeypatch):
+    write(tmp_path / "a.jsonl", [f"text {n}" for n in range(9)])
+    (found,), _ = shards_of(tmp_path, shard_tokens=1000)
+    real = reader.read_rows
+
+    def read_rows(*given, **rest):
+        yield from itertools.islice(real(*given, **rest), 4)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "a.jsonl")
+
+    monkeypatch.setattr(reader, "read_rows", read_rows)
+    with pytest.raises(CurateError, match=r"a\.jsonl: Input/output error"):
+        list(read_ranges(found.shard, text="text"))

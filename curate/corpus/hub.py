@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, Revi
 
 from curate.errors import USAGE, CurateError
 from curate.store.fingerprint import digest_bytes, digest_file
-from curate.store.publish import publish_json, publishing, read_json
+from curate.store.publish import publish_json, publishing, read_json_if_whole
 
 T = TypeVar("T")
 
@@ -146,7 +146,8 @@ def spool_dataset(given: str, *, workspace: Path) -> tuple[Path, str]:
     key = digest_bytes(msgspec.json.encode([name.repo, name.config, name.split, commit]))[:16]
     path = workspace / "sources" / f"{source}-{key}.jsonl.zst"
     card = path.with_name(f"{source}-{key}.json")
-    if path.is_file() and card.is_file() and read_json(card, Spool).digest == digest_file(path):
+    known = read_json_if_whole(card, Spool)
+    if known and path.is_file() and known.digest == digest_file(path):
         return path, source
     with publishing(path) as temporary:
         records = _write_rows(temporary, read_hub_rows(name, commit=commit))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from operator import itemgetter
@@ -39,6 +41,10 @@ MAX_LABEL = 100
 
 _NAME = msgspec.json.Decoder(str | int)
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
+_REFUSALS = tuple(
+    os.strerror(number)
+    for number in (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE)
+)
 _FEW_RECORDS = 10
 """A file of at least so many records that gives none is an error, whatever the others gave."""
 
@@ -168,6 +174,11 @@ def read_labelled(
             ledger.reject(error.reason)
     except OSError as error:
         ledger.error = error.strerror or one_line(error)
+
+
+def disk_refused(ledgers: Iterable[FileLedger | LedgerBuilder]) -> bool:
+    """Say whether a file was not read for a reason that may be gone now, its content apart."""
+    return any(reason in ledger.error for ledger in ledgers for reason in _REFUSALS)
 
 
 def _with_label(fields: tuple[str, ...], label: str) -> tuple[str, ...]:

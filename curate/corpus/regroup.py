@@ -20,7 +20,13 @@ from curate.corpus.cluster import (
 from curate.corpus.fields import parse_template
 from curate.corpus.groups import GroupWriter, group_path
 from curate.corpus.inputs import find_inputs
-from curate.corpus.reader import InputFile, LedgerBuilder, check_inputs, read_labelled
+from curate.corpus.reader import (
+    InputFile,
+    LedgerBuilder,
+    check_inputs,
+    disk_refused,
+    read_labelled,
+)
 from curate.corpus.topics import (
     SAMPLE,
     count_workers,
@@ -158,7 +164,7 @@ def _regrouped(
         limits=[SAMPLE, HEAD_CHARS],
     )
     folder = workspace / "groups" / key[:16]
-    if not is_current(folder, kind="groups", fingerprint=key):
+    if not _is_whole(folder, key):
         sweep(folder)
         folder.mkdir(parents=True, exist_ok=True)
         grouped = (
@@ -175,6 +181,12 @@ def _regrouped(
         for number, group in enumerate(grouped.groups)
     )
     return Corpus(files=group_files, groups=grouped.groups, ledgers=grouped.ledgers)
+
+
+def _is_whole(folder: Path, key: str) -> bool:
+    if not is_current(folder, kind="groups", fingerprint=key):
+        return False
+    return not disk_refused(read_meta(folder, kind="groups", body=Grouped, check=False)[1].ledgers)
 
 
 def _group_by_field(

@@ -19,6 +19,7 @@ from curate.corpus.reader import (
     LedgerBuilder,
     check_inputs,
     check_ledgers,
+    disk_refused,
     read_documents,
 )
 from curate.errors import USAGE, CurateError
@@ -134,8 +135,12 @@ def read_placed(shard: Shard, *, text: str) -> Iterator[tuple[int, Document]]:
             for number, document in passed.until(part.stop):
                 if number >= part.start:
                     yield number, document
+        except CurateError:
+            passed = None  # nobody goes on from where it failed
+            raise
         finally:
-            _passes[key] = passed
+            if passed is not None:
+                _passes[key] = passed
             while len(_passes) > OPEN_PASSES:
                 _passes.pop(next(iter(_passes)))
 
@@ -170,14 +175,25 @@ def _open_pass(shard: Shard, part: RecordRange, text: str) -> _Pass:
     if shard.grouped:
         found = read_group(path, source=shard.source, start=part.start)
         return _Pass(enumerate(found, start=part.start), part.start)
+    ledger = LedgerBuilder()
     documents = read_documents(
         InputFile(path=path, source=shard.source),
         text=text,
-        ledger=LedgerBuilder(),
+        ledger=ledger,
         start=part.start,
         digest=part.file_digest,
     )
-    return _Pass(((document.record, document) for document in documents), part.start)
+    return _Pass(_numbered_records(documents, ledger), part.start)
+
+
+def _numbered_records(
+    documents: Iterable[Document], ledger: LedgerBuilder
+) -> Iterator[tuple[int, Document]]:
+    """Yield each document with its record; a disk that refuses is no end of the file."""
+    for document in documents:
+        yield document.record, document
+    if disk_refused([ledger]):
+        raise CurateError(f"{ledger.path}: {ledger.error}; mend it and run the same command again")
 
 
 def _checked_digest(part: RecordRange) -> str:

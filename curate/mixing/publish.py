@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curate.errors import CurateError
 from curate.store.publish import publish_bytes, publishing, refused, sweep
@@ -81,9 +85,22 @@ def publish_files(staging: Path, out: Path) -> list[str]:
     paths = (path for path in staging.rglob("*") if path.is_file() and path.suffix != ".tmp")
     names = sorted(str(path.relative_to(staging)) for path in paths)
     for name in names:
-        with publishing(out / name) as temporary:
+        with publishing(out / name, check=_read_back) as temporary:
             (staging / name).replace(temporary)
     return names
+
+
+def _read_back(path: Path) -> None:
+    """Read a parquet file's pages against their checksums; other files hold none."""
+    with path.open("rb") as stream:
+        if stream.read(4) != b"PAR1":
+            return
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group)
+    except pa.ArrowInvalid as error:
+        raise OSError(errno.EIO, f"what was written reads back changed ({error})") from error
 
 
 def list_content(out: Path) -> list[Path]:

@@ -72,6 +72,8 @@ def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str] | None:
         with safetensors.safe_open(path, framework="np") as file:
             seal, note = msgspec.json.decode((file.metadata() or {})["curate"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:  # its word for every reason why a file cannot be opened
+        raise OSError(errno.EIO, "cannot be opened", str(path)) from error
     except (safetensors.SafetensorError, msgspec.DecodeError, TypeError, ValueError, KeyError):
         return None
     return (arrays, note) if seal == _digest(arrays, note) else None

@@ -24,6 +24,8 @@ BEAT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
 """Without such a sign, the owner on another machine is taken for dead."""
 
+SIGN_TRIES = 20
+
 _NO_FLOCK = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -68,13 +70,22 @@ def _flocked(stream: IO[bytes], folder: Path) -> bool:
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        stream.seek(0)
-        raise _in_use(folder, _read_owner(stream.read())) from None
+        raise _in_use(folder, _signed(stream)) from None
     except OSError as error:
         if error.errno not in _NO_FLOCK:
             raise CurateError(f"{folder}: cannot be locked: {error.strerror}") from error
         return False
     return True
+
+
+def _signed(stream: IO[bytes]) -> Owner | None:
+    """Read who holds the lock; who has just taken it signs in a moment."""
+    for _ in range(SIGN_TRIES):
+        stream.seek(0)
+        if owner := _read_owner(stream.read()):
+            return owner
+        time.sleep(0.05)
+    return None
 
 
 def _sign(stream: IO[bytes], owner: Owner | None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from curate.corpus.copies import refresh_remote
 from curate.corpus.inputs import InputFile, find_inputs
+from curate.corpus.reader import disk_refused
 from curate.corpus.regroup import Corpus, drop_old_groups, groups_are_whole, open_corpus
 from curate.corpus.shards import read_shards
 from curate.corpus.tokens import draw_batches
@@ -153,6 +154,8 @@ def index_is_current(corpus: CorpusSettings, embed: EmbedSettings, workspace: Pa
         return False
     paths = {folder / "shards" / f"{shard.key}.safetensors" for shard in index.shards}
     if not all(check_embedding(path) for path in paths):
+        return False
+    if disk_refused(index.ledgers):
         return False
     if not groups_are_whole([one.shard for one in index.shards]):
         return False

@@ -146,7 +146,7 @@ def read_embedding(path: Path) -> Embedding:
         raise CurateError(f"{path}: missing or changed since it was published; run curate index")
     try:
         arrays = load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CurateError(f"{path}: cannot be read ({error}); run curate index") from None
     unigrams = np.zeros(stored.vocab, dtype=np.int64)
     unigrams[arrays["token_ids"]] = arrays["token_counts"]

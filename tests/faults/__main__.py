@@ -22,26 +22,26 @@ from tests.faults.world import SETTINGS, World, open_world
 Suite = Callable[[World, int], dict[str, Any]]
 
 SUITES: dict[str, tuple[Suite, int, int]] = {
-    "kill": (lambda w, n: kills.kill_everywhere(w, trials=n), 14, 500),
-    "kill again": (lambda w, n: kills.kill_recovery(w, chains=n), 3, 100),
-    "refuse": (lambda w, n: disks.refuse_everywhere(w, trials=n), 24, 3000),
-    "stop": (lambda w, n: stops.stop_everywhere(w, trials=n), 8, 100),
-    "stop rudely": (lambda w, n: stops.stop_rudely(w, trials=n), 3, 32),
-    "flip": (lambda w, n: damage.flip_bits(w, flips=n), 30, 1000),
-    "delete": (lambda w, n: damage.delete_outputs(w, deletions=n), 4, 100),
-    "change": (lambda w, n: damage.change_bytes(w, changes=n), 3, 100),
-    "change nothing": (lambda w, n: damage.change_nothing(w, rounds=n), 4, 50),
-    "together": (lambda w, n: together.run_together(w, rounds=n), 3, 200),
-    "stale locks": (lambda w, n: together.stale_locks(w, rounds=n), 5, 50),
-    "out of memory": (lambda w, n: memory.run_out_of_memory(w, trials=n), 3, 40),
-    "not a number": (lambda w, n: memory.poison(w, trials=n), 3, 50),
+    "kill": (lambda w, n: kills.kill_everywhere(w, trials=n), 8, 500),
+    "kill again": (lambda w, n: kills.kill_recovery(w, chains=n), 1, 100),
+    "refuse": (lambda w, n: disks.refuse_everywhere(w, trials=n), 6, 3000),
+    "stop": (lambda w, n: stops.stop_everywhere(w, trials=n), 4, 100),
+    "stop rudely": (lambda w, n: stops.stop_rudely(w, trials=n), 1, 32),
+    "flip": (lambda w, n: damage.flip_bits(w, flips=n), 12, 1000),
+    "delete": (lambda w, n: damage.delete_outputs(w, deletions=n), 2, 100),
+    "change": (lambda w, n: damage.change_bytes(w, changes=n), 2, 100),
+    "change nothing": (lambda w, n: damage.change_nothing(w, rounds=n), 2, 50),
+    "together": (lambda w, n: together.run_together(w, rounds=n), 1, 200),
+    "stale locks": (lambda w, n: together.stale_locks(w, rounds=n), 3, 50),
+    "out of memory": (lambda w, n: memory.run_out_of_memory(w, trials=n), 1, 40),
+    "not a number": (lambda w, n: memory.poison(w, trials=n), 1, 50),
     "many shards": (
-        lambda w, n: memory.index_many(w.home.parent, shards=n, every=n // 20),
-        200,
+        lambda w, n: memory.index_many(w.home.parent, shards=n, every=max(2, n // 20)),
+        60,
         10_000,
     ),
     # last: it gives this process mounts of its own
-    "small disks": (lambda w, n: disks.small_disks(w, disks=n), 2, 25),
+    "small disks": (lambda w, n: disks.small_disks(w, disks=n), 1, 25),
 }
 """What each does, how often in the default tests, how often by `make faults`."""
 

@@ -94,7 +94,7 @@ def poison(world: World, *, trials: int) -> dict[str, Any]:
         value = (np.nan, np.inf, -np.inf)[number // 3 % 3]
         world.restore("index")
         ended = world.run(
-            "index", before=lambda w=what, v=value, n=number: _give(w, v, after=n % 7)
+            "index", before=lambda w=what, v=value, n=number: _give(w, v, after=n % 5)
         )
         if ended.code != 1 or ended.fell or len(ended.said) != 1:
             failures.append(f"{what} {value}: exit {ended.code} {ended.err[-400:]}")

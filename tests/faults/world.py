@@ -44,7 +44,7 @@ name = "docs=target/select.jsonl,target/eval.jsonl"
 [rank]
 bootstrap = 20
 [mix]
-budget = 900
+budget = 600
 holdout = 0.1
 [verify]
 size = "tiny"
@@ -89,10 +89,10 @@ def write_lines(path: Path, texts: list[str], *, name: str) -> None:
 def make_world(home: Path, *, settings: str = SETTINGS) -> Path:
     """Write corpus, probe, target and curate.toml into a new folder; return it."""
     home.mkdir(parents=True)
-    write_lines(home / "corpus" / "maths.jsonl", make_texts("maths", 14, seed=0), name="m")
-    write_lines(home / "corpus" / "ships.jsonl", make_texts("ships", 14, seed=0), name="s")
-    texts = make_texts("plain", 12, seed=0)
-    table = pa.table({"id": [f"p{n}" for n in range(12)], "text": texts, "topic": ["p"] * 12})
+    write_lines(home / "corpus" / "maths.jsonl", make_texts("maths", 10, seed=0), name="m")
+    write_lines(home / "corpus" / "ships.jsonl", make_texts("ships", 10, seed=0), name="s")
+    texts = make_texts("plain", 6, seed=0)
+    table = pa.table({"id": [f"p{n}" for n in range(6)], "text": texts, "topic": ["p"] * 6})
     pq.write_table(table, home / "corpus" / "plain.parquet", write_page_checksum=True)
     write_lines(home / "target" / "select.jsonl", make_texts("maths", 8, seed=1), name="t")
     write_lines(home / "target" / "eval.jsonl", make_texts("maths", 8, seed=2), name="e")
@@ -274,6 +274,8 @@ def _be_command(
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
         sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115
         os.chdir(home)
+        # what starts in the background of a script inherits that interrupts are ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         # One core, says the system: the run goes on in this process, where events are counted.
         os.sched_getaffinity = lambda pid: {0}  # type: ignore[assignment]
         os.environ["CURATE_FAILPOINT"] = failpoint
