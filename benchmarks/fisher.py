@@ -8,6 +8,10 @@ in the same batch. The ratio is the median over the repeats of one run; on a CPU
 processor seconds, which neighbours on a shared machine change less than wall time. With --data,
 the published recipe and other estimators stand beside the exact one (evidence/estimators.py).
 The last line is one JSON object.
+
+On a machine with a GPU, all that it has to answer in one call:
+
+    python benchmarks/fisher.py --device cuda --signs 0 32 --memory --gradients --json
 """
 
 from __future__ import annotations
@@ -24,13 +28,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from evidence.estimators import accuracy_table, speedup_vs_published
+from evidence.estimators import accuracy_table, reference_ceiling, speedup_vs_published
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from curate.settings import LabelSource
 from curate.task2vec.fisher import fisher_blocks, fisher_rows
 from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.sketch import draw_projection, project_rows
+
+SHAPES = (
+    ["builtin", "gpt2-2-layers"],
+    ["gpt2-gpu-T256", "gpt2-gpu-T512", "gpt2-gpu-T1024", "llama-1b"],
+)
+"""What is measured without --shapes, on a CPU and on a GPU."""
 
 
 def build_shape(name: str) -> tuple[Any, int, int]:
@@ -49,8 +59,9 @@ def build_shape(name: str) -> tuple[Any, int, int]:
         return GPT2LMHeadModel(GPT2Config()), 4, 256
     if name == "gpt2-T512":
         return GPT2LMHeadModel(GPT2Config()), 2, 512
-    if name == "gpt2-gpu":
-        return GPT2LMHeadModel(GPT2Config()), 32, 512
+    if name.startswith("gpt2-gpu-T"):  # 16,384 tokens a batch
+        length = int(name.removeprefix("gpt2-gpu-T"))
+        return GPT2LMHeadModel(GPT2Config()), 16_384 // length, length
     if name == "llama-1b":
         config = LlamaConfig(
             vocab_size=128_256, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16,
@@ -122,28 +133,35 @@ def measure(name: str, *, repeats: int, device: str, layers: str, signs: int = 0
     }
 
 
-def peak_bytes(name: str, what: str) -> int:
+def peak_bytes(name: str, what: str, device: str) -> int:
     """Return the most memory that one pass takes in a process of its own, above its model."""
     found = subprocess.run(
-        [sys.executable, __file__, "--peak", name, what], capture_output=True, text=True, check=True
+        [sys.executable, __file__, "--peak", name, what, "--device", device],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return int(found.stdout.split()[-1])
 
 
-def run_once(name: str, what: str) -> None:
-    """Run one pass and print by how many bytes it raised this process' peak."""
+def run_once(name: str, what: str, device: str) -> None:
+    """Run one pass and print by how many bytes it raised this process' peak, or the GPU's."""
     model, n, length = build_shape(name)
-    model.eval()
+    model.to(device).eval()
     rng = np.random.default_rng(0)
     sequences = list(rng.integers(0, model.config.vocab_size, (n, length), dtype=np.int32))
-    ids = torch.from_numpy(np.stack(sequences)).long()
-    Path("/proc/self/clear_refs").write_text("5")  # from here on a new peak
-    before = _memory("VmRSS")
-    if what == "step":
-        train_step(model, ids, autocast=False)
+    ids, gpu = torch.from_numpy(np.stack(sequences)).long().to(device), device == "cuda"
+    if gpu:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
     else:
-        fisher_rows(model, sequences, batch_tokens=n * length)
-    print(_memory("VmHWM") - before)
+        Path("/proc/self/clear_refs").write_text("5")  # from here on a new peak
+        before = _memory("VmRSS")
+    if what == "step":
+        train_step(model, ids, autocast=gpu)
+    else:
+        fisher_rows(model, sequences, batch_tokens=n * length, autocast=gpu)
+    print((torch.cuda.max_memory_allocated() if gpu else _memory("VmHWM")) - before)
 
 
 def _memory(key: str) -> int:
@@ -201,7 +219,7 @@ def gradients_price(name: str, *, repeats: int, device: str) -> dict[str, float]
 def main() -> None:
     """Measure the shapes asked for; print a line each, and the JSON object last."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shapes", nargs="*", default=["builtin", "gpt2-2-layers"])
+    parser.add_argument("--shapes", nargs="*", help="those of the device by default")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--layers", nargs="+", default=["all", "last:2"])
     parser.add_argument("--signs", nargs="+", type=int, default=[0])
@@ -211,15 +229,17 @@ def main() -> None:
     parser.add_argument("--tuned-tokens", type=int, default=2_048)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--memory", action="store_true", help="peak memory too, on a CPU")
+    parser.add_argument("--memory", action="store_true", help="peak memory too")
     parser.add_argument("--documents", action="store_true", help="cost of document vectors too")
     parser.add_argument("--gradients", action="store_true", help="price of mean gradients too")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="only the JSON object")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    if chosen.shapes is None:
+        chosen.shapes = SHAPES[chosen.device == "cuda"]
     if chosen.peak:
-        run_once(*chosen.peak)
+        run_once(*chosen.peak, chosen.device)
         return
     results = []
     for name in chosen.shapes:
@@ -238,7 +258,7 @@ def main() -> None:
     more: dict[str, Any] = {}
     if chosen.memory:
         more["peak_bytes"] = {
-            name: {what: peak_bytes(name, what) for what in ("engine", "step")}
+            name: {what: peak_bytes(name, what, chosen.device) for what in ("engine", "step")}
             for name in chosen.shapes
         }
     if chosen.documents:
@@ -258,7 +278,16 @@ def main() -> None:
             tuned_tokens=chosen.tuned_tokens,
             log=lambda text: print(text, file=sys.stderr, flush=True),
         )
-        more |= {"accuracy": lines, **speedup_vs_published(lines)}
+        exact = [line for line in lines if line["estimator"] == "exact"]
+        more |= {
+            "accuracy": lines,
+            **speedup_vs_published(lines),
+            "reference": reference_ceiling(
+                [line["tokens"] for line in exact],
+                [line["spearman"] for line in exact],
+                reference=2 * chosen.tokens,
+            ),
+        }
     costs = {f"{r['shape']}/{r['device']}/{r['layers']}": r["cost_vs_train_step"] for r in results}
     print(
         json.dumps(

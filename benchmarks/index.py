@@ -43,7 +43,7 @@ SHORTLIST = 1_000
 TOP = 100
 TIMED = 200  # queries
 PIECE = 1_024  # tokens of a real embedding
-PIECES = 14  # of each corpus, at most
+PIECES = 10  # of each corpus, at most
 
 
 @dataclass(frozen=True, slots=True)

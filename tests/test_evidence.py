@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # the bench is a script with its rooms beside it
 
 import alignment_vs_loss as bench  # noqa: E402
-from evidence import agreement, measures, models, selection  # noqa: E402
+from evidence import agreement, estimators, measures, models, selection  # noqa: E402
 from evidence.plan import Arm, Settings, is_near, is_same, plan_arms  # noqa: E402
 
 from curate.records import Target  # noqa: E402
@@ -219,6 +219,25 @@ def test_a_run_over_all_items_gives_each_target_its_own_loss():
         item_nats, item_tokens = (2.0, 4.0, 9.0), (1, 2, 3)
 
     assert models.per_target(Run, [2, 1]).tolist() == [2.0, 3.0]
+
+
+def test_the_ceiling_of_a_noisy_reference_is_recovered():
+    """Distances of 4,000 pairs, noise of variance k/n: what the formula says, and its inverse."""
+    rng = np.random.default_rng(0)
+    truth, k, reference = rng.normal(size=4_000), 120.0, 8_192
+    sizes = (512, 1_024, 2_048, 4_096)
+
+    def noisy(n):
+        return truth + rng.normal(size=truth.shape) * np.sqrt(k / n)
+
+    converged = noisy(reference)
+    measured = [np.corrcoef(noisy(n), converged)[0, 1] for n in sizes]
+    found = estimators.reference_ceiling(sizes, measured, reference=reference)
+    assert found["ceiling_of_reference"] == pytest.approx((1 + k / reference) ** -0.5, abs=1e-3)
+    assert found["tokens_to_0.995_of_converged"] == pytest.approx(99.25 * k, rel=0.1)
+    assert found["largest_misfit"] < 5e-3
+    enough = found["tokens_to_0.995_of_converged"]
+    assert np.corrcoef(noisy(enough), truth)[0, 1] == pytest.approx(0.995, abs=1e-3)
 
 
 # --- a known order ---

@@ -680,6 +680,24 @@ def test_bfloat16_draws_nearly_the_same_labels():
     assert cosine > 0.99
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_gpu_gives_what_the_cpu_gives(name):
+    """float32 on both; then bfloat16 with float32 sums, on the text's own labels."""
+    sequences, groups = texts((70,) * 12), [n // 3 for n in range(12)]
+    settings = FisherSettings(labels="data", gradients=512)
+    cpu = fisher_rows(build(name), sequences, groups=groups, settings=settings)
+    model = build(name).to("cuda")
+    for autocast, bound in ((False, 1e-4), (True, 2e-2)):
+        gpu = fisher_rows(model, sequences, groups=groups, settings=settings, autocast=autocast)
+        assert relative(gpu.values, cpu.values) < bound
+        cosine = np.vdot(gpu.values, cpu.values)
+        cosine /= np.linalg.norm(gpu.values) * np.linalg.norm(cpu.values)
+        assert cosine >= 0.9999
+        assert relative(gpu.gradients, cpu.gradients) < 5 * bound
+
+
 def test_two_linear_layers_have_their_closed_form():
     """Logits V W e(x): the Fisher of W is Vᵀ (diag p − ppᵀ) V on its diagonal, by input token."""
     vocab, width = 5, 3

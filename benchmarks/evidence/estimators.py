@@ -15,12 +15,13 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.optimize import minimize_scalar
 from scipy.stats import spearmanr
 
 from curate.corpus.tokens import cut_blocks
@@ -252,6 +253,37 @@ def speedup_vs_published(lines: list[dict[str, Any]]) -> dict[str, Any]:
         "exact_spearman": ours["spearman"],
         "exact_seconds": ours["seconds"],
         "speedup_vs_published": round(seconds / ours["seconds"]),
+    }
+
+
+def reference_ceiling(
+    tokens: Sequence[int], spearman: Sequence[float], *, reference: int
+) -> dict[str, float]:
+    """Return how far the reference's own noise lets any estimator come, and what 0.995 takes.
+
+    Noise of variance 1/n on true distances leaves a correlation of the root of
+    1 / ((1 + k/n) (1 + k/N)) between an embedding of n tokens and the reference of N (attenuation:
+    Spearman, 1904). k is fitted to the measured values by least squares; it treats rank
+    correlations as correlations and the reference's second label draw as no help.
+
+    Args:
+        tokens: of each embedding.
+        spearman: of its distances to the reference's.
+        reference: tokens of the reference.
+    """
+    n = np.asarray(tokens, dtype=np.float64)
+
+    def expected(k: float) -> Any:
+        return ((1 + k / n) * (1 + k / reference)) ** -0.5
+
+    found = minimize_scalar(
+        lambda k: float(np.square(expected(k) - spearman).sum()), bounds=(0, 10 * n.max())
+    )
+    k = float(found.x)
+    return {
+        "ceiling_of_reference": round((1 + k / reference) ** -0.5, 4),
+        "tokens_to_0.995_of_converged": round(k * 0.995**2 / (1 - 0.995**2)),
+        "largest_misfit": round(float(np.abs(expected(k) - spearman).max()), 4),
     }
 
 
