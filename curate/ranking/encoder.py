@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import safetensors.numpy
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from curate.errors import CurateError
 from curate.ranking.samples import read_samples
 from curate.records import Index, Notify
+from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.fingerprint import fingerprint
-from curate.store.publish import is_current, publish_meta, publishing
+from curate.store.publish import is_current, publish_meta
+from curate.task2vec.foreign import check_text_sizes, one_line_errors
 from curate.task2vec.probe import fetch_model, find_device, quietly, revision_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ BATCH = 32  # texts
 PARTS = 8  # sub-batches that texts are dealt to
 DOCUMENTS = 64  # of a shard's sample that are encoded: the first ones
 CHARACTERS = 12  # of a text that are looked at for each token of the limit
+
+_ADVICE = "use an encoder that transformers knows"
 
 Pooling = Literal["mean", "cls"]
 
@@ -70,23 +72,18 @@ def load_encoder(name: str, *, device: str = "auto") -> Encoder:
     path = fetch_model(name, what="encoder")
     pooling, limit = _read_parts(name, path)
     place = find_device(device)
-    try:
-        with quietly():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                path, trust_remote_code=False, local_files_only=True
-            )
-            model = transformers.AutoModel.from_pretrained(
-                path,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-            )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CurateError(
-            f"encoder {name}: cannot be loaded ({reason}); use one that transformers knows"
-        ) from error
+    check_text_sizes(f"encoder {name}", path)
+    with one_line_errors(f"encoder {name}", advice=_ADVICE), quietly():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            path, trust_remote_code=False, local_files_only=True
+        )
+        model = transformers.AutoModel.from_pretrained(
+            path,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+        )
     positions = getattr(model.config, "max_position_embeddings", None) or limit
     model = model.eval().requires_grad_(False).to(place)
     return Encoder(model, tokenizer, pooling, min(limit, positions), place)
@@ -140,11 +137,10 @@ def read_encoded(
             stacks.append(deal(encode(encoder, documents[:DOCUMENTS])))
             notify("encoding shards", number, len(shards))
         tensors = {"vectors": np.concatenate(stacks), "parts": np.array([len(s) for s in stacks])}
-        with publishing(path) as temporary:
-            safetensors.numpy.save_file(tensors, temporary)
+        publish_arrays(path, tensors)
         publish_meta(folder, kind="encoded", fingerprint=key, files=[path.name], body={})
         return stacks
-    kept = safetensors.numpy.load_file(path)
+    kept, _ = read_arrays(path)
     return np.split(kept["vectors"], np.cumsum(kept["parts"])[:-1])
 
 
