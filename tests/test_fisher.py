@@ -16,6 +16,8 @@ from transformers import (
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
 )
 from transformers.pytorch_utils import Conv1D
 
@@ -70,6 +72,16 @@ def mixtral():
             vocab_size=VOCAB, hidden_size=32, intermediate_size=24, num_hidden_layers=2,
             num_attention_heads=4, num_key_value_heads=2, num_local_experts=4,
             num_experts_per_tok=2, max_position_embeddings=160, bos_token_id=0, eos_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def phi():
+    """Its head has a bias."""
+    return PhiForCausalLM(
+        PhiConfig(
+            vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=4, max_position_embeddings=160, bos_token_id=0, eos_token_id=0,
         )
     )  # fmt: skip
 
@@ -168,6 +180,18 @@ def test_tied_embeddings_hold_the_gradient_of_both_ends(name):
     check_definition(name, FisherSettings(also=ALL))
     with pytest.raises(ValueError, match="tied"):
         fisher_rows(model, texts(), settings=FisherSettings(also=("head",)))
+
+
+def test_the_bias_of_a_head_is_its_definition(monkeypatch):
+    monkeypatch.setitem(MODELS, "phi", phi)
+    check_definition("phi", FisherSettings(also=ALL))
+    check_definition("phi", FisherSettings(also=("biases",), draws=2))
+    model = build("phi")
+    blocks = fisher_blocks(model, FisherSettings(also=("biases",)))
+    assert "lm_head.bias" in {block.name for block in blocks}
+    assert "lm_head" not in {block.name for block in blocks}
+    with pytest.raises(ValueError, match="rows of the head need labels = 'model'"):
+        fisher_blocks(model, FisherSettings(also=("biases",), labels="data"))
 
 
 def test_each_addition_brings_its_own_coordinates():

@@ -29,7 +29,7 @@ from curate.task2vec.forward import (
     working_dtype,
 )
 from curate.task2vec.gradients import whiten_and_project
-from curate.task2vec.hooks import recording
+from curate.task2vec.hooks import Entries, recording
 from curate.task2vec.labels import contrast_coefficients, head_gradients
 from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.sites import Site, find_sites, row_blocks
@@ -268,7 +268,7 @@ def _run(
             if draw == draws:
                 recorder.wants_rows, recorder.wants_means = False, True
             elif by_token:
-                recorder.head = _head_entries(batch, flat, labels[draw])
+                recorder.head, recorder.head_bias = _head_entries(batch, flat, labels[draw])
             start[batch.inputs] = gradients[draw].to(start.dtype)
             last.backward(start.view_as(last), retain_graph=draw + 1 < draws + own)
             recorder.end_draw()
@@ -301,13 +301,14 @@ def _label_gradients(
     )
 
 
-def _head_entries(batch: Batch, flat: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the labels of one draw add to the head's rows: c_k h at row y_k."""
+def _head_entries(batch: Batch, flat: Tensor, labels: Tensor) -> tuple[Entries, Entries]:
+    """Return what the labels of one draw add to the head's rows and bias: c_k h and c_k at y_k."""
     c = torch.from_numpy(contrast_coefficients(labels.shape[1])).to(flat.device)
     wide = flat[batch.inputs].to(torch.promote_types(flat.dtype, torch.float32))
     vectors = (wide[:, None, :] * c[:, None].to(wide.dtype)).reshape(-1, flat.shape[1])
-    owner = batch.layout.owner[batch.inputs].repeat_interleave(len(c))
-    return owner, labels.reshape(-1), vectors
+    owner, token = batch.layout.owner[batch.inputs].repeat_interleave(len(c)), labels.reshape(-1)
+    alone = c.to(wide.dtype).repeat(len(wide))[:, None]
+    return (owner, token, vectors), (owner, token, alone)
 
 
 def _without_pads(flat: Tensor, batch: Batch) -> Tensor:

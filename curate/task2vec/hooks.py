@@ -57,6 +57,7 @@ class Recorder:
     activations: dict[int, Activation] = field(default_factory=dict)
     sums: dict[str, list[Tensor]] = field(default_factory=dict)  # site → its parts, (n, width)
     head: Entries | None = None  # what the labels of this draw add to the head's rows
+    head_bias: Entries | None = None  # and to its bias: vectors of one number
     means: dict[str, Tensor] = field(default_factory=dict)  # matrix → (n_groups, fan_out, COLUMNS)
     wants_rows: bool = True  # of the pass that runs
     wants_means: bool = False
@@ -81,8 +82,7 @@ class Recorder:
                 if self.wants_rows:
                     self.add(site, _stack_rows(site, gradient, self.settings))
             elif site.form == "head" and self.wants_rows:
-                assert self.head is not None
-                self.add(site, [_token_rows(self, site, self.head)])
+                self.add(site, _head_rows(self, site))
 
 
 @contextmanager
@@ -287,6 +287,16 @@ def _embedding_rows(recorder: Recorder, site: Site, found: Activation, grad: Ten
             torch.cat([mine[2].to(wide), labels[2]]),
         )
     return _token_rows(recorder, site, entries)
+
+
+def _head_rows(recorder: Recorder, site: Site) -> list[Tensor]:
+    assert recorder.head is not None and recorder.head_bias is not None
+    parts = [_token_rows(recorder, site, recorder.head)] if site.weight else []
+    if site.bias:
+        sequence, token, c = recorder.head_bias
+        n, vocab = recorder.layout.n, site.fan_out
+        parts.append(rows_by_token(token, c, sequence=sequence, n=n, vocab=vocab))
+    return parts
 
 
 def _token_rows(recorder: Recorder, site: Site, entries: Entries) -> Tensor:

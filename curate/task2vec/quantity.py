@@ -40,8 +40,17 @@ def check_quantity(settings: FisherSettings) -> None:
         raise ValueError(f"gradients is {settings.gradients}; it must be 0 (none) or positive")
     if settings.gradients and settings.rows == "input":
         raise ValueError("gradients need rows of output units: rows = 'output' or 'both'")
-    by_token = {"embeddings", "head"} & set(settings.also)
-    if by_token and settings.square == "position":
-        raise ValueError("rows of the embeddings or the head need square = 'sequence'")
-    if by_token and (settings.labels == "data" or settings.contrast == 1):
-        raise ValueError("rows of the embeddings or the head need labels = 'model', in contrast")
+    if {"embeddings", "head"} & set(settings.also):
+        check_by_token(settings, what="rows of the embeddings or the head")
+
+
+def check_by_token(settings: FisherSettings, *, what: str) -> None:
+    """Refuse what rows by token cannot be had with.
+
+    Raises:
+        ValueError: which setting they need.
+    """
+    if settings.square == "position":
+        raise ValueError(f"{what} need square = 'sequence'")
+    if settings.labels == "data" or settings.contrast == 1:
+        raise ValueError(f"{what} need labels = 'model', in contrast")

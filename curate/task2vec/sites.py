@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from curate.records import RowBlock
 from curate.settings import Rows
-from curate.task2vec.quantity import FisherSettings, check_quantity
+from curate.task2vec.quantity import FisherSettings, check_by_token, check_quantity
 
 Form = Literal["matrix", "stack", "norm", "embedding", "head"]
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -58,7 +58,10 @@ def find_sites(model: Any, settings: FisherSettings) -> list[Site]:
     if settings.square == "position" and any(site.form == "stack" for site in sites):
         raise ValueError("stacked experts need square = 'sequence': only their sum can be had")
     _check_apart(sites)
-    return sites + list(_outer_sites(model, prefix, n_layers, settings.also))
+    outer = list(_outer_sites(model, prefix, n_layers, settings.also))
+    if any(site.form == "head" for site in outer):
+        check_by_token(settings, what="rows of the head")
+    return sites + outer
 
 
 def row_blocks(sites: Sequence[Site], *, rows: Rows) -> tuple[RowBlock, ...]:
@@ -173,12 +176,14 @@ def _outer_sites(model: Any, prefix: str, n_layers: int, also: Sequence[str]) ->
             yield Site(name, -1, "embedding", module, width, vocab, tied=shared)
         elif dict(module.named_parameters(recurse=False)).get("weight", head.weight).ndim == 1:
             yield from _norm_sites(name, n_layers, module, also)
-    if "head" in also and not tied:
-        if head.weight is model.get_input_embeddings().weight:
-            raise ValueError("the head is tied to the embeddings; name embeddings in `also`")
+    weight = "head" in also and not tied
+    bias = "biases" in also and getattr(head, "bias", None) is not None
+    if weight and head.weight is model.get_input_embeddings().weight:
+        raise ValueError("the head is tied to the embeddings; name embeddings in `also`")
+    if weight or bias:
         vocab, width = head.weight.shape
         name = next(name for name, module in model.named_modules() if module is head)
-        yield Site(name, n_layers, "head", head, width, vocab)
+        yield Site(name, n_layers, "head", head, width, vocab, weight=weight, bias=bias)
 
 
 def _check_apart(sites: Sequence[Site]) -> None:
