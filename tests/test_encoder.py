@@ -176,7 +176,8 @@ def test_an_encoder_ranks_the_like_first_and_reads_no_shard_twice(
 
 def test_the_command_takes_an_encoder_for_its_method_alone(folder, tmp_path):
     run = CliRunner().invoke(
-        main, ["rank", "--target", "proofnet", "--encoder", str(folder), "--workspace", tmp_path]
+        main,
+        ["rank", "--target", "proofnet", "--encoder", str(folder), "--workspace", str(tmp_path)],
     )
     assert run.exit_code == 2
     assert "--encoder is for --method embedding" in run.stderr
