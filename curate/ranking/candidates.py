@@ -10,6 +10,7 @@ import numpy as np
 
 from curate.ranking.index import (
     FIT_ON,
+    FREQUENCIES,
     WIDTH,
     Projection,
     fit_projection,
@@ -55,7 +56,9 @@ def find_candidates(
         notify: progress.
     """
     folder = workspace / "ranking" / "shortlist"
-    key = fingerprint(index=index.fingerprint, width=WIDTH, fit_on=FIT_ON, seed=seed)
+    key = fingerprint(
+        index=index.fingerprint, width=WIDTH, fit_on=FIT_ON, frequencies=FREQUENCIES, seed=seed
+    )
     path = folder / "stand_ins.safetensors"
     if is_current(folder, kind="shortlist", fingerprint=key):
         tensors = read_arrays(path)[0]

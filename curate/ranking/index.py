@@ -3,7 +3,7 @@
 The measure `scaled` normalises each pair, so no index can hold it. But with t = (a-b)/(a+b) =
 tanh(u/2), u = log a - log b, it falls with mean t², and 1 - t² = sech²(u/2) is a positive
 definite function of a difference: an inner product of features (Rahimi and Recht, 2007). With
-one frequency a coordinate, drawn from its spectrum, the cosines and sines of the log embedding
+frequencies for each coordinate, drawn from its spectrum, the cosines and sines of the log embedding
 have unit length and an inner product that estimates mean (1 - t²). They are then projected to
 a width that an index can hold.
 """
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 WIDTH = 128  # of a stand-in
 FIT_ON = 1_024  # embeddings that the projection is fitted on, at most
 FLAT_UP_TO = 100_000  # stand-ins; above it an inverted file
+FREQUENCIES = 4_096  # at least: with 512, recall was 0.93 on the spectrum of real embeddings
 PROBED = 0.25  # share of the lists that a query reads; chosen on synthetic embeddings
 
 Kind = Literal["flat", "ivf"]
@@ -38,8 +39,8 @@ Kind = Literal["flat", "ivf"]
 class Projection:
     """From an embedding to its stand-in."""
 
-    frequencies: Floats  # (dim,) float32
-    matrix: Floats  # (2 · dim, width) float32, orthonormal columns
+    frequencies: Floats  # (k, dim) float32: k to a coordinate
+    matrix: Floats  # (2 · k · dim, width) float32, orthonormal columns
 
 
 def log_embedding(stack: Floats, *, blocks: Sequence[RowBlock] = ()) -> Floats:
@@ -48,25 +49,27 @@ def log_embedding(stack: Floats, *, blocks: Sequence[RowBlock] = ()) -> Floats:
 
 
 def draw_frequencies(dim: int, *, seed: int) -> Floats:
-    """Draw one frequency a coordinate from the spectrum of sech²(u/2), (dim,) float32.
+    """Draw frequencies from the spectrum of sech²(u/2), (k, dim) float32.
 
     sech²(u/2) is four times the density of the logistic distribution, whose characteristic
     function is πw/sinh(πw); the kernel's spectrum is that function, normalised. Drawn by the
-    inverse of its distribution on a grid.
+    inverse of its distribution on a grid. k is 1 for embeddings of `FREQUENCIES` coordinates or
+    more: the error of the kernel falls with the root of their number in all.
     """
     grid = np.linspace(1e-6, 6.0, 20_001)
     density = grid / np.sinh(np.pi * grid)
     total = np.cumsum(density)
-    drawn = np.interp(np.random.default_rng(seed).random(dim), total / total[-1], grid)
+    shape = (-(-FREQUENCIES // dim), dim)
+    drawn = np.interp(np.random.default_rng(seed).random(shape), total / total[-1], grid)
     return drawn.astype(np.float32)
 
 
 def features(logs: Floats, frequencies: Floats) -> Floats:
-    """Return unit features (n, 2 · dim) of log embeddings (n, dim).
+    """Return unit features (n, 2 · k · dim) of log embeddings (n, dim).
 
     The inner product of two rows estimates mean (1 - t²), 0 to 1.
     """
-    angle = logs * frequencies
+    angle = (logs[:, None, :] * frequencies).reshape(len(logs), -1)
     return np.asarray(
         np.concatenate([np.cos(angle), np.sin(angle)], axis=1) / np.sqrt(len(angle.T))
     )
