@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # A faster disk cache or another torch: make TORCH="torch==2.11.0" demo
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test check test-slow fuzz faults evidence fix docs notebook clean
+.PHONY: demo test check test-slow fuzz faults mutants evidence fix docs notebook clean
 
 $(BIN)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -42,6 +42,9 @@ faults: $(BIN)/.installed-dev ## kills, refusing disks, flipped bits, … over a
 
 evidence: $(BIN)/.installed ## every measure against trained models: an hour of one core; DATA=folder
 	$(BIN)/python benchmarks/alignment_vs_loss.py --data $(DATA) --out evidence --json
+
+mutants: $(BIN)/.installed-dev ## change publish, reader and budget in 40 places each: do tests see it?
+	$(BIN)/python -m tests.mutants --count 40
 
 fix: $(BIN)/.installed-dev
 	$(BIN)/ruff check --fix .

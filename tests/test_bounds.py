@@ -204,6 +204,8 @@ def test_documents_are_cut_unless_they_are_to_stay_whole():
     def cut(place, document, wanted):
         return 10 * wanted, wanted
 
+    fresh = shard()
+    assert (fresh.whole, fresh.part, fresh.end, fresh.given, fresh.next_tokens) == (0, 0, -1, 0, 10)
     assert choose_rows([shard()], np.array([15]), budget=15, cut=cut) == 15
     assert choose_rows([shard()], np.array([14]), budget=14, cut=cut, whole=True) == 10
     half = shard()
