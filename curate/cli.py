@@ -17,11 +17,11 @@ from typing import Any, NoReturn, TypeVar, get_args
 import click
 
 from curate.config import override, read_settings
-from curate.errors import NOT_CONFIRMED, USAGE, CurateError
+from curate.errors import NOT_CONFIRMED, REJECTED, USAGE, CurateError
 from curate.harmless import hide_secrets, without_controls
 from curate.records import Notify
 from curate.report.numbers import parse_tokens
-from curate.settings import Measure, Method, Settings
+from curate.settings import Engine, Measure, Method, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -203,6 +203,26 @@ def _device(command: F) -> F:
     )(command)
 
 
+def _engine(command: F) -> F:
+    for option in reversed((
+        click.option("--engine", type=click.Choice(get_args(Engine)), help="Where items run."),
+        click.option(
+            "--workers", type=click.IntRange(0),
+            help="Processes, or tasks of a job array; chosen by default.",
+        ),
+        click.option("--address", help="Of a Ray cluster; one is started here by default."),
+        click.option("--submit", help='Runs an array script to its end: "sbatch --wait".'),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def _run_on(settings: Settings, given: dict[str, Any]) -> Settings:
+    """Put the options of `_engine` over the settings, and take them out of what was given."""
+    own = {name: given.pop(name) for name in ("engine", "workers", "address", "submit")}
+    return dataclasses.replace(settings, run=override(settings.run, **own))
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="curate")
 def main() -> None:
@@ -258,6 +278,7 @@ def init(force: bool) -> None:
     help="Also keep mean gradients of 4,096 numbers, for rank --method transfer.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what it costs.")
+@_engine
 @_device
 @_json
 def index(
@@ -275,6 +296,7 @@ def index(
       curate index corpora/ --shard-tokens 1M
       curate index pool.jsonl.zst --group-by cluster --dry-run
     """
+    settings = _run_on(settings, given)
     configured, settings = settings, _given(settings, paths=paths, **given)
     if dry_run:
         _show_plan(settings, workspace, device, as_json)
@@ -398,11 +420,11 @@ def rank(
     "--format", "fmt", type=click.Choice(["parquet", "jsonl", "tokens", "megatron"]),
     default="parquet", show_default=True,
 )  # fmt: skip
-@click.option("--workers", type=click.IntRange(0), default=0, help="Processes; 0 chooses.")
+@_engine
 @_json
 def build_mix(
     budget: int | None, out: Path, workspace: Path, settings: Settings, fmt: str, as_json: bool,
-    manifest_only: bool, workers: int, **given: Any,
+    manifest_only: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Write an aligned training mix of exactly that many tokens, with its forecast.
 
@@ -415,12 +437,13 @@ def build_mix(
     from curate.report.tables import mix_table
     from curate.stages import build_mix as run
 
+    settings = _run_on(settings, given)
     several = {name: given.pop(name) or None for name in ("keep", "blend", "priority")}
     settings = dataclasses.replace(settings, mix=override(settings.mix, **given, **several))
     with _progress() as notify:
         found = run(
             budget, settings=settings, workspace=workspace, out=out,
-            fmt="manifest" if manifest_only else fmt, workers=workers, notify=notify,
+            fmt="manifest" if manifest_only else fmt, notify=notify,
         )  # fmt: skip
     _show(found, as_json, mix_table, mix_json)
 
@@ -441,6 +464,7 @@ def build_mix(
     "--export", type=click.Path(path_type=Path, file_okay=False),
     help="Folder for ratios.csv and metrics.csv.",
 )  # fmt: skip
+@_engine
 @_device
 @_json
 def verify(
@@ -461,6 +485,7 @@ def verify(
     from curate.report.json_lines import verification_json
     from curate.report.tables import verification_table
 
+    settings = _run_on(settings, given)
     rivals = tuple(filter(None, against.split(","))) if against is not None else None
     settings = dataclasses.replace(
         settings, verify=override(settings.verify, against=rivals, **given)
@@ -578,6 +603,33 @@ def demo(folder: Path, device: str) -> None:
     from curate.report.tables import result_console
 
     result_console().print(demo_summary(result))
+
+
+@main.command()
+@click.option(
+    "--item-list", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    help="That --engine batch wrote.",
+)  # fmt: skip
+@click.option("--task", type=click.IntRange(0), help="Of the array.  [default: the Slurm task]")
+@click.option("--tasks", type=click.IntRange(1), default=1, show_default=True, help="In all.")
+def worker(item_list: Path, task: int | None, tasks: int) -> None:
+    """Do a share of the work items of a list: what one task of a job array runs.
+
+    Task K does the items K, K + TASKS, … that have no result yet. Ends with 3 where items
+    failed: each says why beside the list.
+
+    \b
+    Example:
+      curate worker --item-list .curate/batch/items.jsonl --task 3 --tasks 16
+    """
+    from curate.engine.batch import task_of_array, work_through
+
+    with _progress() as notify:
+        task = task_of_array() if task is None else task
+        done, failed = work_through(item_list, task=task, tasks=tasks, notify=notify)
+    click.echo(f"{done} items done, {failed} of them failed")
+    if failed:
+        sys.exit(REJECTED)
 
 
 def _show_plan(settings: Settings, workspace: Path, device: str, as_json: bool) -> None:

@@ -165,6 +165,14 @@ class IndexedShard:
 
 
 @dataclass(frozen=True, slots=True)
+class RejectedShard:
+    """A shard that could not be embedded, tried twice, the second time with nothing beside it."""
+
+    shard: Shard
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Index:
     """A published index, read back."""
 
@@ -177,6 +185,7 @@ class Index:
     embed: EmbedSettings
     ledgers: tuple[FileLedger, ...]
     groups: tuple[Group, ...] = ()  # where the corpus was regrouped by field or topic
+    rejected: tuple[RejectedShard, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ Method = Literal[
     "task2vec", "lexical", "ngram", "ngram-lm", "compression", "embedding", "classifier",
     "perplexity", "length", "random", "transfer",
 ]  # fmt: skip
+Engine = Literal["local", "ray", "batch"]
 Selection = Literal["top", "temperature", "match"]
 
 
@@ -127,6 +128,17 @@ class VerifySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Where the work runs. No result depends on it, and no fingerprint holds it."""
+
+    engine: Engine = "local"
+    workers: int = 0  # processes, or tasks of a batch system's array; 0 chooses
+    address: str = ""  # of a Ray cluster, or auto; "" starts one on this machine
+    gpus: float = 1.0  # of a GPU for each item on Ray: 0.25 lets four share one
+    submit: str = ""  # runs an array script and waits for its end: "sbatch --wait"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All of `curate.toml`."""
 
@@ -136,3 +148,4 @@ class Settings:
     rank: RankSettings = field(default_factory=RankSettings)
     mix: MixSettings = field(default_factory=MixSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
+    run: RunSettings = field(default_factory=RunSettings)

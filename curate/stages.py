@@ -10,7 +10,8 @@ from typing import Any
 from curate.config import CONFIG_NAME, data_dir, override
 from curate.corpus.shards import check_ledgers
 from curate.corpus.targets import load_target, split_weight
-from curate.errors import USAGE, CurateError
+from curate.engine.run import working_on
+from curate.errors import REJECTED, USAGE, CurateError
 from curate.mixing.build import build_mix as build
 from curate.mixing.build import open_mix
 from curate.ranking.compare import compare_methods, side_by_side
@@ -67,7 +68,15 @@ def index(
     settings = settings or Settings()
     corpus = _named_corpus(settings, inputs)
     place = _swept(workspace)
-    found = build_index(corpus, settings.embed, workspace=place, device=device, notify=notify)
+    with working_on(settings.run, folder=place / "batch"):
+        found = build_index(
+            corpus,
+            settings.embed,
+            workspace=place,
+            device=device,
+            workers=settings.run.workers,
+            notify=notify,
+        )
     named = configured or settings
     publish_json(place / "configured.json", Settings(corpus=named.corpus, embed=named.embed))
     return found
@@ -95,7 +104,18 @@ def plan(
 
 
 def rejected(found: Index) -> CurateError | None:
-    """Return the error (exit code 3) of an index that rejected more than its settings allow."""
+    """Return the error (exit code 3) of an index that rejected more than its settings allow.
+
+    A shard that could not be embedded is always too much.
+    """
+    if found.rejected:
+        first = found.rejected[0]
+        count = len(found.rejected) + len(found.shards)
+        return CurateError(
+            f"{len(found.rejected)} of {count} shards rejected, the first {first.shard.name} "
+            f"({first.reason}); the same command tries them again",
+            exit_code=REJECTED,
+        )
     return check_ledgers(found.ledgers, found.corpus.max_rejected)
 
 
@@ -247,17 +267,18 @@ def build_mix(
             "no budget: give --budget 100M or [mix] budget in curate.toml", exit_code=USAGE
         )
     refuse_holding(Path(out), _inputs(place))
-    return build(
-        open_index(place),
-        open_ranking(place),
-        _target(place),
-        wanted,
-        workspace=place,
-        out=Path(out),
-        fmt=fmt,
-        workers=workers,
-        notify=notify,
-    )
+    with working_on(settings.run, folder=place / "batch"):
+        return build(
+            open_index(place),
+            open_ranking(place),
+            _target(place),
+            wanted,
+            workspace=place,
+            out=Path(out),
+            fmt=fmt,
+            workers=workers or settings.run.workers,
+            notify=notify,
+        )
 
 
 def verify(
@@ -281,17 +302,19 @@ def verify(
         CurateError: no mix yet, or an eval split that ranking has seen.
     """
     settings, place = settings or Settings(), _swept(workspace)
-    return verify_mix(
-        open_index(place),
-        open_ranking(place),
-        open_mix(place),
-        _target(place),
-        settings.verify,
-        workspace=place,
-        device=device,
-        train=train,
-        notify=notify,
-    )
+    with working_on(settings.run, folder=place / "batch"):
+        return verify_mix(
+            open_index(place),
+            open_ranking(place),
+            open_mix(place),
+            _target(place),
+            settings.verify,
+            workspace=place,
+            device=device,
+            workers=settings.run.workers,
+            train=train,
+            notify=notify,
+        )
 
 
 def plan_verification(

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ import pytest
 import torch
 
 from curate.corpus import reader
-from curate.errors import LOCKED, CurateError
+from curate.engine.listing import to_text
+from curate.engine.outcome import Outcome, portable
+from curate.errors import LOCKED, REJECTED, CurateError
 from curate.records import ProbeInfo, RowBlock, Target
 from curate.settings import CorpusSettings, EmbedSettings
+from curate.stages import rejected
 from curate.store.fingerprint import digest_texts
 from curate.store.lock import locked
 from curate.task2vec import embed as stage
-from curate.task2vec import embedding
+from curate.task2vec import embedding, items, making
 from curate.task2vec.embed import (
     build_index,
     embed_target,
@@ -33,7 +37,13 @@ from curate.task2vec.head import tune_head
 from curate.task2vec.probe import encode_texts, load_probe
 from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.sketch import draw_projection, project_rows
-from curate.task2vec.vectors import quantise, read_embedding, restore, write_embedding
+from curate.task2vec.vectors import (
+    check_embedding,
+    quantise,
+    read_embedding,
+    restore,
+    write_embedding,
+)
 from tests.test_probe import save_probe
 
 torch.set_num_threads(1)
@@ -74,13 +84,14 @@ def case(tmp_path, probe_folder):
 @pytest.fixture
 def embedded(monkeypatch):
     """Names of the things that went through the engine."""
-    names, plain = [], stage.embed_parts
+    names, plain = [], items.embed_parts
 
     def spy(what, *rest, **named):
         names.append(what)
         return plain(what, *rest, **named)
 
     monkeypatch.setattr(stage, "embed_parts", spy)
+    monkeypatch.setattr(items, "embed_parts", spy)
     return names
 
 
@@ -133,7 +144,7 @@ def test_a_rerun_does_nothing(case, embedded):
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(case, embedded, monkeypatch, tmp_path):
     corpus, embed, workspace = case
-    monkeypatch.setenv("CURATE_FAILPOINT", "publish.after_tmp:4=enospc")
+    monkeypatch.setenv("CURATE_FAILPOINT", "publish.after_tmp:7=enospc")
     monkeypatch.setattr("curate.store.failpoint._counts", {})
     with pytest.raises(CurateError, match="cannot be written"):
         build_index(corpus, embed, workspace=workspace, device="cpu")
@@ -142,6 +153,55 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(case, embedded, monkeypatc
     build_index(corpus, embed, workspace=workspace, device="cpu")
     assert embedded == ["shard code", "shard maths", "shard maths", "shard prose"]
     build_index(corpus, embed, workspace=tmp_path / "straight", device="cpu")
+    assert published(workspace) == published(tmp_path / "straight")
+
+
+def test_a_shard_that_cannot_be_embedded_is_left_out_and_named(case, embedded, tmp_path):
+    corpus, embed, workspace = case
+    (tmp_path / "in" / "crumb.jsonl").write_text('{"text": "a"}')
+    index = build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert [s.shard.name for s in index.shards] == ["code", "maths", "prose"]
+    assert [(r.shard.name, r.reason) for r in index.rejected] == [
+        ("crumb", "shard crumb: 1 tokens are too few to embed; leave it out")
+    ]
+    assert embedded.count("shard crumb") == 2  # the second time alone
+    assert open_index(workspace) == index
+    assert rejected(index).exit_code == REJECTED
+    assert "1 of 4 shards rejected, the first crumb" in str(rejected(index))
+    assert index_is_current(corpus, embed, workspace)  # whoever ranks does not read it all again
+    del embedded[:]
+    build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert embedded == ["shard crumb"] * 2  # the same command does try again
+    assert not (workspace / "index" / "items").exists()
+
+
+def test_where_no_shard_can_be_embedded_the_first_reason_is_the_error(case, tmp_path):
+    _, embed, workspace = case
+    (tmp_path / "crumbs").mkdir()
+    for number in range(30):
+        (tmp_path / "crumbs" / f"{number}.jsonl").write_text('{"text": "a"}')
+    corpus = CorpusSettings(inputs=(str(tmp_path / "crumbs"),))
+    with pytest.raises(CurateError, match="too few to embed"):
+        build_index(corpus, embed, workspace=workspace, device="cpu")
+
+
+def test_a_worker_sends_back_less_than_a_kilobyte(case):
+    corpus, embed, workspace = case
+    index = build_index(corpus, embed, workspace=workspace, device="cpu")
+    stored = check_embedding(workspace / "index" / "shards" / f"{index.shards[0].key}.safetensors")
+    sent = portable(Outcome(items.Embedded(0, stored)))
+    assert len(ForkingPickler.dumps(sent)) < 1024 and len(to_text(sent.result)) < 1024
+
+
+@pytest.mark.slow
+def test_workers_die_and_the_index_is_that_of_one_process(case, tmp_path, monkeypatch):
+    corpus, embed, workspace = case
+    corpus = replace(corpus, shard_tokens=300)
+    build_index(corpus, embed, workspace=tmp_path / "straight", device="cpu")
+    # Every process is killed at its fourth shard, embedded and not yet published.
+    monkeypatch.setenv("CURATE_FAILPOINT", "embed.item:4=kill")
+    index = build_index(corpus, embed, workspace=workspace, device="cpu", workers=2)
+    assert len(index.shards) > 4 and not index.rejected
     assert published(workspace) == published(tmp_path / "straight")
 
 
@@ -421,7 +481,7 @@ def test_every_option_changes_the_embedding_and_is_recorded(case, probe_folder, 
         other.vectors, plain.vectors, rtol=1e-2
     )
     assert other.vectors.shape[1] == embedding.check_probe(probe, settings)[-1].stop
-    keys = [stage._shard_key("text", s, probe.info) for s in (embed, settings)]
+    keys = [making.shard_key("text", s, probe.info) for s in (embed, settings)]
     assert keys[0] != keys[1]
 
 
@@ -546,22 +606,22 @@ def _fields(settings):
 def test_the_key_of_an_embedding_holds_all_that_decides_it(monkeypatch):
     info = ProbeInfo("p", "revision", "tokenizer", 10, 4)
     settings = EmbedSettings()
-    key = stage._shard_key("text", settings, info)
-    others = {stage._shard_key("other text", settings, info)}
+    key = making.shard_key("text", settings, info)
+    others = {making.shard_key("other text", settings, info)}
     for name in ("revision", "tokenizer_digest"):
-        others.add(stage._shard_key("text", settings, dataclasses.replace(info, **{name: "x"})))
+        others.add(making.shard_key("text", settings, dataclasses.replace(info, **{name: "x"})))
     for field in dataclasses.fields(settings):
         if field.name != "probe":
             changed = dataclasses.replace(settings, **{field.name: "another"})
-            others.add(stage._shard_key("text", changed, info))
+            others.add(making.shard_key("text", changed, info))
     monkeypatch.setattr("curate.store.fingerprint.SCHEMA", -1)
-    others.add(stage._shard_key("text", settings, info))
+    others.add(making.shard_key("text", settings, info))
     assert key not in others
     assert len(others) == 3 + len(dataclasses.fields(settings)) - 1 + 1
     monkeypatch.undo()
     # where the probe lies, and what it is called, decides nothing
     moved = dataclasses.replace(settings, probe="elsewhere")
-    assert stage._shard_key("text", moved, dataclasses.replace(info, name="q")) == key
+    assert making.shard_key("text", moved, dataclasses.replace(info, name="q")) == key
 
 
 def test_an_input_that_the_disk_refused_is_read_again(case, tmp_path, monkeypatch):

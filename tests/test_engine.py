@@ -6,17 +6,27 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from curate.engine.local import count_cores, run_items
-from curate.errors import CurateError
+from curate.engine import listing
+from curate.engine.ahead import ahead
+from curate.engine.batch import run_batch, work_through
+from curate.engine.listing import from_text, to_text
+from curate.engine.local import count_cores, run_local
+from curate.engine.run import run_items, visible_gpus, working_on
+from curate.errors import CannotWriteError, CurateError
+from curate.mixing.tokenizer import count_tokens
+from curate.settings import EmbedSettings, RunSettings
+from curate.task2vec.items import EmbedItem
 
 HELPERS = """
 import os, signal, time
 from pathlib import Path
-from curate.errors import CurateError
+from curate.errors import CannotWriteError, CurateError
 
 def double(x):
     time.sleep(0.2 if x == 0 else 0)
@@ -39,6 +49,34 @@ def threads(x):
 def linger(folder):
     Path(folder, str(os.getpid())).touch()
     time.sleep(60)
+
+def note(item):
+    # (folder, number, what): leave a mark of each try, and of who else is at work
+    folder, number, what = item
+    here = Path(folder, f"now-{number}")
+    here.touch()
+    others = len(list(Path(folder).glob("now-*"))) - 1
+    tries = len(list(Path(folder).glob(f"try-{number}-*")))
+    Path(folder, f"try-{number}-{tries}-{others}").touch()
+    time.sleep(0.1)
+    here.unlink()
+    if what == "refuse":
+        raise CurateError(f"item {number}: refused")
+    if what == "crash":
+        {}["no such key"]
+    if what == "die" or (what == "die once" and tries == 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "full disk":
+        raise CannotWriteError("disk: full")
+    return number
+
+def loads(x):
+    loads.count = getattr(loads, "count", 0) + 1
+    return os.getpid(), loads.count
+
+def gpu(x):
+    time.sleep(0.2)
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
 """
 
 
@@ -56,7 +94,7 @@ def work(tmp_path, monkeypatch):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_come_in_the_order_of_the_items(work, workers):
     told = []
-    found = run_items(
+    found = run_local(
         work.double, range(5), workers=workers, notify=lambda *told_: told.append(told_), what="x"
     )
     assert list(found) == [0, 2, 4, 6, 8]
@@ -64,11 +102,11 @@ def test_results_come_in_the_order_of_the_items(work, workers):
 
 
 def test_no_items_are_no_work(work):
-    assert list(run_items(work.double, [], workers=2)) == []
+    assert list(run_local(work.double, [], workers=2)) == []
 
 
 def test_each_worker_computes_on_one_thread_in_its_own_process(work):
-    found = list(run_items(work.threads, [1, 2], workers=2))
+    found = list(run_local(work.threads, [1, 2], workers=2))
     assert [threads for threads, _ in found] == ["1", "1"]
     assert os.getpid() not in [pid for _, pid in found]
 
@@ -76,20 +114,20 @@ def test_each_worker_computes_on_one_thread_in_its_own_process(work):
 def test_an_error_keeps_its_type_and_the_workers_traceback_and_stops_the_rest(work):
     started = time.monotonic()
     with pytest.raises(KeyError, match="no such key") as caught:
-        list(run_items(work.fail, [0, 1], workers=2))
+        list(run_local(work.fail, [0, 1], workers=2))
     assert 'return {}["no such key"]' in "".join(caught.value.__notes__)
     assert time.monotonic() - started < 20  # the other worker, asleep for 30 s, was stopped
 
 
 def test_a_users_mistake_keeps_its_exit_code(work):
     with pytest.raises(CurateError, match=r"item \d: refused") as caught:
-        list(run_items(work.refuse, [0, 1], workers=2))
+        list(run_local(work.refuse, [0, 1], workers=2))
     assert caught.value.exit_code == 6
 
 
 def test_a_worker_that_is_killed_is_said(work):
     with pytest.raises(CurateError, match=r"ended by itself \(exit code -9"):
-        list(run_items(work.die, [0, 1], workers=2))
+        list(run_local(work.die, [0, 1], workers=2))
 
 
 @pytest.mark.parametrize(("blow", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
@@ -98,11 +136,11 @@ def test_workers_end_with_their_parent(work, tmp_path, blow, code):
     folder.mkdir()
     script = f"""
         import signal, sys, work_of_test
-        from curate.engine.local import run_items
+        from curate.engine.local import run_local
         # whoever starts the tests in the background has it ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            list(run_items(work_of_test.linger, [{str(folder)!r}] * 2, workers=2))
+            list(run_local(work_of_test.linger, [{str(folder)!r}] * 2, workers=2))
         except KeyboardInterrupt:
             sys.exit(130)
     """
@@ -116,6 +154,215 @@ def test_workers_end_with_their_parent(work, tmp_path, blow, code):
     finally:
         parent.kill()
         parent.wait()
+
+
+def notes(folder, number):
+    """Return how many others were at work in each try of an item."""
+    return [int(path.name.split("-")[3]) for path in sorted(folder.glob(f"try-{number}-*"))]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failed_item_is_tried_again_alone_then_rejected(work, tmp_path, workers):
+    whats = ["", "refuse", "", "crash", "", ""]
+    items = [(str(tmp_path), number, what) for number, what in enumerate(whats)]
+    failures = []
+    found = run_local(work.note, items, workers=workers, reject=failures.append)
+    assert list(found) == [0, 2, 4, 5]
+    assert [(each.item[1], each.reason) for each in failures] == [
+        (1, "item 1: refused"),
+        (3, "KeyError: 'no such key'"),
+    ]
+    for number in (1, 3):
+        assert len(notes(tmp_path, number)) == 2 and notes(tmp_path, number)[1] == 0
+    assert all(len(notes(tmp_path, number)) == 1 for number in (0, 2, 4, 5))
+
+
+def test_the_run_goes_on_when_a_worker_dies(work, tmp_path):
+    whats = ["", "die once", "", "die", ""]
+    items = [(str(tmp_path), number, what) for number, what in enumerate(whats)]
+    failures = []
+    assert list(run_local(work.note, items, workers=2, reject=failures.append)) == [0, 1, 2, 4]
+    assert [each.item[1] for each in failures] == [3]
+    assert "exit code -9" in failures[0].reason
+    assert notes(tmp_path, 3)[-1] == notes(tmp_path, 1)[-1] == 0
+    # where no item may be lost, a death is forgiven once
+    (tmp_path / "more").mkdir()
+    items = [(str(tmp_path / "more"), number, "die once") for number in range(2)]
+    assert list(run_local(work.note, items, workers=2)) == [0, 1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_rejects_nothing_and_ends_the_run(work, tmp_path, workers):
+    items = [(str(tmp_path), number, "full disk" if number == 1 else "") for number in range(9)]
+    failures = []
+    with pytest.raises(CannotWriteError):
+        list(run_local(work.note, items, workers=workers, reject=failures.append))
+    assert failures == []
+
+
+def test_items_are_taken_only_when_a_worker_has_room(work):
+    made = []
+
+    def items():
+        for number in range(8):
+            made.append(number)
+            yield 0.2 if number == 0 else 0
+
+    running = run_local(work.double, items(), workers=2)
+    next(running)
+    assert len(made) < 8
+    assert len(list(running)) == 7
+
+
+def test_processes_are_started_once_and_wait_for_the_next_step(work, tmp_path):
+    with working_on(RunSettings(), folder=tmp_path):
+        first = list(run_items(work.loads, range(6), workers=2))
+        second = list(run_items(work.loads, range(6), workers=2))
+    assert len({pid for pid, _ in first + second}) == 2
+    assert max(count for _, count in second) > 3  # each process still had its module
+    assert not any(_is_alive(pid) for pid, _ in first)
+
+
+def test_one_process_a_gpu(work, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, GPU-7")
+    assert visible_gpus() == ["0", "GPU-7"]
+    with working_on(RunSettings(), folder=tmp_path):
+        found = list(run_items(work.gpu, range(4), workers=2, device="cuda", slots=2))
+        (alone,) = run_items(work.gpu, range(1), device="cuda", apart=True)
+    assert sorted(found) == ["0", "0", "GPU-7", "GPU-7"]
+    assert alone == "0"
+
+
+# --- what will be needed next ---
+
+
+def test_what_is_needed_next_is_made_ahead_but_not_without_bound():
+    made = []
+
+    def items():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    running = ahead(items(), most=3)
+    assert next(running) == 0
+    _wait_until(lambda: len(made) == 5)  # one taken, three that wait, one in the hand
+    time.sleep(0.3)
+    assert len(made) == 5
+    assert [next(running) for _ in range(3)] == [1, 2, 3]
+    running.close()
+    n_made = len(made)
+    time.sleep(0.3)
+    assert len(made) == n_made < 100
+
+
+def test_an_error_of_what_is_made_ahead_comes_in_its_turn():
+    def items():
+        yield 1
+        raise CurateError("no more")
+
+    running = ahead(items(), most=8)
+    assert next(running) == 1
+    with pytest.raises(CurateError, match="no more"):
+        next(running)
+
+
+# --- items as text, and a batch system ---
+
+
+def test_an_item_survives_as_text():
+    item = EmbedItem(
+        3, "a b", Path("x/y"), Path("z"), "d", EmbedSettings(also=("norms",)), "r" * 40, "cpu"
+    )
+    assert from_text(to_text(item)) == item
+    counted = partial(count_tokens, name="builtin", info=None)
+    again = from_text(to_text((counted, [1, 2.5, None], {"a": (True,)})))
+    assert again[0].func is count_tokens and again[0].keywords == counted.keywords
+    assert again[1:] == ([1, 2.5, None], {"a": (True,)})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"record": "subprocess:Popen", "with": {"args": "id"}}',
+        '{"partial": "os:system", "with": {}}',
+        '{"record": "curate.config:read_settings", "with": {}}',
+        '{"record": "curate.records:Shard", "with": {"nonsense": 1}}',
+        "{",
+    ],
+)
+def test_a_list_names_only_records_and_functions_of_this_package(line):
+    with pytest.raises(CurateError):
+        from_text(line)
+
+
+def test_what_no_list_can_hold_is_a_bug():
+    with pytest.raises(ValueError, match="ndarray"):
+        to_text((np.zeros(3),))
+
+
+def test_the_tasks_of_an_array_share_out_what_is_missing(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "PACKAGE", "work_of_test")
+    (tmp_path / "marks").mkdir()
+    whats = ["", "refuse", "", "", "", ""]
+    items = [(str(tmp_path / "marks"), number, what) for number, what in enumerate(whats)]
+    settings = RunSettings(engine="batch", workers=2)
+
+    def run(failures):
+        return list(
+            run_batch(work.note, items, settings=settings, folder=tmp_path, reject=failures.append)
+        )
+
+    with pytest.raises(CurateError, match=r"6 work items wait in .*items.jsonl: run sbatch"):
+        run([])
+    script = (tmp_path / "array.sbatch").read_text()
+    assert "#SBATCH --array=0-1" in script and "--tasks 2" in script
+    assert work_through(tmp_path / "items.jsonl", task=1, tasks=2) == (3, 1)
+    assert work_through(tmp_path / "items.jsonl", task=1, tasks=2) == (0, 0)  # done already
+    with pytest.raises(CurateError, match="3 work items wait"):
+        run([])  # only those of task 0 are missing now
+    listed = (tmp_path / "items.jsonl").read_text().splitlines()[1:]
+    assert [from_text(line)[1] for line in listed] == [0, 2, 4]
+    assert work_through(tmp_path / "items.jsonl", task=0, tasks=1) == (3, 0)
+    failures = []
+    assert run(failures) == [0, 2, 3, 4, 5]
+    assert [each.reason for each in failures] == ["item 1: refused"]
+    with pytest.raises(CurateError, match="--task 2: must lie from 0 to 1"):
+        work_through(tmp_path / "items.jsonl", task=2, tasks=2)
+    with pytest.raises(CurateError, match="no list of work items"):
+        work_through(tmp_path / "nothing.jsonl")
+
+
+# --- Ray, on this machine ---
+
+
+@pytest.mark.slow
+def test_ray_gives_results_and_reasons(work, tmp_path):
+    pytest.importorskip("ray")
+    items = [(str(tmp_path), 0, "refuse"), (str(tmp_path), 1, "")]
+    failures = []
+    with working_on(RunSettings(engine="ray", workers=1), folder=tmp_path):
+        assert list(run_items(work.note, items, reject=failures.append)) == [1]
+    assert [each.reason for each in failures] == ["item 0: refused"]
+
+
+@pytest.mark.slow
+def test_ray_keeps_order_reasons_and_the_run(work, tmp_path):
+    pytest.importorskip("ray")
+    whats = ["", "refuse", "die once", "", "die"]
+    items = [(str(tmp_path), number, what) for number, what in enumerate(whats)]
+    failures, told = [], []
+    with working_on(RunSettings(engine="ray", workers=1), folder=tmp_path):
+        found = list(
+            run_items(
+                work.note, iter(items), total=5, reject=failures.append,
+                notify=lambda *step: told.append(step), what="x",
+            )
+        )  # fmt: skip
+    assert found == [0, 2, 3]
+    assert [each.item[1] for each in failures] == [1, 4]
+    assert failures[0].reason == "item 1: refused" and "WorkerCrashed" in failures[1].reason
+    assert told == [("x", done, 5) for done in range(1, 6)]
 
 
 def test_cores_are_counted():

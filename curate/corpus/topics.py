@@ -10,7 +10,7 @@ from pathlib import Path
 
 from curate.corpus.cluster import HEAD_CHARS, Topics, place_texts
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
-from curate.engine.local import count_cores, run_items
+from curate.engine.local import count_cores, run_local
 from curate.records import Document, FileLedger, Notify
 from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.fingerprint import digest_bytes
@@ -77,7 +77,7 @@ def sample_files(
     kept: list[Keyed] = []
     ledgers: list[FileLedger] = []
     n_chars = 0
-    for found in run_items(
+    for found in run_local(
         sample_file, tasks, workers=workers, notify=notify, what="sampling files"
     ):
         _keep(kept, found.kept, most=SAMPLE)
@@ -123,7 +123,7 @@ def place_files(
         for file, ledger in zip(files, ledgers, strict=True)
         for start in range(0, ledger.seen, RANGE_RECORDS)
     ]
-    for found in run_items(
+    for found in run_local(
         place_range, tasks, workers=workers, notify=notify, what="placing documents"
     ):
         yield from found

@@ -1,1 +1,1 @@
-"""Where the work runs: in this process or in worker processes."""
+"""Where the work runs: in this process, in worker processes, on Ray, or in a batch system."""

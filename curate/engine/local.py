@@ -1,63 +1,85 @@
-"""Work items on this machine: in this process, or in worker processes."""
+"""Work items on this machine: in this process, or in worker processes that are started once."""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from types import ModuleType
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from curate.errors import CurateError
+from curate.engine.crew import Worker, receive, send, start_worker, stop_worker
+from curate.engine.outcome import Outcome, Reject, attempt, judge
 from curate.records import Notify, silent
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
 
-_THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-
-def run_items(
+def run_local(
     function: Callable[[I], R],
-    items: Sequence[I],
+    items: Iterable[I],
     *,
     workers: int = 1,
     notify: Notify = silent,
     what: str = "work items",
+    total: int = 0,
+    reject: Reject | None = None,
+    slots: int = 1,
+    environments: Sequence[Mapping[str, str]] = (),
+    crew: list[Worker] | None = None,
 ) -> Iterator[R]:
     """Apply `function` to each item and yield the results in the order of the items.
 
-    With more than one worker each item runs in a freshly spawned process that uses one
-    thread; whatever must outlive a crash is published by `function` itself. An error in a
-    worker stops the others and is raised here with the worker's traceback as its note. On an
-    interrupt, and when this iterator is closed, the workers are killed; they also end by
+    With more than one worker, items run in spawned processes of one thread each, which are
+    started once; whatever must outlive a crash is published by `function` itself. Items are
+    taken from `items` when a worker has room for them, so they may be made as they are needed.
+    On an interrupt, and when this iterator is closed, the workers are killed; they also end by
     themselves when this process dies.
 
     Args:
         function: importable by name (a function of a module), not of `__main__`.
         items: small records; large arrays belong in files that the items name.
-        workers: processes; 1 or fewer runs everything in this process.
+        workers: processes; 1 or fewer runs everything in this process, unless `environments`
+            asks for one.
         notify: told after each item how many are done.
         what: the step's name for `notify`.
+        total: number of the items where `items` is no sequence; 0 where it is not known.
+        reject: told of an item that failed, was tried again with nothing beside it, and failed
+            again; its result is left out. None: no item may be lost, an error is raised.
+        slots: items that a worker process has in hand at a time, each in a thread of its own.
+        environments: variables of each worker process, in turn: on which GPU it works.
+        crew: processes of an earlier call, taken where they fit; those that live are left in it
+            for the next. None: the processes end with this call.
 
     Raises:
-        CurateError: a worker died without an exception (killed, or out of memory).
+        CurateError: a worker died twice over an item that may not be lost.
+        BaseException: of an item that may not be lost, with the worker's traceback as its note.
     """
-    if workers <= 1 or len(items) <= 1:
-        yield from _run_here(function, items, notify=notify, what=what)
+    n_items = len(items) if isinstance(items, Sequence) else total
+    told = _Told(notify, what, n_items)
+    if isinstance(items, Sequence):
+        workers = min(workers, len(items))
+    if workers <= 1 and not environments:
+        yield from _run_here(function, items, told, reject)
         return
-    crew = _start_workers(min(workers, len(items)), function)
+    kept = [] if crew is None else crew
+    job = _Job(function, enumerate(items), slots, told, reject)
     try:
-        yield from _run_there(crew, items, notify=notify, what=what)
+        for number in range(max(1, workers)):
+            own = environments[number % len(environments)] if environments else {}
+            fits = next((worker for worker in kept if worker.environment == own), None)
+            if fits is not None:
+                kept.remove(fits)
+            job.crew.append(fits or start_worker(own))
+        yield from _run_there(job)
     finally:
-        _stop_workers(crew)
+        for worker in job.crew:
+            if crew is None or worker.held:
+                stop_worker(worker)
+            else:
+                crew.append(worker)
 
 
 def count_cores() -> int:
@@ -67,128 +89,101 @@ def count_cores() -> int:
     return os.cpu_count() or 1
 
 
-Crew = dict[Connection, SpawnProcess]
+@dataclass(slots=True)
+class _Told:
+    """Progress of a job."""
+
+    notify: Notify
+    what: str
+    total: int
+    done: int = 0
+
+    def add(self) -> None:
+        self.done += 1
+        self.notify(self.what, self.done, self.total)
+
+
+@dataclass(slots=True)
+class _Job:
+    """What is going on in the worker processes."""
+
+    function: Callable[[Any], Any]
+    waiting: Iterator[tuple[int, Any]]
+    slots: int
+    told: _Told
+    reject: Reject | None
+    crew: list[Worker] = field(default_factory=list)
+    again: deque[tuple[int, Any]] = field(default_factory=deque)  # each to be tried alone
+    alone: int = -1  # number of the item that is tried alone
+    finished: dict[int, tuple[Any, ...]] = field(default_factory=dict)  # (), or (result,)
+    n_yielded: int = 0
 
 
 def _run_here(
-    function: Callable[[I], R], items: Sequence[I], *, notify: Notify, what: str
+    function: Callable[[I], R], items: Iterable[I], told: _Told, reject: Reject | None
 ) -> Iterator[R]:
-    for done, item in enumerate(items, start=1):
-        result = function(item)
-        notify(what, done, len(items))
-        yield result
+    for item in items:
+        outcome = attempt(function, item)
+        verdict = judge(item, outcome, alone=False, reject=reject)
+        if verdict == "again":
+            outcome = attempt(function, item)
+            verdict = judge(item, outcome, alone=True, reject=reject)
+        told.add()
+        if verdict == "done":
+            yield outcome.result
 
 
-def _run_there(crew: Crew, items: Sequence[Any], *, notify: Notify, what: str) -> Iterator[Any]:
-    """Give every idle worker the next item; hold results back until their turn."""
-    waiting = iter(enumerate(items))
-    busy = {line for line in crew if _hand_out(line, waiting)}
-    finished: dict[int, Any] = {}
-    n_done = n_yielded = 0
-    while busy:
-        for ready in wait(list(busy)):
-            line = next(candidate for candidate in busy if candidate is ready)
-            number, result = _receive(line, crew[line])
-            finished[number] = result
-            n_done += 1
-            notify(what, n_done, len(items))
-            if not _hand_out(line, waiting):
-                busy.discard(line)
-        while n_yielded in finished:
-            yield finished.pop(n_yielded)
-            n_yielded += 1
+def _run_there(job: _Job) -> Iterator[Any]:
+    """Give every worker that has room the next item; hold results back until their turn."""
+    while True:
+        _hand_out(job)
+        busy = {worker.line: worker for worker in job.crew if worker.held}
+        if not busy:
+            return
+        for line in wait(list(busy)):
+            worker = busy[line]  # type: ignore[index]
+            outcomes = receive(worker)
+            if any(outcome.died for outcome in outcomes.values()):
+                _replace(job, worker)
+            for number, outcome in outcomes.items():
+                _settle(job, number, worker.held.pop(number), outcome)
+        while job.n_yielded in job.finished:
+            yield from job.finished.pop(job.n_yielded)
+            job.n_yielded += 1
 
 
-def _hand_out(line: Connection, waiting: Iterator[tuple[int, Any]]) -> bool:
-    """Send the next item; False where none is left."""
-    numbered = next(waiting, None)
-    if numbered is None:
-        return False
-    line.send(numbered)
-    return True
-
-
-def _receive(line: Connection, process: SpawnProcess) -> tuple[int, Any]:
-    try:
-        number, result, error, trace = line.recv()
-    except (EOFError, ConnectionResetError):
-        process.join()
-        raise CurateError(
-            f"a worker process ended by itself (exit code {process.exitcode}, often: out of "
-            "memory); run the command again, it resumes"
-        ) from None
-    if error is not None:
-        error.add_note(f"in a worker process:\n{trace}")
-        raise error
-    return number, result
-
-
-def _start_workers(n_workers: int, function: Callable[[Any], Any]) -> Crew:
-    context = get_context("spawn")
-    crew: Crew = {}
-    try:
-        for _ in range(n_workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            with _without_main():
-                process.start()
-            theirs.close()  # so that our end reads EOF when the worker dies
-            crew[ours] = process
-            ours.send(function)
-    except BaseException:
-        _stop_workers(crew)
-        raise
-    return crew
-
-
-def _stop_workers(crew: Crew) -> None:
-    for line, process in crew.items():
-        line.close()
-        process.kill()
-    for process in crew.values():
-        process.join()
-        process.close()
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide `__main__` while a worker is spawned.
-
-    A spawned process imports its parent's main script again; a user's script without a
-    `__main__` guard would then start the whole job once more in every worker.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def _serve(line: Connection) -> None:
-    """Work until the line closes: the body of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and kills
-    # Before the function is read from the line: its module may import a tensor library.
-    os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        function = line.recv()
-        while True:
-            number, item = line.recv()
-            line.send(_attempt(function, number, item))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+def _hand_out(job: _Job) -> None:
+    """Fill the workers evenly; an item that failed goes out when nothing else is in hand."""
+    if job.again or job.alone >= 0:
+        if job.alone < 0 and not any(worker.held for worker in job.crew):
+            number, item = job.again.popleft()
+            job.alone = number
+            send(job.crew[0], job.function, number, item)
         return
+    for room in range(job.slots):
+        for worker in job.crew:
+            if len(worker.held) == room:
+                numbered = next(job.waiting, None)
+                if numbered is None:
+                    return
+                send(worker, job.function, *numbered)
 
 
-def _attempt(function: Callable[[Any], Any], number: int, item: Any) -> tuple[Any, ...]:
-    try:
-        return number, function(item), None, ""
-    except BaseException as error:  # whatever it is, it is raised again in the parent
-        return number, None, error, traceback.format_exc()
+def _settle(job: _Job, number: int, item: Any, outcome: Outcome) -> None:
+    alone = number == job.alone
+    verdict = judge(item, outcome, alone=alone, reject=job.reject)
+    if alone:
+        job.alone = -1
+    if verdict == "again":
+        job.again.append((number, item))
+        return
+    job.finished[number] = (outcome.result,) if verdict == "done" else ()
+    job.told.add()
 
 
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def _replace(job: _Job, dead: Worker) -> None:
+    """Put a new process in the place of one that has died."""
+    place = job.crew.index(dead)
+    job.crew[place] = start_worker(dead.environment)
+    dead.line.close()
+    dead.process.close()

@@ -38,7 +38,8 @@ def bound_spread(
             (exit code 2), or a source that holds too little (exit code 6).
     """
     sources = sorted({shard.source for shard in shards})
-    groups = np.array([sources.index(shard.source) for shard in shards], np.int64)
+    number = {source: place for place, source in enumerate(sources)}
+    groups = np.array([number[shard.source] for shard in shards], np.int64)
     floors: dict[int, float] = {}
     ceilings: dict[int, float] = {}
     for rule in settings.keep:

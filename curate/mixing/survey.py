@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from curate.engine.local import run_items
+from curate.engine.run import run_items
 from curate.mixing.arrows import arrow_bytes, open_arrow
 from curate.mixing.decontaminate import GROUP_CHARS, Items, Leak, index_target, leaks_in
 from curate.mixing.dedup import BINS, sketch

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from curate.engine.local import count_cores, run_items
+from curate.engine.local import count_cores
+from curate.engine.run import run_items
 from curate.mixing.binary import TokenSpec
 from curate.mixing.draw import Drawn
 from curate.mixing.formats import (

@@ -290,6 +290,9 @@ def _ledger(index: Index) -> Iterable[Text]:
     )
     for reason, count in rejections(index).items():
         yield Text(f"  {show(reason)}: {format_count(count)}")
+    for each in index.rejected:
+        reason = f"  shard {show(each.shard.name)} rejected: {show(each.reason)}"
+        yield Text(reason, style="yellow")
     for ledger in index.ledgers:
         if ledger.error:
             yield Text(f"  {show(ledger.path)}: {show(ledger.error)}", style="yellow")

@@ -180,6 +180,16 @@ def publish_meta(folder: Path, *, kind: str, fingerprint: str, files: list[str],
     )
 
 
+class _Meta(msgspec.Struct):
+    """A `meta.json` whose parts are not made objects of before they are wanted."""
+
+    kind: str = ""
+    schema: int = 0
+    fingerprint: str = ""
+    files: msgspec.Raw = msgspec.Raw(b"{}")
+    body: msgspec.Raw = msgspec.Raw(b"null")
+
+
 def read_meta(folder: Path, *, kind: str, body: type[T], check: bool = True) -> tuple[str, T]:
     """Read a folder's `meta.json`, holding every listed file against its digest.
 
@@ -190,18 +200,19 @@ def read_meta(folder: Path, *, kind: str, body: type[T], check: bool = True) -> 
         CurateError: absent, of another kind or schema, or a payload file differs.
     """
     path = folder / "meta.json"
-    meta = read_json(path, dict[str, Any])
-    if meta.get("kind") != kind or meta.get("schema") != SCHEMA:
+    meta = read_json(path, _Meta)
+    if meta.kind != kind or meta.schema != SCHEMA:
         raise CurateError(
-            f"{path}: holds {meta.get('kind')} of schema {meta.get('schema')}, "
+            f"{path}: holds {meta.kind or None} of schema {meta.schema or None}, "
             f"this version reads {kind} of schema {SCHEMA}; run the command again"
         )
-    for name, expected in meta["files"].items() if check else ():
+    files = msgspec.json.decode(meta.files, type=dict[str, dict[str, Any]]) if check else {}
+    for name, expected in files.items():
         file = folder / name
         if not file.is_file() or digest_file(file) != expected["blake2b"]:
             raise CurateError(f"{file}: missing or changed since it was published; run again")
     try:
-        return str(meta["fingerprint"]), msgspec.convert(meta["body"], body)
+        return meta.fingerprint, msgspec.json.decode(meta.body, type=body)
     except msgspec.ValidationError as error:
         raise CurateError(f"{path}: {error}; run the command again") from None
 

@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from curate.corpus.copies import refresh_remote
 from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.reader import disk_refused
-from curate.corpus.regroup import Corpus, drop_old_groups, groups_are_whole, open_corpus
-from curate.corpus.shards import read_shards
-from curate.corpus.tokens import draw_batches
+from curate.corpus.regroup import drop_old_groups, groups_are_whole, open_corpus
+from curate.corpus.tokens import count_unigrams
 from curate.errors import CurateError
-from curate.records import (
-    Embedding,
-    FileLedger,
-    Index,
-    IndexedShard,
-    Notify,
-    ProbeInfo,
-    RowBlock,
-    ShardText,
-    Target,
-    silent,
-)
+from curate.records import Embedding, FileLedger, Index, Notify, Target, silent
 from curate.settings import CorpusSettings, EmbedSettings
-from curate.store.fingerprint import digest_bytes, digest_file, fingerprint
+from curate.store.fingerprint import digest_file
 from curate.store.lock import locked
-from curate.store.publish import (
-    publish_bytes,
-    publish_meta,
-    read_json_if_whole,
-    read_meta,
-    sweep,
-)
-from curate.task2vec.documents import DocumentVectors, read_documents, write_documents
+from curate.store.publish import read_json_if_whole, read_meta, sweep
+from curate.task2vec.documents import DocumentVectors, read_documents
 from curate.task2vec.embedding import check_probe, embed_parts, embed_texts, whole_batches
-from curate.task2vec.probe import Probe, encode_texts, find_revision, load_probe
-from curate.task2vec.quantity import CONTRAST
+from curate.task2vec.items import digest_parts, shared_probe
+from curate.task2vec.making import Making, choose_crew, embed_all, publish_index, shard_key
+from curate.task2vec.probe import encode_texts, find_revision, load_probe
 from curate.task2vec.vectors import (
     StoredEmbedding,
     check_embedding,
@@ -51,9 +30,6 @@ from curate.task2vec.vectors import (
     write_embedding,
 )
 from curate.task2vec.vectors import lengths_path as counts_path
-
-if TYPE_CHECKING:
-    from curate.records import Counts
 
 __all__ = ["build_index", "embed_target", "embed_texts", "index_is_current", "open_index"]
 
@@ -64,57 +40,40 @@ def build_index(
     *,
     workspace: Path,
     device: str = "auto",
+    workers: int = 0,
     notify: Notify = silent,
 ) -> Index:
     """Embed every shard of a corpus and publish `workspace/index`.
 
     A shard whose embedding is published under its content key is not embedded again, so the
-    same command resumes, and one changed shard costs one shard.
+    same command resumes, and one changed shard costs one shard. A shard that cannot be embedded
+    is tried again alone, then left out and named with its reason (`Index.rejected`).
 
     Args:
         corpus: which documents, and how they are cut into shards.
         embed: what the embedding is.
         workspace: folder for everything that is published.
         device: auto, cpu or cuda.
+        workers: processes that embed; 0 takes one a GPU or core where the input is large.
         notify: told the tokens done; their total is not known before the end.
 
     Raises:
-        CurateError: no documents, a probe that cannot be had or used, a lock, a full disk.
+        CurateError: no documents, a probe that cannot be had or used, a lock, a full disk, or
+            not one shard that can be embedded.
     """
     folder = workspace / "index"
     with locked(folder, notify=notify):
         sweep(folder)
         refresh_remote(corpus.inputs, workspace=workspace, notify=notify)
-        if index_is_current(corpus, embed, workspace):
+        if index_is_current(corpus, embed, workspace) and not open_index(workspace).rejected:
             return open_index(workspace)
         opened = open_corpus(corpus, workspace=workspace, notify=notify)
-        probe = load_probe(embed.probe, device=device)
-        blocks = check_probe(probe, embed)
-        ledgers: list[FileLedger] = []
-        shards: list[IndexedShard] = []
-        owners: dict[str, tuple[str, StoredEmbedding]] = {}
-        done = 0
-        for text in read_shards(
-            opened.files,
-            corpus,
-            encode=lambda texts: encode_texts(probe, texts),
-            ledgers=ledgers,
-            grouped=opened.ledgers,
-            notify=notify,
-        ):
-            key = _shard_key(text.shard.digest, embed, probe.info)
-            path = folder / "shards" / f"{key}.safetensors"
-            stored = check_embedding(path) or _embed_shard(text, probe, embed, path)
-            _check_distinct(text.shard.name, stored, owners)
-            shards.append(IndexedShard(text.shard, key))
-            done += text.shard.n_tokens
-            notify("embedding", done, 0)
-        if not shards:
-            raise CurateError(
-                f"{', '.join(corpus.inputs)}: no document in it; check the text setting "
-                f"({corpus.text})"
-            )
-        found = _publish(folder, shards, probe.info, blocks, corpus, embed, ledgers, opened)
+        crew = choose_crew(opened, device, workers)
+        revision = find_revision(embed.probe)
+        probe = shared_probe(embed.probe, revision, crew.device if crew.here else "cpu")
+        making = Making(folder, corpus, embed, probe.info, device=crew.device)
+        embed_all(making, opened, probe, crew, notify)
+        found = publish_index(making, check_probe(probe, embed), opened)
         drop_old_groups(workspace, opened)
         return found
 
@@ -226,7 +185,7 @@ def embed_target(
     Raises:
         CurateError: the probe is not the index's any more, or the target is too short.
     """
-    key = _shard_key(target.select_digest, index.embed, index.probe)
+    key = shard_key(target.select_digest, index.embed, index.probe)
     path = workspace / "targets" / f"{key}.safetensors"
     if check_embedding(path) is None:
         notify(f"embedding target {target.name}", 0, 0)
@@ -240,79 +199,10 @@ def embed_target(
             )
         tokens = encode_texts(probe, list(target.select))
         parts = whole_batches(tokens, index.embed)
-        found, _ = embed_parts(f"target {target.name}", parts, tokens, probe, index.embed)
-        write_embedding(path, found, blocks=index.blocks, text_digest=_digest_parts(parts))
+        unigrams = count_unigrams(tokens, probe.info.vocab)
+        found, _ = embed_parts(f"target {target.name}", parts, unigrams, probe, index.embed)
+        write_embedding(path, found, blocks=index.blocks, text_digest=digest_parts(parts))
     return read_embedding(path)
-
-
-def _embed_shard(
-    text: ShardText, probe: Probe, settings: EmbedSettings, path: Path
-) -> StoredEmbedding:
-    what = f"shard {text.shard.name}"
-    parts, owners = _draw_owned(text.tokens, settings)
-    found, documents = embed_parts(
-        what, parts, text.tokens, probe, settings, owners=owners if settings.documents else None
-    )
-    digest = write_documents(documents_path(path), documents) if documents else ""
-    return write_embedding(
-        path,
-        found,
-        blocks=check_probe(probe, settings),
-        text_digest=_digest_parts(parts),
-        documents=digest,
-        lengths=_publish_lengths(counts_path(path), text.tokens),
-    )
-
-
-def _publish_lengths(path: Path, tokens: Sequence[Counts]) -> str:
-    """Keep the tokens of each document, so that no later stage counts again; return the digest."""
-    stream = io.BytesIO()
-    np.save(stream, np.array([len(ids) for ids in tokens], np.int32), allow_pickle=False)
-    publish_bytes(path, stream.getvalue())
-    return digest_bytes(stream.getvalue())
-
-
-def _draw_owned(
-    tokens: Sequence[Counts], settings: EmbedSettings
-) -> tuple[list[list[Counts]], list[list[int]]]:
-    """Draw the sub-batches of a shard, and say of which document each sequence is."""
-    stops = np.cumsum([len(ids) for ids in tokens])
-    drawn = draw_batches(  # of places in the shard, from which both follow
-        np.split(np.arange(stops[-1]), stops[:-1]),
-        batches=settings.batches,
-        batch_tokens=settings.batch_tokens,
-        block_tokens=settings.block_tokens,
-        seed=settings.seed,
-    )
-    flat = np.concatenate([np.asarray(ids) for ids in tokens])
-    owners = [[int(np.searchsorted(stops, b[0], side="right")) for b in part] for part in drawn]
-    return [[flat[block] for block in part] for part in drawn], owners
-
-
-def _shard_key(digest: str, settings: EmbedSettings, info: ProbeInfo) -> str:
-    """Return the name of an embedding: its text, the probe's bytes and the settings."""
-    return fingerprint(
-        text=digest,
-        embed=dataclasses.replace(settings, probe=""),
-        revision=info.revision,
-        tokenizer=info.tokenizer_digest,
-        contrast=CONTRAST,
-    )
-
-
-def _digest_parts(parts: Sequence[Sequence[Counts]]) -> str:
-    return fingerprint(parts=[[block.tolist() for block in part] for part in parts])
-
-
-def _check_distinct(
-    name: str, stored: StoredEmbedding, owners: dict[str, tuple[str, StoredEmbedding]]
-) -> None:
-    owner, other = owners.setdefault(stored.vectors_digest, (name, stored))
-    if other.text_digest != stored.text_digest:
-        raise CurateError(
-            f"shards {owner} and {name}: different text, identical embedding; this probe does "
-            "not tell text apart"
-        )
 
 
 def _inputs_unchanged(files: Sequence[InputFile], ledgers: Sequence[FileLedger]) -> bool:
@@ -322,30 +212,3 @@ def _inputs_unchanged(files: Sequence[InputFile], ledgers: Sequence[FileLedger])
     if any(file.path.stat().st_size != known[str(file.path)].n_bytes for file in files):
         return False
     return all(digest_file(file.path) == known[str(file.path)].digest for file in files)
-
-
-def _publish(
-    folder: Path,
-    shards: Sequence[IndexedShard],
-    info: ProbeInfo,
-    blocks: tuple[RowBlock, ...],
-    corpus: CorpusSettings,
-    embed: EmbedSettings,
-    ledgers: Sequence[FileLedger],
-    opened: Corpus,
-) -> Index:
-    """Publish `meta.json`, last of all."""
-    ordered = tuple(sorted(ledgers, key=lambda ledger: ledger.path))
-    mark = fingerprint(
-        shards=list(shards), probe=info, corpus=corpus, embed=embed, ledgers=list(ordered)
-    )
-    index = Index("", mark, tuple(shards), info, blocks, corpus, embed, ordered, opened.groups)
-    ends = [
-        ".safetensors",
-        ".json",
-        ".lengths.npy",
-        *([".documents.parquet"] if embed.documents else []),
-    ]
-    files = sorted({f"shards/{s.key}{end}" for s in shards for end in ends})
-    publish_meta(folder, kind="index", fingerprint=mark, files=files, body=index)
-    return dataclasses.replace(index, folder=str(folder))

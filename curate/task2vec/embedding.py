@@ -55,13 +55,14 @@ def embed_texts(texts: list[str], probe: Probe, settings: EmbedSettings | None =
     settings = settings or EmbedSettings()
     check_probe(probe, settings)
     tokens = encode_texts(probe, texts)
-    return embed_parts("texts", whole_batches(tokens, settings), tokens, probe, settings)[0]
+    unigrams = count_unigrams(tokens, probe.info.vocab)
+    return embed_parts("texts", whole_batches(tokens, settings), unigrams, probe, settings)[0]
 
 
 def embed_parts(
     what: str,
     parts: Sequence[Sequence[Counts]],
-    tokens: Sequence[Counts],
+    unigrams: Counts,
     probe: Probe,
     settings: EmbedSettings,
     *,
@@ -72,7 +73,7 @@ def embed_parts(
     Args:
         what: whose, for messages.
         parts: the sequences of each sub-batch.
-        tokens: all of the text, for its counts.
+        unigrams: (vocab,) how often each token is in all of the text.
         probe: which model.
         settings: what the embedding is.
         owners: number of the document of each sequence; None makes no vectors of documents.
@@ -83,8 +84,9 @@ def embed_parts(
     usable = [[n for n, block in enumerate(part) if len(block) > 1] for part in parts]
     blocks = [[parts[k][n] for n in kept] for k, kept in enumerate(usable) if kept]
     if not blocks:
-        n_tokens = sum(len(ids) for ids in tokens)
-        raise CurateError(f"{what}: {n_tokens} tokens are too few to embed; leave it out")
+        raise CurateError(
+            f"{what}: {int(unigrams.sum())} tokens are too few to embed; leave it out"
+        )
     owner = [owners[k][n] for k, kept in enumerate(usable) for n in kept] if owners else []
     if settings.recipe == "published":
         values, hidden, loss = _published(blocks, probe)
@@ -104,7 +106,7 @@ def embed_parts(
     embedding = Embedding(
         vectors=vectors.astype(np.float32),
         n_sequences=tuple(len(part) for part in blocks),
-        unigrams=count_unigrams(tokens, probe.info.vocab),
+        unigrams=unigrams,
         hidden=hidden.astype(np.float32),
         loss=loss,
         gradients=None if gradients is None else gradients.astype(np.float32),

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from curate.engine.local import count_cores, run_items
+from curate.engine.local import count_cores
+from curate.engine.run import run_items, visible_gpus
 from curate.errors import CurateError
 from curate.records import Notify, Run, silent
 from curate.store.arrays import publish_arrays, read_arrays
@@ -136,6 +137,7 @@ def train_runs(
         train_run,
         [dataclasses.replace(item, threads=_thread_count(item, crew)) for item in missing],
         workers=crew,
+        device=one.device if one else "cpu",
         notify=lambda step, done, total: notify(step, done + n_there, total + n_there),
         what=what,
     ):
@@ -243,10 +245,12 @@ def has_begun(item: RunItem) -> bool:
 
 
 def workers_for(size: str, device: str, n_runs: int) -> int:
-    """Return how many of `n_runs` runs go at once: one a core, few on a GPU."""
+    """Return how many of `n_runs` runs go at once: one a core, few on each GPU."""
     if size == PRETRAINED:  # large: its own arithmetic fills every core
         return 1
-    most = count_cores() if device == "cpu" else min(count_cores(), RUNS_A_GPU[size])
+    most = count_cores()
+    if device != "cpu":
+        most = min(most, RUNS_A_GPU[size] * max(1, len(visible_gpus())))
     return max(1, min(most, n_runs))
 
 

@@ -195,9 +195,9 @@ def index_many(folder: Path, *, shards: int, every: int) -> dict[str, Any]:
 
 def _watch(every: int) -> None:
     """In a child: note memory (KiB) and open files whenever `every` shards are embedded."""
-    from curate.task2vec import embed
+    from curate.task2vec import making
 
-    real, count = embed._embed_shard, [0]
+    real, count = making.embed_item, [0]
     _watch.seen = []  # type: ignore[attr-defined]
 
     def watched(*args: Any, **rest: Any) -> Any:
@@ -208,4 +208,4 @@ def _watch(every: int) -> None:
             _watch.seen.append([count[0], 4 * pages, handles])  # type: ignore[attr-defined]
         return real(*args, **rest)
 
-    embed._embed_shard = watched
+    making.embed_item = watched

@@ -1,0 +1,193 @@
+"""Work items for a batch system: a list of what is missing, an array script, and their worker."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from curate.engine.listing import find_named, from_text, name_of, to_text
+from curate.engine.outcome import Outcome, Reject, attempt, death, judge, portable
+from curate.errors import CurateError
+from curate.records import Notify, silent
+from curate.settings import RunSettings
+from curate.store.fingerprint import digest_bytes
+from curate.store.publish import publish_bytes, publish_json
+
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
+
+SCRIPT = """\
+#!/bin/sh
+# Written by curate: one job array over the {n_items} work items that are missing.
+# Task k of {tasks} takes items k, k + {tasks}, … of the list; what is done already it passes over.
+#SBATCH --job-name=curate
+#SBATCH --array=0-{last}
+#SBATCH --output={logs}/%a.log
+#SBATCH --chdir={folder}
+{resources}exec {python} -m curate worker --item-list {listing} \\
+  --task "${{SLURM_ARRAY_TASK_ID:?}}" --tasks {tasks}
+"""
+
+
+def run_batch(
+    function: Callable[[I], R],
+    items: Iterable[I],
+    *,
+    settings: RunSettings,
+    folder: Path,
+    notify: Notify = silent,
+    what: str = "work items",
+    reject: Reject | None = None,
+    device: str = "cpu",
+) -> Iterator[R]:
+    """Have a batch system apply `function` to the items; yield the results in their order.
+
+    The items without a result are listed in `folder`, and `settings.submit` is given the array
+    script and must come back when the array has ended (`sbatch --wait`). What has no result
+    then is submitted once more. Without a submit command the list is left for the user: the
+    same command goes on when the array has run.
+
+    Raises:
+        CurateError: the list waits to be run, or the submit command failed.
+        BaseException: of an item that may not be lost.
+    """
+    listed = list(items)
+    lines = [to_text(item) for item in listed]
+    results = [folder / "results" / f"{_key(function, line)}.json" for line in lines]
+    for path in results if settings.submit else ():
+        path.unlink(missing_ok=True)  # of a run that was killed: their files may be gone
+    for _ in range(2):
+        missing = [n for n, path in enumerate(results) if not path.is_file()]
+        if missing:
+            script = _write_list(function, [lines[n] for n in missing], settings, folder, device)
+            notify(f"{what}: {len(missing)} in {script}", 0, 0)
+            _submit(script, settings, len(missing))
+    for number, (item, path) in enumerate(zip(listed, results, strict=True), start=1):
+        outcome = _read(path)
+        path.unlink(missing_ok=True)
+        notify(what, number, len(listed))
+        if judge(item, outcome, alone=True, reject=reject) == "done":
+            yield outcome.result
+
+
+def work_through(
+    listing: Path, *, task: int = 0, tasks: int = 1, notify: Notify = silent
+) -> tuple[int, int]:
+    """Do the items `task`, `task + tasks`, … of a list, but those with a result already.
+
+    Each result is published beside the list; an item that fails twice gives the text of its
+    error, and the others go on.
+
+    Args:
+        listing: written by `run_batch`.
+        task: of the array, from 0.
+        tasks: of the array.
+        notify: progress in items.
+
+    Returns:
+        Items done here, and how many of them failed.
+
+    Raises:
+        CurateError: no such list, a task out of range, or a file system that refuses.
+    """
+    if not 0 <= task < tasks:
+        raise CurateError(f"--task {task}: must lie from 0 to {tasks - 1} (--tasks {tasks})")
+    try:
+        name, *lines = listing.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        raise CurateError(f"{listing}: no list of work items; run the command again") from None
+    function = find_named(name)
+    own = lines[task::tasks]
+    done = failed = 0
+    for number, line in enumerate(own, start=1):
+        path = listing.parent / "results" / f"{_key(function, line)}.json"
+        if not path.is_file():
+            item = from_text(line)
+            outcome = portable(attempt(function, item))
+            if outcome.error is not None:  # this process has nothing else in hand
+                outcome = portable(attempt(function, item))
+            judge(None, outcome, alone=True, reject=lambda failure: None)  # a full disk ends it
+            publish_json(path, _as_json(outcome))
+            done, failed = done + 1, failed + (outcome.error is not None)
+        notify("work items", number, len(own))
+    return done, failed
+
+
+def _write_list(
+    function: Callable[..., Any],
+    lines: Sequence[str],
+    settings: RunSettings,
+    folder: Path,
+    device: str,
+) -> Path:
+    """Publish the list of items and the script of an array that does them; return the script."""
+    tasks = min(len(lines), settings.workers or len(lines), 1000)
+    listing = (folder / "items.jsonl").resolve()
+    publish_bytes(listing, "\n".join([name_of(function), *lines, ""]).encode())
+    logs = listing.parent / "logs"
+    logs.mkdir(exist_ok=True)
+    script = listing.parent / "array.sbatch"
+    text = SCRIPT.format(
+        n_items=len(lines),
+        tasks=tasks,
+        last=tasks - 1,
+        logs=logs,
+        folder=Path.cwd(),
+        resources="#SBATCH --gpus=1\n"
+        if device.startswith("cuda")
+        else "#SBATCH --cpus-per-task=1\n",
+        python=shlex.quote(sys.executable),
+        listing=shlex.quote(str(listing)),
+    )
+    publish_bytes(script, text.encode())
+    return script
+
+
+def _submit(script: Path, settings: RunSettings, n_items: int) -> None:
+    if not settings.submit:
+        raise CurateError(
+            f"{n_items} work items wait in {script.parent / 'items.jsonl'}: run sbatch {script}, "
+            "then the same command again"
+        )
+    command = [*shlex.split(settings.submit), str(script)]
+    try:
+        ended = subprocess.run(command, check=False, stdout=sys.stderr.fileno())
+    except OSError as error:
+        raise CurateError(f"[run] submit = {settings.submit!r}: {error.strerror}") from None
+    if ended.returncode < 0:
+        raise CurateError(f"{settings.submit}: ended by signal {-ended.returncode}")
+
+
+def _key(function: Callable[..., Any], line: str) -> str:
+    return digest_bytes(f"{name_of(function)}\n{line}".encode())[:40]
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    error = outcome.error
+    if error is None:
+        return {"result": to_text(outcome.result)}
+    kind = "curate" if isinstance(error, CurateError) else type(error).__name__
+    return {"error": str(error), "kind": kind, "trace": outcome.trace}
+
+
+def _read(path: Path) -> Outcome:
+    """Return the outcome of an item; one without a result died."""
+    if not path.is_file():
+        return death("no result of it, see the logs beside the list")
+    found = msgspec.json.decode(path.read_bytes())
+    if "result" in found:
+        return Outcome(from_text(found["result"]))
+    text = found["error"] if found["kind"] == "curate" else f"{found['kind']}: {found['error']}"
+    return Outcome(error=CurateError(text), trace=found["trace"])
+
+
+def task_of_array() -> int:
+    """Return the number of this task of a Slurm array, 0 outside of one."""
+    return int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))

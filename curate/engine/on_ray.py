@@ -1,0 +1,200 @@
+"""Work items on a Ray cluster: Ray places them, the items publish what they make."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from curate.engine.outcome import Outcome, Reject, attempt, death, judge, portable
+from curate.errors import CurateError
+from curate.records import Notify, silent
+from curate.settings import RunSettings
+
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
+
+DEATHS = 2
+"""Of an item's process, or of its node, before it is tried with nothing beside it."""
+
+AHEAD = 2
+"""Items that are with Ray for each that can run, so that no node waits for the driver."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """What is with Ray."""
+
+    task: Any  # the remote function
+    waiting: Iterator[tuple[int, Any]]
+    reject: Reject | None
+    per_item: dict[str, float]  # resources
+    going: dict[Any, int] = field(default_factory=dict)  # reference → number
+    held: dict[int, Any] = field(default_factory=dict)  # number → item
+    deaths: dict[int, int] = field(default_factory=dict)
+    lost: deque[int] = field(default_factory=deque)  # to go out again
+    again: deque[int] = field(default_factory=deque)  # each to be tried alone
+    alone: int = -1
+    finished: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    n_yielded: int = 0
+
+
+def run_ray(
+    function: Callable[[I], R],
+    items: Iterable[I],
+    *,
+    ray: Any,
+    gpus: float = 1.0,
+    notify: Notify = silent,
+    what: str = "work items",
+    total: int = 0,
+    reject: Reject | None = None,
+    device: str = "cpu",
+) -> Iterator[R]:
+    """Apply `function` to each item on a Ray cluster; yield the results in the order of the items.
+
+    Workers see the same folders as this process, publish there, and send back what `function`
+    returns. An item whose process or node dies goes out again, at most twice, then once with
+    nothing beside it.
+
+    Args:
+        function: importable by name on every node.
+        items: small records.
+        ray: of `connected`.
+        gpus: of a GPU for each item, where `device` is cuda.
+        notify: told after each item how many are done.
+        what: the step's name for `notify`.
+        total: number of the items, where `items` is no sequence.
+        reject: as of `run_local`.
+        device: cuda asks Ray for GPUs.
+
+    Raises:
+        CurateError: the cluster has no GPU, or an item's process died again and again.
+        BaseException: of an item that may not be lost.
+    """
+    n_items = len(items) if isinstance(items, Sequence) else total
+    per_item = {"CPU": 1.0} | ({"GPU": gpus} if device.startswith("cuda") else {})
+    _check_room(ray, per_item)
+    # Ray's own retries have no end where memory runs out, so they are counted here.
+    own = ray.remote(num_cpus=1, num_gpus=per_item.get("GPU", 0), max_retries=0, max_calls=0)(_work)
+    task = own.options(scheduling_strategy="SPREAD")
+    job = _Job(task, enumerate(items), reject, per_item)
+    n_done = 0
+    while True:
+        _hand_out(ray, job, function)
+        if not job.going:
+            return
+        for reference in ray.wait(list(job.going), num_returns=1)[0]:
+            if _settle(job, job.going.pop(reference), _receive(ray, reference)):
+                n_done += 1
+                notify(what, n_done, n_items)
+        while job.n_yielded in job.finished:
+            yield from job.finished.pop(job.n_yielded)
+            job.n_yielded += 1
+
+
+def _work(function: Callable[[Any], Any], item: Any, folder: str) -> Outcome:
+    """Do one item on whatever node Ray chose: the body of a task."""
+    os.chdir(folder)  # items name their files from where the command was given
+    return portable(attempt(function, item))
+
+
+def _hand_out(ray: Any, job: _Job, function: Callable[[Any], Any]) -> None:
+    folder = os.getcwd()  # noqa: PTH109 - text, for another machine
+    if job.again or job.alone >= 0:
+        if job.alone < 0 and not job.going:
+            job.alone = job.again.popleft()
+            job.going[job.task.remote(function, job.held[job.alone], folder)] = job.alone
+        return
+    most = AHEAD * _room(ray, job.per_item)
+    while len(job.going) < most:
+        if job.lost:
+            number = job.lost.popleft()
+        elif (numbered := next(job.waiting, None)) is not None:
+            number, job.held[numbered[0]] = numbered
+        else:
+            return
+        job.going[job.task.remote(function, job.held[number], folder)] = number
+
+
+def _receive(ray: Any, reference: Any) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(reference)
+        return outcome
+    except ray.exceptions.RayError as error:
+        return death(type(error).__name__)
+
+
+def _settle(job: _Job, number: int, outcome: Outcome) -> bool:
+    """Take an outcome in; say whether the item is finished with."""
+    alone = number == job.alone
+    if outcome.died and not alone:
+        job.deaths[number] = job.deaths.get(number, 0) + 1
+        if job.deaths[number] < DEATHS:
+            job.lost.append(number)
+            return False
+    verdict = judge(job.held[number], outcome, alone=alone, reject=job.reject)
+    if alone:
+        job.alone = -1
+    if verdict == "again":
+        job.again.append(number)
+        return False
+    del job.held[number]
+    job.finished[number] = (outcome.result,) if verdict == "done" else ()
+    return True
+
+
+def _room(ray: Any, per_item: dict[str, float]) -> int:
+    """Return how many items the cluster as it is now can work on."""
+    there = ray.cluster_resources()
+    return max(1, min(int(there.get(name, 0.0) / need) for name, need in per_item.items()))
+
+
+def _check_room(ray: Any, per_item: dict[str, float]) -> None:
+    there = ray.cluster_resources()
+    for name in per_item:
+        if not there.get(name):
+            raise CurateError(
+                f"the Ray cluster has no {name}: give --device cpu, or add a node that has one"
+            )
+
+
+@contextmanager
+def connected(settings: RunSettings) -> Iterator[Any]:
+    """Connect to the cluster, or start one here; leave it as it was found.
+
+    Args:
+        settings: its address; without one, `workers` cores of this machine are taken.
+
+    Raises:
+        CurateError: Ray is not installed, or no such cluster.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise CurateError("--engine ray: Ray is not installed; pip install 'curate[ray]'") from None
+    mine = not ray.is_initialized()
+    if mine:
+        try:
+            ray.init(
+                address=settings.address or "local",
+                num_cpus=settings.workers or None if not settings.address else None,
+                include_dashboard=False if not settings.address else None,
+                log_to_driver=False,
+                configure_logging=False,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise CurateError(
+                f"--address {settings.address}: no Ray cluster there ({error})"
+            ) from None
+    try:
+        # Ray says on stdout that a worker died; there stands the result of a command
+        with redirect_stdout(sys.stderr) if mine else nullcontext():
+            yield ray
+    finally:
+        if mine:
+            ray.shutdown()

@@ -1,0 +1,169 @@
+"""Shards as work items: drawn and counted by who reads, embedded by who has a device."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from curate.corpus.tokens import count_unigrams, draw_batches
+from curate.errors import CurateError
+from curate.records import RowBlock, ShardText
+from curate.settings import EmbedSettings
+from curate.store.arrays import publish_arrays, read_arrays
+from curate.store.failpoint import failpoint
+from curate.store.fingerprint import fingerprint
+from curate.task2vec.documents import write_documents
+from curate.task2vec.embedding import check_probe, embed_parts
+from curate.task2vec.probe import Probe, load_probe
+from curate.task2vec.vectors import (
+    StoredEmbedding,
+    check_embedding,
+    documents_path,
+    write_embedding,
+)
+
+if TYPE_CHECKING:
+    from curate.records import Counts
+
+_device = threading.Lock()
+"""Where a process has two shards in hand, one is read or written while the other computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedItem:
+    """What embedding one shard needs; its tokens lie in a file."""
+
+    number: int  # of the shard in the index that is made
+    name: str
+    tokens: Path  # of `publish_tokens`
+    path: Path  # where the embedding is published
+    lengths: str  # digest of the tokens of each document, which lie beside it
+    settings: EmbedSettings
+    revision: str  # of the probe
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A shard whose embedding is published."""
+
+    number: int
+    stored: StoredEmbedding
+
+
+def publish_tokens(path: Path, text: ShardText, settings: EmbedSettings, *, vocab: int) -> None:
+    """Publish what of a shard is embedded, and the counts of all its tokens.
+
+    A quarter of a megabyte with the default settings, whatever the size of the shard.
+
+    Args:
+        path: ends in .safetensors.
+        text: the shard.
+        settings: of the sub-batches.
+        vocab: token ids that the probe knows.
+    """
+    parts, owners = _draw_owned(text.tokens, settings)
+    unigrams = count_unigrams(text.tokens, vocab)
+    ids = np.flatnonzero(unigrams)
+    blocks = [block for part in parts for block in part]
+    arrays: dict[str, Any] = {
+        "tokens": np.concatenate([np.zeros(0, np.int32), *blocks]).astype(np.int32),
+        "lengths": np.array([len(block) for block in blocks], np.int32),
+        "parts": np.array([len(part) for part in parts], np.int32),
+        "owners": np.array([owner for part in owners for owner in part], np.int64),
+        "ids": ids.astype(np.int32),
+        "counts": unigrams[ids].astype(np.int64),
+    }
+    publish_arrays(path, arrays)
+
+
+def embed_item(item: EmbedItem) -> Embedded:
+    """Embed one shard and publish it; nothing where it is published already.
+
+    Raises:
+        CurateError: too few tokens, a probe that is not the run's, or a file that is gone.
+    """
+    stored = check_embedding(item.path)
+    if stored is None:
+        parts, owners, unigrams = _read_tokens(item)
+        probe = shared_probe(item.settings.probe, item.revision, item.device)
+        what = f"shard {item.name}"
+        with _device:
+            found, documents = embed_parts(
+                what, parts, unigrams(probe.info.vocab), probe, item.settings,
+                owners=owners if item.settings.documents else None,
+            )  # fmt: skip
+        failpoint("embed.item")
+        digest = write_documents(documents_path(item.path), documents) if documents else ""
+        stored = write_embedding(
+            item.path,
+            found,
+            blocks=_coordinates(item.settings, item.revision, item.device),
+            text_digest=digest_parts(parts),
+            documents=digest,
+            lengths=item.lengths,
+        )
+    return Embedded(item.number, stored)
+
+
+@lru_cache(maxsize=1)
+def shared_probe(name: str, revision: str, device: str) -> Probe:
+    """Load a probe once in this process.
+
+    Raises:
+        CurateError: as `load_probe`, or the probe is of another revision by now.
+    """
+    probe = load_probe(name, device=device)
+    if probe.info.revision != revision:
+        raise CurateError(f"probe {name}: changed while it was in use; run the command again")
+    return probe
+
+
+@lru_cache(maxsize=1)
+def _coordinates(settings: EmbedSettings, revision: str, device: str) -> tuple[RowBlock, ...]:
+    """Return the coordinates that a probe gives; finding them again cost more than writing them."""
+    return check_probe(shared_probe(settings.probe, revision, device), settings)
+
+
+def digest_parts(parts: Sequence[Sequence[Counts]]) -> str:
+    """Return the digest of the token blocks that are embedded."""
+    return fingerprint(parts=[[block.tolist() for block in part] for part in parts])
+
+
+def _read_tokens(item: EmbedItem) -> tuple[list[list[Counts]], list[list[int]], Any]:
+    """Return sub-batches, the document of each sequence, and what gives the counts."""
+    arrays, _ = read_arrays(item.tokens)
+    blocks = np.split(arrays["tokens"], np.cumsum(arrays["lengths"])[:-1])
+    stops = np.cumsum(arrays["parts"]).tolist()
+    spans = list(zip([0, *stops], stops, strict=False))
+    owners = arrays["owners"].tolist()
+
+    def unigrams(vocab: int) -> Counts:
+        counts = np.zeros(vocab, np.int64)
+        counts[arrays["ids"]] = arrays["counts"]
+        return counts
+
+    return [blocks[a:b] for a, b in spans], [owners[a:b] for a, b in spans], unigrams
+
+
+def _draw_owned(
+    tokens: Sequence[Counts], settings: EmbedSettings
+) -> tuple[list[list[Counts]], list[list[int]]]:
+    """Draw the sub-batches of a shard, and say of which document each sequence is."""
+    stops = np.cumsum([len(ids) for ids in tokens])
+    drawn = draw_batches(  # of places in the shard, from which both follow
+        np.split(np.arange(stops[-1]), stops[:-1]),
+        batches=settings.batches,
+        batch_tokens=settings.batch_tokens,
+        block_tokens=settings.block_tokens,
+        seed=settings.seed,
+    )
+    flat = np.concatenate([np.asarray(ids) for ids in tokens])
+    owners = [[int(np.searchsorted(stops, b[0], side="right")) for b in part] for part in drawn]
+    return [[flat[block] for block in part] for part in drawn], owners

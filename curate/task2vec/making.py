@@ -1,0 +1,243 @@
+"""An index while it is made: one pass over the corpus, shards handed to whoever embeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from curate.corpus.regroup import Corpus
+from curate.corpus.shards import read_shards
+from curate.engine.ahead import ahead
+from curate.engine.local import count_cores
+from curate.engine.outcome import Failure
+from curate.engine.run import engine_here, run_items, visible_gpus
+from curate.errors import CurateError
+from curate.records import (
+    FileLedger,
+    Index,
+    IndexedShard,
+    Notify,
+    ProbeInfo,
+    RejectedShard,
+    RowBlock,
+    ShardText,
+)
+from curate.settings import CorpusSettings, EmbedSettings
+from curate.store.fingerprint import digest_bytes, fingerprint
+from curate.store.publish import publish_bytes, publish_meta
+from curate.task2vec.items import Embedded, EmbedItem, embed_item, publish_tokens
+from curate.task2vec.probe import Probe, encode_texts
+from curate.task2vec.quantity import CONTRAST
+from curate.task2vec.vectors import StoredEmbedding, check_embedding, lengths_path
+
+if TYPE_CHECKING:
+    from curate.records import Counts
+
+HOPELESS = 20
+"""So many shards that fail before one succeeds are no accident of the shards."""
+
+LOOKAHEAD = 64
+"""Shards that are read and drawn before a worker is free for them: 17 MB of files by default."""
+
+LARGE_BYTES = 256 * 1024 * 1024
+"""Of input; below it the start of worker processes costs more than they save."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who embeds."""
+
+    workers: int
+    device: str  # cpu or cuda
+    here: bool  # in this process
+
+
+@dataclass(slots=True)
+class Making:
+    """An index while it is made."""
+
+    folder: Path
+    corpus: CorpusSettings
+    embed: EmbedSettings
+    info: ProbeInfo
+    device: str
+    shards: list[IndexedShard] = field(default_factory=list)
+    ledgers: list[FileLedger] = field(default_factory=list)
+    owners: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)  # of each vector
+    rejected: dict[int, RejectedShard] = field(default_factory=dict)  # by number of the shard
+    n_embedded: int = 0
+    n_tokens: int = 0
+
+
+def choose_crew(opened: Corpus, device: str, workers: int) -> Crew:
+    """Take worker processes where the input pays for their start, one a GPU or core."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    large = sum(file.path.stat().st_size for file in opened.files) >= LARGE_BYTES
+    if not workers:
+        most = len(visible_gpus()) if device.startswith("cuda") else count_cores()
+        workers = most if large else 1
+    here = workers == 1 and not (large and device == "cuda") and engine_here() == "local"
+    return Crew(workers, device, here)
+
+
+def embed_all(making: Making, opened: Corpus, probe: Probe, crew: Crew, notify: Notify) -> None:
+    """Read the corpus once; embed what is not embedded yet, while more is read."""
+    texts = read_shards(
+        opened.files,
+        making.corpus,
+        encode=lambda texts: encode_texts(probe, texts),
+        ledgers=making.ledgers,
+        grouped=opened.ledgers,
+        notify=notify,
+    )
+    prepared = (_prepare(making, number, text) for number, text in enumerate(texts))
+    # A device of its own idles while this process reads; the cores of this one do not.
+    early = prepared if crew.here and crew.device == "cpu" else ahead(prepared, most=LOOKAHEAD)
+    with closing(early):
+        done = run_items(
+            embed_item,
+            _missing(making, early, notify),
+            workers=crew.workers,
+            device=crew.device,
+            slots=2 if crew.device == "cuda" else 1,
+            apart=not crew.here,
+            reject=lambda failure: _reject(making, failure),
+        )
+        for one in done:
+            _take(making, one, notify)
+            _items_path(making, making.shards[one.number].key).unlink(missing_ok=True)
+    if not making.shards:
+        raise CurateError(
+            f"{', '.join(making.corpus.inputs)}: no document in it; check the text setting "
+            f"({making.corpus.text})"
+        )
+    if not making.n_embedded:
+        raise CurateError(next(iter(making.rejected.values())).reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A shard that has been read: to be embedded, or with what describes its embedding."""
+
+    shard: IndexedShard
+    item: EmbedItem
+    stored: StoredEmbedding | None
+
+
+def _prepare(making: Making, number: int, text: ShardText) -> _Prepared:
+    """Keep what later steps need of a shard's tokens, and let go of its text."""
+    key = shard_key(text.shard.digest, making.embed, making.info)
+    path = making.folder / "shards" / f"{key}.safetensors"
+    stored = check_embedding(path)
+    tokens = _items_path(making, key)
+    lengths = ""
+    if stored is None:
+        publish_tokens(tokens, text, making.embed, vocab=making.info.vocab)
+        lengths = _publish_lengths(lengths_path(path), text.tokens)
+    item = EmbedItem(
+        number=number, name=text.shard.name, tokens=tokens, path=path, lengths=lengths,
+        settings=making.embed, revision=making.info.revision, device=making.device,
+    )  # fmt: skip
+    return _Prepared(IndexedShard(text.shard, key), item, stored)
+
+
+def _missing(making: Making, prepared: Iterable[_Prepared], notify: Notify) -> Iterator[EmbedItem]:
+    """Yield the shards that have to be embedded; take those that are there already."""
+    for one in prepared:
+        making.shards.append(one.shard)
+        if one.stored is None:
+            yield one.item
+        else:
+            _take(making, Embedded(one.item.number, one.stored), notify)
+
+
+def _take(making: Making, one: Embedded, notify: Notify) -> None:
+    shard = making.shards[one.number].shard
+    _check_distinct(making, one)
+    making.n_embedded += 1
+    making.n_tokens += shard.n_tokens
+    notify("embedding", making.n_tokens, 0)
+
+
+def _reject(making: Making, failure: Failure) -> None:
+    """Leave a shard out; where the first twenty fail, it is not the shards."""
+    number = failure.item.number
+    making.rejected[number] = RejectedShard(making.shards[number].shard, failure.reason)
+    failure.item.tokens.unlink(missing_ok=True)
+    if not making.n_embedded and len(making.rejected) >= HOPELESS:
+        raise failure.error
+
+
+def _items_path(making: Making, key: str) -> Path:
+    return making.folder / "items" / f"{key}.safetensors"
+
+
+def _publish_lengths(path: Path, tokens: Sequence[Counts]) -> str:
+    """Keep the tokens of each document, so that no later stage counts again; return the digest."""
+    stream = io.BytesIO()
+    np.save(stream, np.array([len(ids) for ids in tokens], np.int32), allow_pickle=False)
+    publish_bytes(path, stream.getvalue())
+    return digest_bytes(stream.getvalue())
+
+
+def shard_key(digest: str, settings: EmbedSettings, info: ProbeInfo) -> str:
+    """Return the name of an embedding: its text, the probe's bytes and the settings."""
+    return fingerprint(
+        text=digest,
+        embed=dataclasses.replace(settings, probe=""),
+        revision=info.revision,
+        tokenizer=info.tokenizer_digest,
+        contrast=CONTRAST,
+    )
+
+
+def _check_distinct(making: Making, one: Embedded) -> None:
+    """Refuse a probe that gives different texts one embedding.
+
+    Half a digest each, as bytes: with a million shards, whole ones as text are a gigabyte.
+    """
+    digests = one.stored.vectors_digest, one.stored.text_digest
+    vectors, text = (bytes.fromhex(each[:32]) for each in digests)
+    number, other = making.owners.setdefault(vectors, (one.number, text))
+    if other != text:
+        names = [making.shards[each].shard.name for each in (number, one.number)]
+        raise CurateError(
+            f"shards {names[0]} and {names[1]}: different text, identical embedding; this probe "
+            "does not tell text apart"
+        )
+
+
+def publish_index(making: Making, blocks: tuple[RowBlock, ...], opened: Corpus) -> Index:
+    """Publish `meta.json`, last of all."""
+    folder, embed = making.folder, making.embed
+    rejected = tuple(making.rejected[number] for number in sorted(making.rejected))
+    shards = tuple(s for n, s in enumerate(making.shards) if n not in making.rejected)
+    ledgers = tuple(sorted(making.ledgers, key=lambda ledger: ledger.path))
+    mark = fingerprint(
+        shards=shards, probe=making.info, corpus=making.corpus, embed=embed, ledgers=ledgers
+    )
+    index = Index(
+        "", mark, shards, making.info, blocks, making.corpus, embed, ledgers, opened.groups,
+        rejected,
+    )  # fmt: skip
+    ends = [
+        ".safetensors",
+        ".json",
+        ".lengths.npy",
+        *([".documents.parquet"] if embed.documents else []),
+    ]
+    files = sorted({f"shards/{s.key}{end}" for s in shards for end in ends})
+    publish_meta(folder, kind="index", fingerprint=mark, files=files, body=index)
+    if (folder / "items").is_dir():
+        shutil.rmtree(folder / "items")
+    return dataclasses.replace(index, folder=str(folder))
