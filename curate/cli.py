@@ -394,8 +394,8 @@ def rank(
 @main.command("build-mix")
 @click.option("--budget", type=Tokens(), help="Tokens of the mix, exactly: 250k, 100M, 1.5B.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("mix"),
-    show_default=True, help="Folder of the mix.",
+    "--out", type=click.Path(file_okay=False), default="mix", show_default=True,
+    help="Folder of the mix, or s3://BUCKET/FOLDER.",
 )  # fmt: skip
 @_workspace
 @_config
@@ -423,7 +423,7 @@ def rank(
 @_engine
 @_json
 def build_mix(
-    budget: int | None, out: Path, workspace: Path, settings: Settings, fmt: str, as_json: bool,
+    budget: int | None, out: str, workspace: Path, settings: Settings, fmt: str, as_json: bool,
     manifest_only: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Write an aligned training mix of exactly that many tokens, with its forecast.

@@ -117,6 +117,9 @@ class Target:
     licence: str = ""
     template: str = ""  # that rendered the items: its fields are looked for in a mix one by one
     spare: tuple[str, ...] = ()  # items in neither split, which no mix may hold either
+    templates: tuple[tuple[str, int, int, int], ...] = ()
+    """Of several targets, one after the other: the template, and how many items of `select`,
+    `eval` and `spare` it rendered. Empty where `template` rendered all."""
 
 
 # --- task2vec ---

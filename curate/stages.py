@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from curate.config import CONFIG_NAME, data_dir, override
+from curate.corpus.remote import is_remote
 from curate.corpus.shards import check_ledgers
 from curate.corpus.targets import load_target, split_weight
 from curate.engine.run import working_on
 from curate.errors import REJECTED, USAGE, CurateError
 from curate.mixing.build import build_mix as build
 from curate.mixing.build import open_mix
+from curate.mixing.upload import check_address, upload_folder
 from curate.ranking.compare import compare_methods, side_by_side
 from curate.ranking.explain import explain_shard
 from curate.ranking.rank import open_ranking, rank_shards
@@ -32,6 +34,7 @@ from curate.records import (
 )
 from curate.report.html import render_report
 from curate.settings import CorpusSettings, Settings, TargetSettings
+from curate.store.fingerprint import digest_bytes
 from curate.store.protect import refuse_holding, refuse_input
 from curate.store.publish import publish_bytes, publish_json, read_json, read_json_if_whole, sweep
 from curate.task2vec.embed import build_index, index_is_current, open_index
@@ -251,14 +254,15 @@ def build_mix(
         budget: tokens; None takes `settings.mix.budget`.
         settings: None takes the defaults.
         workspace: where the ranking is.
-        out: the mix's folder.
+        out: the mix's folder, or `s3://BUCKET/FOLDER`: the mix is made in the workspace, where
+            later stages find it, and a copy is published there, its `meta.json` last.
         fmt: parquet, jsonl, or manifest (weights and record ranges, no text).
         workers: processes; 0 chooses, and their number changes nothing.
         notify: progress.
 
     Raises:
         CurateError: no budget, no ranking yet, or a budget that the corpus cannot meet
-            (exit code 6).
+            (exit code 6); an address where something else stands.
     """
     settings, place = settings or Settings(), _swept(workspace)
     wanted = override(settings.mix, budget=budget)
@@ -266,19 +270,26 @@ def build_mix(
         raise CurateError(
             "no budget: give --budget 100M or [mix] budget in curate.toml", exit_code=USAGE
         )
-    refuse_holding(Path(out), _inputs(place))
+    address = str(out) if is_remote(str(out)) else ""
+    if address:
+        check_address(address)
+    else:
+        refuse_holding(Path(out), _inputs(place))
     with working_on(settings.run, folder=place / "batch"):
-        return build(
+        mix = build(
             open_index(place),
             open_ranking(place),
             _target(place),
             wanted,
             workspace=place,
-            out=Path(out),
+            out=place / "mixes" / digest_bytes(address.encode())[:16] if address else Path(out),
             fmt=fmt,
             workers=workers or settings.run.workers,
             notify=notify,
         )
+    if address:
+        upload_folder(Path(mix.folder), address, notify=notify)
+    return mix
 
 
 def verify(

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.mixing.decontaminate import find_leaks, index_items, split_words
+from curate.mixing.decontaminate import (
+    find_leaks,
+    index_items,
+    index_target,
+    item_parts,
+    split_words,
+)
+from curate.records import Target
 
 WORDS = [
     "let",
@@ -206,3 +213,30 @@ def test_every_planted_proofnet_item_is_found_and_shakespeare_is_clean():
             edited.append(plant(rng, " ".join(words)))
     assert np.mean([leak is not None for leak in find_leaks(edited, items)]) > 0.99
     assert not any(find_leaks([make_filler(rng, 500) for _ in range(50)], items))
+
+
+def test_fields_inside_fields_are_looked_for_one_by_one():
+    template = "Q: {question.text} A: {answer.0} C: {context.text}"
+    item = "Q: why does the sky look blue? A: light C: " + "the passage goes on and on " * 5
+    parts = item_parts(item, template)
+    assert parts == ("why does the sky look blue?\nlight", "why does the sky look blue?")
+
+
+def test_each_item_of_several_targets_is_taken_apart_by_its_own_template():
+    first, second = "Name the {animal} of Bolivia", "{question}\n{passage}"
+    asked = "which of the rivers here is longest?"
+    passage = "a passage that anyone may quote, with many more words than thirteen in it, really"
+    target = Target(
+        name="a:1+b:2",
+        select=("Name the llama of Bolivia", f"{asked}\n{passage}"),
+        eval=(f"a different question of the rest?\n{passage}",),
+        select_digest="s",
+        eval_digest="e",
+        origin="",
+        spare=("Name the tapir of Bolivia",),
+        templates=((first, 1, 0, 1), (second, 1, 1, 0)),
+    )
+    items = index_target(target)
+    texts = [f"He said: {asked} And left.", f"Quoted: {passage}", "Name the tapir of Bolivia"]
+    found = [leak and leak.item for leak in find_leaks(texts, items)]
+    assert found == ["select:1", None, "spare:0"]

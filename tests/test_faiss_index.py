@@ -1,6 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from curate.ranking.candidates import find_candidates
 from curate.ranking.index import (
     build_faiss,
     draw_frequencies,
@@ -12,6 +16,8 @@ from curate.ranking.index import (
     shortlist,
     stand_ins,
 )
+from curate.records import RowBlock, silent
+from curate.store.fingerprint import fingerprint
 from curate.task2vec.fisher import FisherSettings, fisher_rows
 from curate.task2vec.probe import encode_texts, load_probe
 from tests.conftest import licence_prose, numpy_docstrings, python_sources
@@ -132,3 +138,36 @@ def test_what_is_no_matrix_is_refused():
         build_faiss(np.full((3, 4), np.nan, dtype=np.float32))
     with pytest.raises(ValueError, match="log embeddings"):
         fit_projection(np.zeros((0, 5)))
+
+
+def test_the_shortlist_follows_added_and_removed_shards(tmp_path):
+    """What is published for one index serves no other: neither its shards nor its numbers."""
+    rng = np.random.default_rng(3)
+    stacks = {f"k{n}": np.exp(rng.normal(size=(2, 24)).astype(np.float32)) for n in range(70)}
+    blocks = (RowBlock("w", 0, "w", 0, 24),)
+    read = []
+
+    def ask(keys, wanted):
+        index = SimpleNamespace(
+            fingerprint=fingerprint(keys=keys),
+            shards=[SimpleNamespace(key=key) for key in keys],
+            blocks=blocks,
+        )
+        read.clear()
+        found = find_candidates(
+            index, stacks[wanted], load=lambda key: read.append(key) or stacks[key], count=3,
+            workspace=tmp_path, seed=0, notify=silent,
+        )  # fmt: skip
+        assert open_faiss(
+            tmp_path / "ranking" / "shortlist" / "stand_ins.faiss",
+            load_file(tmp_path / "ranking" / "shortlist" / "stand_ins.safetensors")["vectors"],
+        ).ntotal == len(keys)
+        return [keys[number] for number in found]
+
+    keys = [f"k{n}" for n in range(60)]
+    assert ask(keys, "k7")[0] == "k7"
+    assert ask(keys, "k9")[0] == "k9" and read == []  # the same index is not read again
+    changed = [*keys[20:50], "k65", *keys[:7], *keys[8:20]]  # k7 and the last ten gone, one new
+    assert ask(changed, "k65")[0] == "k65" and set(read) == set(changed)
+    assert "k7" not in ask(changed, "k7")
+    assert ask(keys, "k7")[0] == "k7"

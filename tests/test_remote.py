@@ -7,15 +7,26 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+import curate
+from curate.cli import main
 from curate.corpus import copies, remote
 from curate.corpus.copies import refresh_remote
 from curate.corpus.inputs import find_inputs
 from curate.corpus.reader import LedgerBuilder, read_documents
 from curate.errors import CurateError
-from curate.settings import CorpusSettings, EmbedSettings
+from curate.mixing.upload import check_address, upload_folder
+from curate.settings import (
+    CorpusSettings,
+    EmbedSettings,
+    RankSettings,
+    Settings,
+    TargetSettings,
+)
 from curate.store import failpoint
 from curate.store.fingerprint import digest_file
+from curate.store.publish import publish_meta
 from curate.task2vec.embed import build_index, index_is_current
 
 pytest.importorskip("moto")
@@ -276,3 +287,110 @@ def test_an_index_of_remote_files_is_that_of_local_ones(server, bucket, corpus_f
     finally:
         os.environ["AWS_ENDPOINT_URL"] = kept
     assert json.loads((tmp_path / "r" / "index" / "meta.json").read_bytes())["kind"] == "index"
+
+
+# --- a finished artefact goes there ---
+
+
+def keys_of(server, bucket):
+    found = server.list_objects_v2(Bucket=bucket).get("Contents", [])
+    return {each["Key"]: server.get_object(Bucket=bucket, Key=each["Key"])["Body"].read()
+            for each in found}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "mix"
+    (place / "data").mkdir(parents=True)
+    for number in range(3):
+        (place / "data" / f"part-{number}.parquet").write_bytes(bytes([number]) * 5_000)
+    files = [f"data/part-{number}.parquet" for number in range(3)]
+    publish_meta(place, kind="mix", fingerprint="f", files=files, body={})
+    (place / ".lock").write_text("process 1")
+    return place
+
+
+def test_a_folder_is_published_with_its_meta_last(server, bucket, folder, monkeypatch):
+    import s3fs
+
+    order, real = [], s3fs.S3FileSystem.put_file
+
+    def put_file(self, path, address, **named):
+        order.append(address.rpartition("/")[2])
+        assert named == {"mode": "create"}
+        real(self, path, address, **named)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "put_file", put_file)
+    upload_folder(folder, f"s3://{bucket}/out/mix/")
+    there = keys_of(server, bucket)
+    assert there == {
+        f"out/mix/{path.relative_to(folder)}": path.read_bytes()
+        for path in folder.rglob("*") if path.is_file() and path.name != ".lock"
+    }  # fmt: skip
+    assert order[-1] == "meta.json" and len(order) == 4
+    order.clear()
+    upload_folder(folder, f"s3://{bucket}/out/mix")  # once more: checked, nothing is sent
+    assert order == []
+
+
+def test_an_interrupted_copy_has_no_meta_and_goes_on(server, bucket, folder, monkeypatch):
+    import s3fs
+
+    real = s3fs.S3FileSystem.put_file
+
+    def put_file(self, path, address, **named):
+        if "part-2" in address:
+            raise ConnectionError("the cable")
+        real(self, path, address, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "put_file", put_file)
+        with pytest.raises(CurateError, match=r"part-2.parquet: cannot be written .*the cable"):
+            upload_folder(folder, f"s3://{bucket}/mix")
+    assert "mix/meta.json" not in keys_of(server, bucket)
+    upload_folder(folder, f"s3://{bucket}/mix")
+    assert len(keys_of(server, bucket)) == 4
+
+
+def test_of_two_writers_one_is_refused_and_nothing_is_overwritten(
+    server, bucket, folder, monkeypatch
+):
+    server.put_object(Bucket=bucket, Key="mix/data/part-1.parquet", Body=b"of another")
+    with pytest.raises(CurateError, match=r"part-1.parquet: holds something else"):
+        upload_folder(folder, f"s3://{bucket}/mix")
+    # the other writer comes between the look and the write: the store itself refuses
+    monkeypatch.setattr("s3fs.S3FileSystem.exists", lambda self, path: "part-1" not in path)
+    with pytest.raises(CurateError):
+        upload_folder(folder, f"s3://{bucket}/mix")
+    assert keys_of(server, bucket)["mix/data/part-1.parquet"] == b"of another"
+    assert "mix/meta.json" not in keys_of(server, bucket)
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/mix", "s3://bucket", "ftp://bucket/mix"])
+def test_a_mix_goes_to_a_folder_of_a_bucket(address):
+    with pytest.raises(CurateError) as error:
+        check_address(address)
+    assert error.value.exit_code in (1, 2)
+
+
+def test_the_command_publishes_a_mix(server, bucket, corpus_folder, target_files, tmp_path):
+    settings = Settings(
+        corpus=CorpusSettings(inputs=(str(corpus_folder),)),
+        embed=EmbedSettings(batches=2, batch_tokens=64),
+        target=TargetSettings(name=f"t={target_files[0]},{target_files[1]}"),
+        rank=RankSettings(method="lexical", bootstrap=50),
+    )
+    workspace = tmp_path / "w"
+    curate.rank(settings=settings, workspace=workspace)
+    command = ["build-mix", "--budget", "500", "--workspace", str(workspace)]
+    done = CliRunner().invoke(main, [*command, "--out", f"s3://{bucket}/mixes/first"])
+    assert done.exit_code == 0, done.output
+    there = keys_of(server, bucket)
+    assert {"mixes/first/meta.json", "mixes/first/provenance.parquet"} <= set(there)
+    assert sum(name.endswith(".parquet") and "/data/" in name for name in there) >= 1
+    assert not [name for name, data in there.items() if SECRET.encode() in data]
+    again = CliRunner().invoke(main, [*command, "--out", f"s3://{bucket}/mixes/first"])
+    assert again.exit_code == 0 and keys_of(server, bucket) == there
+    other = [*command[:2], "600", *command[3:], "--out", f"s3://{bucket}/mixes/first"]
+    refused = CliRunner().invoke(main, other)
+    assert refused.exit_code == 1 and "holds something else" in refused.stderr

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.corpus import reader
-from curate.corpus import shards as shards_module
+from curate.corpus import passes, reader
 from curate.corpus.reader import find_inputs, read_documents
 from curate.corpus.shards import read_ranges, read_shards
 from curate.errors import CurateError
@@ -185,11 +184,11 @@ def test_shards_of_one_file_take_one_pass_over_it(tmp_path, monkeypatch):
     assert len(parts) > 15
     started = []
     monkeypatch.setattr(
-        shards_module,
+        passes,
         "read_documents",
         lambda *given, **named: started.append(named["start"]) or read_documents(*given, **named),
     )
-    shards_module._passes.clear()
+    passes._passes.clear()
     for part in parts:
         assert list(read_ranges(part.shard, text="text")) == list(part.documents)
     assert started == [0]  # one pass over the file serves all its shards

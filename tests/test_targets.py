@@ -232,6 +232,22 @@ def test_an_item_of_one_targets_eval_split_is_no_item_to_select_by(tmp_path):
     assert "Shared item, word for word" in target.spare
 
 
+def test_several_targets_say_which_template_rendered_which_items(tmp_path):
+    shared = {"seed": 0, "template": "{text}!"}
+    names = []
+    for name, number in (("x", 12), ("y", 30)):
+        rows = [{"text": f"{name} {n} {'word' * n}"} for n in range(number)]
+        halves = [write(tmp_path / f"{name}{k}.jsonl", rows[k::2]) for k in (0, 1)]
+        names.append(f"{name}={halves[0]},{halves[1]}")
+    target = load_target(TargetSettings(names=(names[0], f"{names[1]}:2"), **shared))
+    assert [template for template, *_ in target.templates] == ["{text}!", "{text}!"]
+    for place, items in enumerate((target.select, target.eval, target.spare), start=1):
+        counts = [each[place] for each in target.templates]
+        assert sum(counts) == len(items)
+        assert all(item.startswith("x ") for item in items[: counts[0]])
+        assert all(item.startswith("y ") for item in items[counts[0] :])
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -144,19 +144,35 @@ def open_bytes(path: Path, compression: Compression) -> Iterator[Any]:
             yield stream
 
 
-def read_blocks(path: Path, compression: Compression) -> Iterator[bytes]:
+Span = tuple[int, int]
+"""A part of a file, start and stop: whole lines by their bytes, or row groups by their numbers."""
+
+
+def read_blocks(
+    path: Path, compression: Compression, *, span: Span | None = None
+) -> Iterator[bytes]:
     """Yield a file's decompressed bytes in blocks of about 1 MiB, the byte-order mark stripped.
+
+    Args:
+        path: the file.
+        compression: from `detect_format`.
+        span: of a file that is not compressed, only these bytes.
 
     Raises:
         BrokenFileError: the stream is cut or damaged, or it unpacks to more than 1,000 times its
             size (past 100 MiB). The blocks before that have been yielded.
     """
     packed = max(1, path.stat().st_size)
+    start, stop = span or (0, 0)
+    left = stop - start
     unpacked = 0
     try:
         with open_bytes(path, compression) as stream:
-            while block := stream.read(CHUNK_BYTES):
-                if not unpacked and block.startswith(b"\xef\xbb\xbf"):
+            if start:
+                stream.seek(start)
+            while block := stream.read(min(CHUNK_BYTES, left) if span else CHUNK_BYTES):
+                left -= len(block)
+                if not unpacked and not start and block.startswith(b"\xef\xbb\xbf"):
                     block = block[3:]
                 unpacked += len(block)
                 if unpacked > max(RATIO_FROM_BYTES, MAX_RATIO * packed):
@@ -166,7 +182,26 @@ def read_blocks(path: Path, compression: Compression) -> Iterator[bytes]:
         raise BrokenFileError(one_line(error)) from None
 
 
-def read_lines(path: Path, compression: Compression) -> Iterator[bytes | str]:
+def find_line(path: Path, offset: int) -> int:
+    r"""Return where the first line begins that does not begin before a byte of a file.
+
+    Lines end with `\n` only, as in `read_lines`; the length of the file where there is none.
+    """
+    if offset <= 0:
+        return 0
+    with path.open("rb") as stream:
+        place = stream.seek(offset - 1)
+        while block := stream.read(1 << 16):
+            found = block.find(b"\n")
+            if found >= 0:
+                return place + found + 1
+            place += len(block)
+    return place
+
+
+def read_lines(
+    path: Path, compression: Compression, *, span: Span | None = None
+) -> Iterator[bytes | str]:
     r"""Yield lines, split on `\n` only; in place of a line that is none, its reason.
 
     Blank lines are no records and are left out.
@@ -181,7 +216,7 @@ def read_lines(path: Path, compression: Compression) -> Iterator[bytes | str]:
     held: list[bytes] = []
     held_bytes = 0
     broken: BrokenFileError | None = None
-    blocks = read_blocks(path, compression)
+    blocks = read_blocks(path, compression, span=span)
     while True:
         try:
             block = next(blocks, None)

@@ -12,7 +12,7 @@ from operator import itemgetter
 
 import msgspec
 
-from curate.corpus.containers import BrokenFileError, detect_format, one_line
+from curate.corpus.containers import BrokenFileError, Span, detect_format, one_line
 from curate.corpus.fields import KEPT, MISSING, Template, parse_template, render, row_names
 from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.rows import field_names, read_rows
@@ -105,6 +105,7 @@ def read_documents(
     start: int = 0,
     stop: int | None = None,
     digest: str = "",
+    span: Span | None = None,
 ) -> Iterator[Document]:
     """Yield a file's documents one by one, and account for every record in `ledger`.
 
@@ -118,11 +119,14 @@ def read_documents(
         start: first record, from 0.
         stop: record to stop before; None reads to the end.
         digest: of the file's bytes, where the caller has just computed it.
+        span: only this part of the file (`divide_file`); records count from its first.
 
     Raises:
         CurateError: the text setting is no field and no template.
     """
-    found = read_labelled(file, text=text, ledger=ledger, start=start, stop=stop, digest=digest)
+    found = read_labelled(
+        file, text=text, ledger=ledger, start=start, stop=stop, digest=digest, span=span
+    )
     return map(itemgetter(0), found)
 
 
@@ -135,6 +139,7 @@ def read_labelled(
     start: int = 0,
     stop: int | None = None,
     digest: str = "",
+    span: Span | None = None,
 ) -> Iterator[tuple[Document, str]]:
     """Yield documents as `read_documents` does, each with the value of the field `label`.
 
@@ -150,7 +155,7 @@ def read_labelled(
         if form.kind == "whole":
             template = parse_template("text")
         fields = _with_label(template.fields, label if form.kind != "whole" else "")
-        rows = read_rows(file.path, form, fields, start=start, stop=stop)
+        rows = read_rows(file.path, form, fields, start=start, stop=stop, span=span)
         names = row_names(fields)
         places = tuple(names.index(name) for name in KEPT)
         place = names.index(label) if label in names else -1

@@ -127,7 +127,7 @@ def find_objects(store: Store, given: str) -> Found:
         else:
             found = _in_folder(store, given.rstrip("/"))
     except store.failures as error:
-        raise _failed(store, given, error) from None
+        raise explain_failure(store, given, error) from None
     if not found.objects:
         raise CurateError(f"{given}: no such file, and no folder with files that can be read")
     return found
@@ -157,7 +157,8 @@ def read_blocks(store: Store, found: Object, start: int) -> Iterator[bytes]:
                 raise InterruptedError("given up")
             block = bytes(store.files.cat_file(found.address, start=begin, end=end))
         except store.failures as error:
-            raise _failed(store, found.address, error, done=begin, total=found.n_bytes) from None
+            so_far = f" after {begin / 1e6:.1f} of {found.n_bytes / 1e6:.1f} MB"
+            raise explain_failure(store, found.address, error, so_far=so_far) from None
         if len(block) != end - begin:
             raise CurateError(f"{found.address}: changed while it was read; run the command again")
         yield block
@@ -172,7 +173,7 @@ def check_unchanged(store: Store, found: Object) -> None:
     try:
         info = store.files.info(found.address)
     except store.failures as error:
-        raise _failed(store, found.address, error) from None
+        raise explain_failure(store, found.address, error) from None
     if (info.get("size"), _mark(info)) != (found.n_bytes, found.mark):
         raise CurateError(f"{found.address}: changed while it was read; run the command again")
 
@@ -220,9 +221,10 @@ def _has_reader(store: Store, found: Object) -> bool:
             return "no reader knows" not in str(error)
 
 
-def _failed(
-    store: Store, address: str, error: BaseException, *, done: int = 0, total: int = 0
+def explain_failure(
+    store: Store, address: str, error: BaseException, *, verb: str = "read", so_far: str = ""
 ) -> CurateError:
+    """Return the one line that a store's error becomes; nothing in it is a secret."""
     if isinstance(error, FileNotFoundError):
         return CurateError(f"{address}: no such file or folder")
     what = _redacted(one_line(error))
@@ -231,9 +233,8 @@ def _failed(
             f"{address}: no access ({what}); give credentials to {PACKAGES[store.scheme]} "
             "(environment, or its configuration file)"
         )
-    mib = f" after {done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else ""
     return CurateError(
-        f"{address}: cannot be read{mib} ({what}); run the command again, it goes on there"
+        f"{address}: cannot be {verb}{so_far} ({what}); run the command again, it goes on there"
     )
 
 

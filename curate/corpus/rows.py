@@ -23,6 +23,7 @@ from curate.corpus.containers import (
     STREAM_ERRORS,
     BrokenFileError,
     Format,
+    Span,
     one_line,
     read_lines,
     read_whole,
@@ -36,7 +37,13 @@ MAX_NESTED_BYTES = 1024 * 1024
 
 
 def read_rows(
-    path: Path, form: Format, fields: Sequence[str], *, start: int = 0, stop: int | None = None
+    path: Path,
+    form: Format,
+    fields: Sequence[str],
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    span: Span | None = None,
 ) -> Iterator[Row | str]:
     """Yield each record as the values of `row_names(fields)`, or as a reason.
 
@@ -46,13 +53,15 @@ def read_rows(
         fields: names; a whole-file document gives its text for each of them.
         start: first record, from 0.
         stop: record to stop before; None reads to the end.
+        span: of lines that are not compressed, or of parquet, only the records of this part;
+            `start` and `stop` count from its first.
 
     Raises:
         BrokenFileError: damage; everything before it has been yielded.
     """
     match form.kind:
         case "jsonl":
-            lines = read_lines(path, form.compression)
+            lines = read_lines(path, form.compression, span=span)
             part = lines if start == 0 and stop is None else islice(lines, start, stop)
             return _json_lines(part, fields)
         case "json":
@@ -60,7 +69,8 @@ def read_rows(
         case "csv" | "tsv":
             return islice(_csv_rows(path, form, fields), start, stop)
         case "parquet":
-            return islice(_parquet_rows(path, fields), start, stop)
+            rows = _parquet_rows(path, fields, start, span)
+            return rows if stop is None else islice(rows, max(0, stop - start))
         case "arrow_file" | "arrow_stream":
             return islice(_arrow_rows(path, form, fields), start, stop)
         case _:
@@ -270,21 +280,38 @@ def _csv_value(record: list[str], place: int) -> object:
     return value
 
 
-def _parquet_rows(path: Path, fields: Sequence[str]) -> Iterator[Row | str]:
+def _parquet_rows(
+    path: Path, fields: Sequence[str], start: int, span: Span | None
+) -> Iterator[Row | str]:
+    """Yield rows, a row group after the other, so that damage in one does not reach back."""
     done = 0
     try:
         with _open_parquet(path) as file:
             wanted = _wanted(fields, file.schema_arrow.names)
-            total = file.metadata.num_rows
+            groups, skip = _row_groups(file.metadata, start, span)
+            sizes = [file.metadata.row_group(n).num_rows for n in range(groups.stop)]
             if not wanted:
-                yield from ("missing_field" for _ in range(total))
+                yield from ("missing_field" for _ in range(sum(sizes[groups.start :]) - skip))
                 return
             rows = _batch_size(file.metadata, wanted)
-            for batch in file.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
-                yield from _batch_rows(batch, fields)
-                done += batch.num_rows
+            done = sum(sizes[: groups.start])
+            for number in groups:
+                for batch in file.iter_batches(
+                    batch_size=rows, row_groups=[number], columns=wanted, use_threads=False
+                ):
+                    yield from _batch_rows(batch.slice(min(skip, batch.num_rows)), fields)
+                    skip = max(0, skip - batch.num_rows)
+                    done += batch.num_rows
     except STREAM_ERRORS as error:
         raise BrokenFileError(f"damaged after {done} rows: {one_line(error)}") from None
+
+
+def _row_groups(metadata: Any, start: int, span: Span | None) -> tuple[range, int]:
+    """Return the row groups to read, and how many rows of the first are not wanted."""
+    first, end = span or (0, metadata.num_row_groups)
+    while first < end and start >= (rows := metadata.row_group(first).num_rows):
+        first, start = first + 1, start - rows
+    return range(first, end), start
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:

@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.corpus.groups import read_group
+from curate.corpus.passes import read_records
+from curate.corpus.pieces import Opened, read_in_pieces
 from curate.corpus.reader import (
     InputFile,
     LedgerBuilder,
     check_inputs,
     check_ledgers,
-    disk_refused,
-    read_documents,
 )
+from curate.corpus.topics import count_workers
 from curate.errors import USAGE, CurateError
 from curate.records import Document, FileLedger, Notify, RecordRange, Shard, ShardText, silent
 from curate.settings import CorpusSettings
@@ -37,9 +38,6 @@ Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
 ENCODE_DOCUMENTS = 256
 ENCODE_CHARS = 2_000_000
 """So many documents or characters, whichever is first, go to the tokenizer together."""
-
-OPEN_PASSES = 4
-"""Files that stay open between two shards, at most."""
 
 
 @dataclass(slots=True)
@@ -65,6 +63,7 @@ def read_shards(
     ledgers: list[FileLedger],
     grouped: Sequence[FileLedger] = (),
     notify: Notify = silent,
+    workers: int = 0,
 ) -> Iterator[ShardText]:
     """Read files and cut their documents into shards, one or two of them in memory at a time.
 
@@ -81,6 +80,8 @@ def read_shards(
         grouped: where `inputs` are group files, the accounts of the files they were made of;
             they go to `ledgers` in the end, less the documents that have no token.
         notify: told the bytes read.
+        workers: processes that read; 0 takes all cores where the input is large. Their number
+            changes nothing.
 
     Raises:
         CurateError: the text field is in none of the files, or nothing at all was accepted.
@@ -92,9 +93,12 @@ def read_shards(
     progress = _Progress(total=sum(_size(file.path) for file in ordered), notify=notify)
     builders = [LedgerBuilder.of(ledger) for ledger in grouped]
     origins = {builder.digest: builder for builder in reversed(builders)}
+    plain = [file for file in ordered if not file.grouped]
+    present = [file for file in plain if file.path.is_file()]
+    opened = read_in_pieces(plain, text=settings.text, workers=workers or count_workers(present))
     names: set[str] = set()
     for source, group in groupby(ordered, key=lambda file: file.source):
-        encoded = _encoded(group, settings.text, encode, ledgers, origins, progress)
+        encoded = _encoded(group, opened, encode, ledgers, origins, progress)
         cut = _cut(encoded, settings.shard_tokens, grouped=bool(grouped))
         yield from _numbered(cut, source, names)
     ledgers += [builder.finish() for builder in builders]
@@ -127,73 +131,13 @@ def read_placed(shard: Shard, *, text: str) -> Iterator[tuple[int, Document]]:
     the file stays open where a range ends, and the next range goes on from there.
     """
     for part in shard.ranges:
-        key = (part.path, _checked_digest(part), shard.source, text)
-        passed = _passes.pop(key, None)
-        if passed is None or passed.position > part.start:
-            passed = _open_pass(shard, part, text)
-        try:
-            for number, document in passed.until(part.stop):
-                if number >= part.start:
-                    yield number, document
-        except CurateError:
-            passed = None  # nobody goes on from where it failed
-            raise
-        finally:
-            if passed is not None:
-                _passes[key] = passed
-            while len(_passes) > OPEN_PASSES:
-                _passes.pop(next(iter(_passes)))
-
-
-@dataclass(slots=True)
-class _Pass:
-    """A file that is being read from some record on."""
-
-    records: Iterator[tuple[int, Document]]
-    position: int  # records before it have been given
-    waiting: tuple[int, Document] | None = None
-
-    def until(self, stop: int) -> Iterator[tuple[int, Document]]:
-        """Yield the documents before a record; the first one after it waits."""
-        while True:
-            found = self.waiting or next(self.records, None)
-            self.waiting = None
-            if found is not None and found[0] >= stop:
-                self.waiting = found
-            if found is None or self.waiting:
-                self.position = max(self.position, stop)
-                return
-            self.position = found[0] + 1
-            yield found
-
-
-_passes: dict[tuple[str, str, str, str], _Pass] = {}
-
-
-def _open_pass(shard: Shard, part: RecordRange, text: str) -> _Pass:
-    path = Path(part.path)
-    if shard.grouped:
-        found = read_group(path, source=shard.source, start=part.start)
-        return _Pass(enumerate(found, start=part.start), part.start)
-    ledger = LedgerBuilder()
-    documents = read_documents(
-        InputFile(path=path, source=shard.source),
-        text=text,
-        ledger=ledger,
-        start=part.start,
-        digest=part.file_digest,
-    )
-    return _Pass(_numbered_records(documents, ledger), part.start)
-
-
-def _numbered_records(
-    documents: Iterable[Document], ledger: LedgerBuilder
-) -> Iterator[tuple[int, Document]]:
-    """Yield each document with its record; a disk that refuses is no end of the file."""
-    for document in documents:
-        yield document.record, document
-    if disk_refused([ledger]):
-        raise CurateError(f"{ledger.path}: {ledger.error}; mend it and run the same command again")
+        yield from read_records(
+            InputFile(path=Path(part.path), source=shard.source, grouped=shard.grouped),
+            text=text,
+            digest=_checked_digest(part),
+            start=part.start,
+            stop=part.stop,
+        )
 
 
 def _checked_digest(part: RecordRange) -> str:
@@ -224,7 +168,7 @@ class _Progress:
 
 def _encoded(
     files: Iterable[InputFile],
-    text: str,
+    opened: Iterator[Opened],
     encode: Encode,
     ledgers: list[FileLedger],
     origins: dict[str, LedgerBuilder],
@@ -233,8 +177,12 @@ def _encoded(
     """Yield the documents of one source; file the ledgers."""
     for file in files:
         ledger = LedgerBuilder()
-        documents = _grouped(file) if file.grouped else _plain(file, text, ledger)
-        for batch in _batches(documents):
+        if file.grouped:
+            placed = _grouped(file)
+        else:
+            ledger, documents = next(opened)
+            placed = _plain(documents, ledger)
+        for batch in _batches(placed):
             encoded = encode([document.text for document, _ in batch])
             for (document, place), ids in zip(batch, encoded, strict=True):
                 if len(ids) == 0:
@@ -247,9 +195,9 @@ def _encoded(
 
 
 def _plain(
-    file: InputFile, text: str, ledger: LedgerBuilder
+    documents: Iterable[Document], ledger: LedgerBuilder
 ) -> Iterator[tuple[Document, RecordRange]]:
-    for document in read_documents(file, text=text, ledger=ledger):
+    for document in documents:
         start = document.record
         yield document, RecordRange(ledger.path, document.file_digest, start, start + 1)
 

@@ -44,7 +44,7 @@ def split_items(items: Sequence[str], *, seed: int) -> tuple[tuple[str, ...], tu
 
 def draw_items(
     parts: Sequence[Sequence[str]], *, weights: Sequence[float], seed: int
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], ...]:
     """Draw from lists of items so that their characters stand in the ratio of the weights.
 
     No item is repeated: the list that is shortest for its weight is taken whole, of the others
@@ -56,13 +56,13 @@ def draw_items(
         seed: of the draw.
 
     Returns:
-        The items, list after list, each in its own order.
+        The items drawn from each list, in its own order.
     """
     sizes = [sum(map(len, part)) for part in parts]
     scale = min(
         (size / weight for size, weight in zip(sizes, weights, strict=True) if size), default=0.0
     )
-    drawn: list[str] = []
+    drawn: list[tuple[str, ...]] = []
     for part, size, weight in zip(parts, sizes, weights, strict=True):
         wanted, taken = scale * weight, 0
         chosen: set[int] = set()
@@ -71,7 +71,7 @@ def draw_items(
                 break
             chosen.add(place)
             taken += len(part[place])
-        drawn += [part[place] for place in sorted(chosen)]
+        drawn.append(tuple(part[place] for place in sorted(chosen)))
     return tuple(drawn)
 
 

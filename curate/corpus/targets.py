@@ -157,20 +157,29 @@ def _load_several(settings: TargetSettings) -> Target:
         seed=settings.seed,
     )
     evaluated = draw_items([part.eval for part in parts], weights=weights, seed=settings.seed)
-    if not select:
+    if not any(select):
         raise CurateError("targets: every item to select by is an item to evaluate on")
-    used = {*select, *evaluated}
+    used = {*_joined(select), *_joined(evaluated)}
+    spare = [tuple(i for i in (*part.select, *part.eval) if i not in used) for part in parts]
     names = [f"{part.name}:{weight:g}" for part, weight in zip(parts, weights, strict=True)]
     return Target(
         name="+".join(names),
-        select=select,
-        eval=evaluated,
-        select_digest=digest_texts(select),
-        eval_digest=digest_texts(evaluated),
+        select=_joined(select),
+        eval=_joined(evaluated),
+        select_digest=digest_texts(_joined(select)),
+        eval_digest=digest_texts(_joined(evaluated)),
         origin="; ".join(part.origin for part in parts),
         licence="; ".join(dict.fromkeys(part.licence for part in parts if part.licence)),
-        spare=tuple(i for part in parts for i in (*part.select, *part.eval) if i not in used),
+        spare=_joined(spare),
+        templates=tuple(
+            (part.template, len(one), len(other), len(rest))
+            for part, one, other, rest in zip(parts, select, evaluated, spare, strict=True)
+        ),
     )
+
+
+def _joined(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(item for part in parts for item in part)
 
 
 def _load_named(spec: TargetSpec, settings: TargetSettings) -> Target:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from curate.corpus.cluster import HEAD_CHARS, Topics, place_texts
+from curate.corpus.passes import read_records
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
 from curate.engine.local import count_cores, run_local
 from curate.records import Document, FileLedger, Notify
@@ -132,16 +133,11 @@ def place_files(
 def place_range(task: PlaceTask) -> list[int]:
     """Return the topics of the documents among a range of records."""
     topics = _topics(str(task.topics))
-    documents = read_documents(
-        task.file,
-        text=task.text,
-        ledger=LedgerBuilder(),
-        start=task.start,
-        stop=task.stop,
-        digest=task.digest,
+    found = read_records(
+        task.file, text=task.text, digest=task.digest, start=task.start, stop=task.stop
     )
     labels: list[int] = []
-    for batch in _batches(documents):
+    for batch in _batches(document for _, document in found):
         labels += place_texts(batch, topics)[0].tolist()
     return labels
 

@@ -94,6 +94,7 @@ def build_mix(
             target.eval_digest,
             target.template,
             *target.spare,
+            *target.templates,
         ),
         tokenizer=tokenizer_digest,
         settings=settings,

@@ -29,6 +29,7 @@ GROUP_CHARS = 200_000
 PASSAGE = re.compile(r"(?i)passage|context|document|article|story|support|background|evidence")
 """Fields of a template that hold what a question is about: text that anyone may quote."""
 
+_FIELD = r"\{(\w+(?:\.\w+)*)\}"  # a field of a template, or a path inside one
 _SIEVE_BITS = 20
 _LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
@@ -126,10 +127,10 @@ def item_parts(text: str, template: str, *, ngram: int = 13) -> tuple[str, ...]:
         >>> item_parts("Q: why is the sky blue? A: light", "Q: {question} A: {answer}")
         ('Q: why is the sky blue? A: light', 'why is the sky blue?')
     """
-    fields = re.findall(r"\{(\w+)\}", template)
+    fields = re.findall(_FIELD, template)
     if len(fields) < 2:
         return (text,)
-    pattern = r"(.*?)".join(re.escape(part) for part in re.split(r"\{\w+\}", template))
+    pattern = r"(.*?)".join(re.escape(part) for part in re.split(_FIELD, template)[::2])
     match = re.fullmatch(pattern, text, re.DOTALL)
     if match is None:
         return (text,)
@@ -148,9 +149,18 @@ def item_parts(text: str, template: str, *, ngram: int = 13) -> tuple[str, ...]:
 def index_target(target: Target, *, ngram: int = 13) -> Items:
     """Make the items of a target ready to be looked for, also those in neither split."""
     splits = {"select": target.select, "eval": target.eval, "spare": target.spare}
+    rendered = {
+        name: [target.template] * len(items)
+        if not target.templates
+        else [each[0] for each in target.templates for _ in range(each[1:][place])]
+        for place, (name, items) in enumerate(splits.items())
+    }
     return index_items(
         {
-            name: [item_parts(item, target.template, ngram=ngram) for item in items]
+            name: [
+                item_parts(item, template, ngram=ngram)
+                for item, template in zip(items, rendered[name], strict=True)
+            ]
             for name, items in splits.items()
         },
         ngram=ngram,

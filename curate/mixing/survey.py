@@ -98,7 +98,10 @@ def draw_order(shard: Shard, *, seed: int) -> npt.NDArray[np.int64]:
 
 def write_target(folder: Path, target: Target) -> str:
     """Keep a target's items where workers find them; return the path."""
-    mark = fingerprint(items=(target.select, target.eval), template=target.template)
+    mark = fingerprint(
+        items=(target.select, target.eval, target.spare),
+        template=target.template or target.templates,
+    )
     path = folder / f"target-{mark[:24]}.json"
     if read_json_if_whole(path, Target) is None:
         publish_json(path, target)
