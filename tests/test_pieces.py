@@ -15,7 +15,7 @@ from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.pieces import divide_file, read_in_pieces
 from curate.corpus.reader import LedgerBuilder, read_documents
 from curate.corpus.shards import read_shards
-from curate.engine.local import run_items
+from curate.engine.local import run_local
 from curate.settings import CorpusSettings
 from tests.test_shards import encode
 
@@ -49,7 +49,7 @@ def here():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pieces, "PIECE_BYTES", 64)
         patch.setattr(pieces, "SMALL_BYTES", 100)
-        patch.setattr(pieces, "run_items", lambda function, tasks, **_: map(function, tasks))
+        patch.setattr(pieces, "run_local", lambda function, tasks, **_: map(function, tasks))
         yield patch
 
 
@@ -138,7 +138,7 @@ def test_a_piece_that_unpacks_to_very_much_is_read_on_where_it_is_wanted(here, t
 
 def test_shards_are_the_same_whatever_the_number_of_workers(tmp_path, rows, monkeypatch):
     """Processes, really: a large jsonl in pieces, a compressed file and a broken one."""
-    monkeypatch.setattr(pieces, "run_items", run_items)
+    monkeypatch.setattr(pieces, "run_local", run_local)
     monkeypatch.setattr(pieces, "PIECE_BYTES", 1 << 20)
     monkeypatch.setattr(pieces, "SMALL_BYTES", 1 << 10)
     folder = rows.parent

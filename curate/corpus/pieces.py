@@ -15,7 +15,7 @@ from curate.corpus.containers import (
     find_line,
 )
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
-from curate.engine.local import run_items
+from curate.engine.local import run_local
 from curate.records import Document, FileLedger
 from curate.store.fingerprint import digest_file
 
@@ -88,7 +88,8 @@ def read_in_pieces(files: Sequence[InputFile], *, text: str, workers: int) -> It
     """
     planned = [_plan(file, text) if workers > 1 else [] for file in files]
     tasks = [piece for pieces in planned for piece in pieces]
-    results = run_items(read_piece, tasks, workers=workers, what="reading")
+    # Documents are bulk: they stay on this machine, whatever engine the stage works on.
+    results = run_local(read_piece, tasks, workers=workers, what="reading")
     for file, pieces in zip(files, planned, strict=True):
         ledger = LedgerBuilder()
         if not pieces:
