@@ -74,6 +74,7 @@ def probe_folder(tmp_path_factory):
 
 @pytest.fixture
 def case(tmp_path, probe_folder):
+    items._coordinates.cache_clear()  # some tests change what it rests on
     corpus = CorpusSettings(inputs=(str(write_corpus(tmp_path / "in")),))
     embed = EmbedSettings(
         probe=str(probe_folder), batches=3, batch_tokens=256, block_tokens=48, seed=1

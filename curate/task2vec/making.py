@@ -74,6 +74,7 @@ class Making:
     ledgers: list[FileLedger] = field(default_factory=list)
     owners: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)  # of each vector
     rejected: dict[int, RejectedShard] = field(default_factory=dict)  # by number of the shard
+    first: BaseException | None = None  # that a shard was rejected for
     n_embedded: int = 0
     n_tokens: int = 0
 
@@ -122,7 +123,8 @@ def embed_all(making: Making, opened: Corpus, probe: Probe, crew: Crew, notify: 
             f"({making.corpus.text})"
         )
     if not making.n_embedded:
-        raise CurateError(next(iter(making.rejected.values())).reason)
+        assert making.first is not None
+        raise making.first
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ def _reject(making: Making, failure: Failure) -> None:
     """Leave a shard out; where the first twenty fail, it is not the shards."""
     number = failure.item.number
     making.rejected[number] = RejectedShard(making.shards[number].shard, failure.reason)
+    making.first = making.first or failure.error
     failure.item.tokens.unlink(missing_ok=True)
     if not making.n_embedded and len(making.rejected) >= HOPELESS:
         raise failure.error
