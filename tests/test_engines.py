@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -167,10 +168,20 @@ def cluster():
         node = importlib.import_module("ray._private.node")
         patch.setattr(node, "time", SlowClock())
         found = utils.Cluster()
-        found.add_node(num_cpus=1, include_dashboard=False)
-        found.other = found.add_node(num_cpus=1)
+        add_node(found, include_dashboard=False)
+        found.other = add_node(found)
         yield found
         found.shutdown()
+
+
+def add_node(cluster, **settings):
+    """Start a node of one core at known ports: it waits 15 s for agents to name theirs."""
+    names = ("metrics_agent", "metrics_export", "runtime_env_agent")
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("", 0))) for _ in range(4)]
+        ports = [each.getsockname()[1] for each in sockets]
+    named = {f"{name}_port": port for name, port in zip(names, ports, strict=False)}
+    return cluster.add_node(num_cpus=1, dashboard_agent_listen_port=ports[3], **named, **settings)
 
 
 class SlowClock:
@@ -268,4 +279,4 @@ def test_a_worker_a_node_and_the_driver_may_die(world, cluster, tmp_path):
             for name, data in tree(tmp_path / "straight").items()
         }
         if victim == "node":
-            cluster.other = cluster.add_node(num_cpus=1)
+            cluster.other = add_node(cluster)
