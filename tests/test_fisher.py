@@ -521,6 +521,7 @@ OUT_OF_MEMORY = [
         "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"
     ),
     RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+    RuntimeError("NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:838"),
     MemoryError("Unable to allocate 3.1 GiB for an array"),
 ]
 

@@ -22,6 +22,7 @@ _NO_MEMORY = (
     "not enough memory",
     "alloc_failed",
     "failed to allocate",
+    "nvml_success == r",  # what a slice of a GPU says (MIG)
 )
 
 
