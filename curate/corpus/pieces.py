@@ -15,7 +15,7 @@ from curate.corpus.containers import (
     find_line,
 )
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
-from curate.engine.local import run_local
+from curate.engine.local import count_cores, run_local
 from curate.records import Document, FileLedger
 from curate.store.fingerprint import digest_file
 
@@ -24,6 +24,9 @@ PIECE_BYTES = 16 * 1024 * 1024
 
 SMALL_BYTES = 4 * 1024 * 1024
 """A file that cannot be divided is given to another process up to this size."""
+
+PARALLEL_BYTES = 256 * 1024 * 1024
+"""Of input; below it a second process costs more than it saves."""
 
 HELD_CHARS = 64 * 1024 * 1024
 """Of text that one piece may hold; what a bomb holds beyond is read where it is wanted."""
@@ -54,6 +57,12 @@ class PieceRead:
     documents: tuple[Document, ...]
     ledger: FileLedger
     whole: bool  # False: more documents follow
+
+
+def count_workers(files: Sequence[InputFile]) -> int:
+    """Return how many processes are worth it: all cores for a large input, else this one."""
+    n_bytes = sum(file.path.stat().st_size for file in files if file.path.is_file())
+    return count_cores() if n_bytes >= PARALLEL_BYTES else 1
 
 
 def divide_file(file: InputFile) -> list[Span]:

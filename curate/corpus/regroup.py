@@ -20,6 +20,7 @@ from curate.corpus.cluster import (
 from curate.corpus.fields import parse_template
 from curate.corpus.groups import GroupWriter, group_path
 from curate.corpus.inputs import find_inputs
+from curate.corpus.pieces import count_workers
 from curate.corpus.reader import (
     InputFile,
     LedgerBuilder,
@@ -29,7 +30,6 @@ from curate.corpus.reader import (
 )
 from curate.corpus.topics import (
     SAMPLE,
-    count_workers,
     place_files,
     sample_files,
     write_topics,

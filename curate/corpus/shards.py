@@ -15,14 +15,13 @@ import numpy.typing as npt
 
 from curate.corpus.groups import read_group
 from curate.corpus.passes import read_records
-from curate.corpus.pieces import Opened, read_in_pieces
+from curate.corpus.pieces import Opened, count_workers, read_in_pieces
 from curate.corpus.reader import (
     InputFile,
     LedgerBuilder,
     check_inputs,
     check_ledgers,
 )
-from curate.corpus.topics import count_workers
 from curate.errors import USAGE, CurateError
 from curate.records import Document, FileLedger, Notify, RecordRange, Shard, ShardText, silent
 from curate.settings import CorpusSettings
@@ -94,8 +93,7 @@ def read_shards(
     builders = [LedgerBuilder.of(ledger) for ledger in grouped]
     origins = {builder.digest: builder for builder in reversed(builders)}
     plain = [file for file in ordered if not file.grouped]
-    present = [file for file in plain if file.path.is_file()]
-    opened = read_in_pieces(plain, text=settings.text, workers=workers or count_workers(present))
+    opened = read_in_pieces(plain, text=settings.text, workers=workers or count_workers(plain))
     names: set[str] = set()
     for source, group in groupby(ordered, key=lambda file: file.source):
         encoded = _encoded(group, opened, encode, ledgers, origins, progress)

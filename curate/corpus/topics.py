@@ -11,7 +11,7 @@ from pathlib import Path
 from curate.corpus.cluster import HEAD_CHARS, Topics, place_texts
 from curate.corpus.passes import read_records
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
-from curate.engine.local import count_cores, run_local
+from curate.engine.local import run_local
 from curate.records import Document, FileLedger, Notify
 from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.fingerprint import digest_bytes
@@ -23,8 +23,6 @@ RANGE_RECORDS = 50_000
 """Of one file that a worker places at a time."""
 
 PLACED_TOGETHER = 256
-PARALLEL_BYTES = 256 * 1024 * 1024
-"""Of input; below it a second process costs more than it saves."""
 
 Keyed = tuple[int, str]  # minus a document's digest, its beginning
 
@@ -58,12 +56,6 @@ class PlaceTask:
     start: int
     stop: int
     topics: Path
-
-
-def count_workers(files: Sequence[InputFile]) -> int:
-    """Return how many processes are worth it: all cores for a large input, else this one."""
-    n_bytes = sum(file.path.stat().st_size for file in files)
-    return count_cores() if n_bytes >= PARALLEL_BYTES else 1
 
 
 def sample_files(
