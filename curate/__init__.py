@@ -1,7 +1,7 @@
 """Which of my data should I train on, to be good at this target, and is it true?
 
-`curate.index`, `curate.rank`, `curate.build_mix`, `curate.verify` and `curate.write_report` are
-the stages; they are loaded when first used, so that `import curate` costs nothing.
+The stages are functions (`index`, `rank`, `build_mix`, `verify`, …); they are loaded when first
+used, so that `import curate` costs nothing. Results have `to_pandas()`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,29 @@ if TYPE_CHECKING:
     from curate.config import read_settings
     from curate.errors import CurateError
     from curate.settings import Settings
-    from curate.stages import build_mix, index, rank, verify, write_report
+    from curate.stages import (
+        build_mix,
+        check,
+        compare,
+        explain,
+        index,
+        open_artefact,
+        plan,
+        push,
+        rank,
+        verify,
+        write_report,
+    )
     from curate.task2vec.embed import embed_texts
     from curate.task2vec.probe import load_probe
 
 __version__ = version("curate")
 
-_PLACES = {
-    "index": "curate.stages",
-    "rank": "curate.stages",
-    "build_mix": "curate.stages",
-    "verify": "curate.stages",
-    "write_report": "curate.stages",
+_STAGES = (
+    "index", "plan", "rank", "compare", "explain", "check", "build_mix", "push", "verify",
+    "write_report", "open_artefact",
+)  # fmt: skip
+_PLACES = dict.fromkeys(_STAGES, "curate.stages") | {
     "embed_texts": "curate.task2vec.embed",
     "load_probe": "curate.task2vec.probe",
     "read_settings": "curate.config",
@@ -37,9 +48,15 @@ __all__ = [
     "CurateError",
     "Settings",
     "build_mix",
+    "check",
+    "compare",
     "embed_texts",
+    "explain",
     "index",
     "load_probe",
+    "open_artefact",
+    "plan",
+    "push",
     "rank",
     "read_settings",
     "verify",

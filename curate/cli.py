@@ -57,8 +57,20 @@ class Share(click.ParamType[float]):
             self.fail(f"{value!r} is not a share such as 1% or 0.01", param, ctx)
 
 
+class Stage(click.Command):
+    """A command that loads tensor libraries, which takes seconds: on a terminal it says so."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Say that something happens, then run the command."""
+        if sys.stderr.isatty():
+            click.echo(f"curate {ctx.info_name}: loading", err=True)
+        return super().invoke(ctx)
+
+
 class Commands(click.Group):
     """The one place where a user's mistake becomes one line and an exit code."""
+
+    command_class = Stage
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Read the group's own options; what is wrong with them is shown without controls."""
@@ -236,7 +248,7 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 1 failed, 2 usage, 3 too much input rejected,
-    4 forecast not confirmed, 5 locked by a live run, 6 budget unreachable,
+    4 forecast not confirmed or alignment fell, 5 locked by a live run, 6 budget unreachable,
     130/143 interrupted (the same command resumes).
     """
 
@@ -340,13 +352,17 @@ def index(
 @click.option("--compare", is_flag=True, help="Rank by every method; say how far they agree.")
 @click.option("--against", multiple=True, help="One more target, a column each; repeatable.")
 @click.option("--explain", help="Why this shard ranks where it does.")
+@click.option(
+    "--check", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="End with 4 where alignment fell below FILE, kept from rank --json. For CI.",
+)  # fmt: skip
 @_device
 @_json
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header on stdout.")
 def rank(
     targets: tuple[str, ...], workspace: Path, settings: Settings, device: str, as_json: bool,
     method: str | None, measure: str | None, encoder: str | None, exact: bool | None, compare: bool,
-    against: tuple[str, ...], explain: str | None, as_csv: bool, **given: Any,
+    against: tuple[str, ...], explain: str | None, check: Path | None, as_csv: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Order the shards by alignment to a target; index first where needed.
 
@@ -357,10 +373,12 @@ def rank(
       curate rank --target proofnet:2 --target minif2f
       curate rank --target proofnet --explain web-00012
     """
-    if sum((compare, bool(against), explain is not None)) > 1:
-        raise click.UsageError("--compare, --against and --explain are three questions: ask one")
-    if as_csv and (as_json or explain is not None):
-        raise click.UsageError("--csv goes without --json and --explain")
+    if sum((compare, bool(against), explain is not None, check is not None)) > 1:
+        raise click.UsageError(
+            "--compare, --against, --explain and --check are four questions: ask one"
+        )
+    if as_csv and (as_json or explain is not None or check is not None):
+        raise click.UsageError("--csv goes without --json, --explain and --check")
     from curate import stages
     from curate.report import comparison as tables
     from curate.report.json_lines import ranking_json
@@ -382,6 +400,9 @@ def rank(
         if explain is not None:
             found = stages.explain(explain, target, notify=notify, **shared)
             to_table, to_lines = tables.explanation_table, tables.explanation_json
+        elif check is not None:
+            found = stages.check(check, target, notify=notify, **shared)
+            to_table, to_lines = tables.check_table, tables.check_json
         elif compare or against:
             found = stages.compare(target, against=against, notify=notify, **shared)
             to_table = tables.comparison_table
@@ -389,6 +410,8 @@ def rank(
         else:
             found = stages.rank(target, notify=notify, **shared)
     _show(found, as_json or as_csv, to_table, to_lines)
+    if check is not None and found.fell:
+        sys.exit(NOT_CONFIRMED)
 
 
 @main.command("build-mix")
@@ -519,6 +542,25 @@ def report(workspace: Path, out: Path | None) -> None:
     from curate.stages import write_report
 
     click.echo(without_controls(str(write_report(workspace=workspace, out=out))))
+
+
+@main.command()
+@click.argument("repo")
+@_workspace
+@click.option("--private", is_flag=True, help="Of a repository that is made now.")
+@click.option("--revision", default="", help="A branch of it; main by default.")
+def push(repo: str, workspace: Path, private: bool, revision: str) -> None:
+    """Upload the latest mix, with its card, to the hub as the data set REPO (org/name).
+
+    \b
+    Example:
+      curate push my-org/proofnet-100m --private
+    """
+    with _progress() as notify:
+        from curate.stages import push as run
+
+        address = run(repo, workspace=workspace, private=private, revision=revision, notify=notify)
+    click.echo(address)
 
 
 @main.command()

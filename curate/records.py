@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from curate.settings import CorpusSettings, EmbedSettings, Measure, Method
+from curate.frames import Frame, plain
+from curate.settings import CorpusSettings, EmbedSettings, Measure, Method, Settings
 
 if TYPE_CHECKING:  # the command line imports this module and must not load numpy
     import numpy as np
@@ -26,6 +27,18 @@ Verdict = Literal["confirmed", "better", "worse", "refuted"]
 
 def silent(what: str, done: float, total: float) -> None:
     """Ignore progress: the default of every stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+NOT_MEASURED = Interval(math.nan, math.nan, math.nan)
 
 
 # --- corpus ---
@@ -175,8 +188,8 @@ class RejectedShard:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+@dataclass(frozen=True, slots=True, repr=False)
+class Index(Frame):
     """A published index, read back."""
 
     folder: str
@@ -189,6 +202,16 @@ class Index:
     ledgers: tuple[FileLedger, ...]
     groups: tuple[Group, ...] = ()  # where the corpus was regrouped by field or topic
     rejected: tuple[RejectedShard, ...] = ()
+
+    def summary(self) -> str:
+        """Return the index in one line."""
+        tokens = sum(each.shard.n_tokens for each in self.shards)
+        return f"{len(self.shards):,} shards, {tokens:,} tokens, probe {self.probe.name}"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row a shard."""
+        names = ("name", "source", "n_documents", "n_tokens", "digest")
+        return [{name: getattr(each.shard, name) for name in names} for each in self.shards]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +226,8 @@ class PlannedSource:
     shards: int
 
 
-@dataclass(frozen=True, slots=True)
-class IndexPlan:
+@dataclass(frozen=True, slots=True, repr=False)
+class IndexPlan(Frame):
     """What `curate index` would do, estimated; nothing of it is written."""
 
     sources: tuple[PlannedSource, ...]
@@ -214,6 +237,15 @@ class IndexPlan:
     exact: bool  # documents and tokens were counted, not estimated
     skipped: int  # files that no reader knows
     uncounted: tuple[str, ...] = ()  # inputs of the hub: streamed when indexed, not before
+
+    def summary(self) -> str:
+        """Return the plan in one line."""
+        about = "" if self.exact else "about "
+        return f"{about}{self.shards:,} shards, {self.seconds:,.0f} s, {self.disk_bytes:,} bytes"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row a source."""
+        return [plain(source) for source in self.sources]
 
 
 # --- ranking ---
@@ -235,8 +267,8 @@ class RankedShard:
     tied_with_next: bool  # its interval cannot tell it from the next
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+@dataclass(frozen=True, slots=True, repr=False)
+class Ranking(Frame):
     """Shards by alignment to a target, best first."""
 
     target: str
@@ -251,9 +283,18 @@ class Ranking:
     warnings: tuple[str, ...] = ()
     map: tuple[tuple[str, float, float], ...] = ()  # (name, x, y) in 2-D; the target is last
 
+    def summary(self) -> str:
+        """Return the ranking in one line."""
+        best = ", ".join(f"{line.shard} {line.alignment:.3f}" for line in self.shards[:3])
+        return f"{len(self.shards):,} shards by {self.method} for {self.target}: {best}"
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row a shard, best first."""
+        return [plain(line) for line in self.shards]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Comparison(Frame):
     """Shards under several methods, or against several targets: one column each."""
 
     columns: tuple[str, ...]  # methods, or targets
@@ -264,6 +305,19 @@ class Comparison:
     ranks: tuple[tuple[int, ...], ...]  # (columns, shards)
     agreement: tuple[tuple[float, ...], ...]  # (columns, columns): Spearman over the shards
     warnings: tuple[str, ...] = ()
+    index_fingerprint: str = ""
+
+    def summary(self) -> str:
+        """Return the comparison in one line."""
+        return f"{len(self.shards):,} shards under {', '.join(self.columns)}"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row a shard, with a value for each column."""
+        return [
+            {"shard": line.shard, "source": line.source, "tokens": line.tokens}
+            | dict(zip(self.columns, values, strict=True))
+            for line, values in zip(self.shards, zip(*self.values, strict=True), strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +331,8 @@ class Contribution:
     shard: float  # likewise
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+@dataclass(frozen=True, slots=True, repr=False)
+class Explanation(Frame):
     """Why a shard ranks where it does."""
 
     ranking: Ranking  # without its map
@@ -290,6 +344,56 @@ class Explanation:
     documents: int  # that were looked at
     shard_terms: tuple[str, ...]  # most characteristic first
     target_terms: tuple[str, ...]
+
+    def summary(self) -> str:
+        """Return the shard's place in one line."""
+        place = f"rank {self.shard.rank} of {len(self.ranking.shards):,}"
+        return f"{self.shard.shard}: {place} for {self.ranking.target}"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row a layer."""
+        return [plain(layer) for layer in self.layers]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChange:
+    """Alignment of a source, or of the whole corpus, before and after a change of the data."""
+
+    source: str  # "" is the whole corpus
+    before: Interval | None  # None: it was not there
+    after: Interval | None  # None: it is gone
+    fell: bool  # the intervals are apart, and the new one is lower
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AlignmentCheck(Frame):
+    """Today's ranking held against one that was kept."""
+
+    target: str
+    kept: str  # the file with the ranking before
+    changes: tuple[SourceChange, ...]  # the whole corpus first
+
+    @property
+    def fell(self) -> bool:
+        """Say whether alignment fell, of the whole corpus or of any source in both."""
+        return any(change.fell for change in self.changes)
+
+    def summary(self) -> str:
+        """Return the outcome in one line."""
+        lower = [change.source or "the corpus" for change in self.changes if change.fell]
+        said = f"fell: {', '.join(lower)}" if lower else "did not fall"
+        return f"alignment to {self.target} {said} ({self.kept})"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row a source, the whole corpus first."""
+        rows = []
+        for change in self.changes:
+            row: dict[str, Any] = {"source": change.source or "(corpus)", "fell": change.fell}
+            for when, found in (("before", change.before), ("after", change.after)):
+                known = found or NOT_MEASURED
+                row |= {when: known.value, f"{when}_low": known.low, f"{when}_high": known.high}
+            rows.append(row)
+        return rows
 
 
 # --- mixing ---
@@ -317,8 +421,8 @@ class MixPart:
     alignment: float
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
+@dataclass(frozen=True, slots=True, repr=False)
+class Mix(Frame):
     """A published mix, read back."""
 
     folder: str
@@ -342,6 +446,57 @@ class Mix:
         for part in self.parts:
             totals[part.source] = totals.get(part.source, 0) + part.tokens
         return dict(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def summary(self) -> str:
+        """Return the mix in one line."""
+        best = ", ".join(f"{name} {n / self.tokens:.0%}" for name, n in self.sources.items())
+        drop = f"forecast drop {self.forecast.drop:+.3f} nats/token"
+        return f"{self.tokens:,} tokens for {self.target} ({best}); {drop}"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row a shard."""
+        return [plain(part) for part in self.parts]
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The beginning of a document of a mix."""
+
+    source: str
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MixTopic:
+    """Documents of a mix that are about the same."""
+
+    terms: tuple[str, ...]  # most telling first
+    share: float  # of the tokens looked at
+    example: Excerpt  # the document nearest to its centre
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A document that a mix does not hold, and why."""
+
+    reason: str  # leak, exact or near
+    source: str
+    id: str
+    of: str  # the item of the target that it holds, or the document that stays
+    words: str  # that it shares with the item
+    overlap: float  # of a near copy: estimated Jaccard, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class MixContents:
+    """A look into a mix: some of its documents, their topics, some of what was left out."""
+
+    rows: int  # looked at; rows are shuffled, so the first are as good as any
+    tokens: int  # in them
+    examples: tuple[Excerpt, ...]  # the first of each source, largest source first
+    topics: tuple[MixTopic, ...]  # largest first
+    left_out: tuple[LeftOut, ...]  # the first of each reason
 
 
 # --- verification ---
@@ -392,20 +547,8 @@ class ArmResult:
         return math.exp(self.loss)
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A value with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-NOT_MEASURED = Interval(math.nan, math.nan, math.nan)
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
+@dataclass(frozen=True, slots=True, repr=False)
+class Verification(Frame):
     """The forecast held against the measurement."""
 
     target: str
@@ -428,6 +571,14 @@ class Verification:
     p_value: float = float("nan")  # of that slope being 0
     seeds_needed: int = 0  # an arm, to see the forecast drop at 90 % power; 0: not known
 
+    def summary(self) -> str:
+        """Return the verdict in one line."""
+        return f"{self.verdict}: {self.sentence}"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row an arm, lowest loss first."""
+        return [plain(arm) for arm in sorted(self.arms, key=lambda arm: arm.loss)]
+
 
 @dataclass(frozen=True, slots=True)
 class VerificationPlan:
@@ -443,7 +594,24 @@ class VerificationPlan:
     enough_tokens: float  # a run, to get 1 nat/token below word frequencies; NaN: not known yet
 
 
-# --- about this installation ---
+# --- about a workspace and this installation ---
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """One run of a stage: what it used and what it cost."""
+
+    stage: str
+    command: str  # that repeats it, given these settings in a curate.toml
+    at: str  # UTC, ISO 8601: when it started
+    seconds: float
+    cpu_seconds: float  # of this process and its finished children
+    peak_bytes: int  # resident memory at most since the process started
+    ended: bool  # False: an error or an interrupt
+    fingerprint: str  # of what it published
+    device: str  # as asked for
+    settings: Settings  # the sections that the stage used; the others at their defaults
+    versions: dict[str, str]  # package, python, machine → version
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,15 @@ from curate.engine.run import working_on
 from curate.errors import REJECTED, USAGE, CurateError
 from curate.mixing.build import build_mix as build
 from curate.mixing.build import open_mix
+from curate.mixing.contents import read_contents
+from curate.mixing.push import push_mix
 from curate.mixing.upload import check_address, upload_folder
+from curate.ranking.check import check_alignment
 from curate.ranking.compare import compare_methods, side_by_side
 from curate.ranking.explain import explain_shard
 from curate.ranking.rank import open_ranking, rank_shards
 from curate.records import (
+    AlignmentCheck,
     Comparison,
     Explanation,
     Index,
@@ -35,6 +41,7 @@ from curate.records import (
 from curate.report.html import render_report
 from curate.settings import CorpusSettings, Settings, TargetSettings
 from curate.store.fingerprint import digest_bytes
+from curate.store.history import Note, noting, read_history
 from curate.store.protect import refuse_holding, refuse_input
 from curate.store.publish import publish_bytes, publish_json, read_json, read_json_if_whole, sweep
 from curate.task2vec.embed import build_index, index_is_current, open_index
@@ -71,7 +78,11 @@ def index(
     settings = settings or Settings()
     corpus = _named_corpus(settings, inputs)
     place = _swept(workspace)
-    with working_on(settings.run, folder=place / "batch"):
+    used = Settings(corpus=corpus, embed=settings.embed)
+    with (
+        _noting(place, "index", "curate index", used, device) as note,
+        working_on(settings.run, folder=place / "batch"),
+    ):
         found = build_index(
             corpus,
             settings.embed,
@@ -80,6 +91,7 @@ def index(
             workers=settings.run.workers,
             notify=notify,
         )
+        note.fingerprint = found.fingerprint
     named = configured or settings
     publish_json(place / "configured.json", Settings(corpus=named.corpus, embed=named.embed))
     return found
@@ -158,14 +170,13 @@ def rank(
         )
     wanted = _located(dataclasses.replace(wanted, data_dir=data_dir(settings)))
     loaded = load_target(wanted)
-    ranking = rank_shards(
-        _current_index(settings, place, device, notify),
-        loaded,
-        settings.rank,
-        workspace=place,
-        device=device,
-        notify=notify,
-    )
+    current = _current_index(settings, place, device, notify)
+    used = Settings(target=wanted, rank=settings.rank)
+    with _noting(place, "rank", "curate rank", used, device) as note:
+        ranking = rank_shards(
+            current, loaded, settings.rank, workspace=place, device=device, notify=notify
+        )
+        note.fingerprint = ranking.fingerprint
     publish_json(place / "target.json", wanted)
     return ranking
 
@@ -199,15 +210,44 @@ def compare(
     ]
     first = rank(target, settings=settings, workspace=place, device=device, notify=notify)
     if others:
-        return side_by_side([first, *others], what="targets")
-    return compare_methods(
-        open_index(place),
-        _target(place),
-        settings.rank,
-        workspace=place,
-        device=device,
-        notify=notify,
-    )
+        found = side_by_side([first, *others], what="targets")
+    else:
+        found = compare_methods(
+            open_index(place),
+            _target(place),
+            settings.rank,
+            workspace=place,
+            device=device,
+            notify=notify,
+        )
+    publish_json(place / "ranking" / f"{found.what}.json", found)
+    return found
+
+
+def check(
+    kept: str | Path,
+    target: str | Path | tuple[str, ...] | None = None,
+    *,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> AlignmentCheck:
+    """Rank, and hold the ranking against a kept one: did a change of the data lower alignment?
+
+    Args:
+        kept: what `curate rank --json` printed before the change.
+        target: as for `rank`; the same as then.
+        settings: as for `rank`.
+        workspace: as for `rank`.
+        device: auto, cpu or cuda.
+        notify: progress.
+
+    Raises:
+        CurateError: as `rank`, or the file is not such a ranking.
+    """
+    ranking = rank(target, settings=settings, workspace=workspace, device=device, notify=notify)
+    return check_alignment(ranking, Path(kept))
 
 
 def explain(
@@ -275,8 +315,13 @@ def build_mix(
         check_address(address)
     else:
         refuse_holding(Path(out), _inputs(place))
-    with working_on(settings.run, folder=place / "batch"):
-        mix = build(
+    how = {"manifest": " --manifest-only", "parquet": ""}.get(fmt, f" --format {fmt}")
+    command = f"curate build-mix --out {shlex.quote(str(out))}{how}"
+    with (
+        _noting(place, "build-mix", command, Settings(mix=wanted)) as note,
+        working_on(settings.run, folder=place / "batch"),
+    ):
+        found = build(
             open_index(place),
             open_ranking(place),
             _target(place),
@@ -287,9 +332,10 @@ def build_mix(
             workers=workers or settings.run.workers,
             notify=notify,
         )
-    if address:
-        upload_folder(Path(mix.folder), address, notify=notify)
-    return mix
+        note.fingerprint = found.fingerprint
+        if address:
+            upload_folder(Path(found.folder), address, notify=notify)
+    return found
 
 
 def verify(
@@ -313,8 +359,12 @@ def verify(
         CurateError: no mix yet, or an eval split that ranking has seen.
     """
     settings, place = settings or Settings(), _swept(workspace)
-    with working_on(settings.run, folder=place / "batch"):
-        return verify_mix(
+    command = "curate verify" + ("" if train else " --check")
+    with (
+        _noting(place, "verify", command, Settings(verify=settings.verify), device) as note,
+        working_on(settings.run, folder=place / "batch"),
+    ):
+        found = verify_mix(
             open_index(place),
             open_ranking(place),
             open_mix(place),
@@ -326,6 +376,8 @@ def verify(
             train=train,
             notify=notify,
         )
+        note.fingerprint = found.fingerprint
+    return found
 
 
 def plan_verification(
@@ -361,6 +413,31 @@ def export_verification(out: str | Path, *, workspace: str | Path = WORKSPACE) -
     return write_tables(open_verification(Path(workspace)), Path(out))
 
 
+def push(
+    repo: str,
+    *,
+    workspace: str | Path = WORKSPACE,
+    private: bool = False,
+    revision: str = "",
+    notify: Notify = silent,
+) -> str:
+    """Upload the latest mix with its card to the hub as a data set; return its address.
+
+    Args:
+        repo: org/name; made where it is not there.
+        workspace: whose `mix.json` names the mix; every file is held against its digest first.
+        private: of a repository that is made now.
+        revision: a branch; "" is main.
+        notify: progress.
+
+    Raises:
+        CurateError: no mix, a file that changed, no permission, or no hub.
+    """
+    return push_mix(
+        open_mix(Path(workspace)), repo, private=private, revision=revision, notify=notify
+    )
+
+
 def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = None) -> Path:
     """Write everything that the workspace holds as one HTML file; return its path.
 
@@ -370,11 +447,16 @@ def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = 
     place = Path(workspace)
     path = Path(out) if out else place / "report.html"
     refuse_input(path, _inputs(place))
+    found = open_index(place)
+    mix = _if_there(open_mix, place, "mix.json")
     html = render_report(
-        index=open_index(place),
+        index=found,
         ranking=_if_there(open_ranking, place, "ranking/latest.json"),
-        mix=_if_there(open_mix, place, "mix.json"),
+        mix=mix,
         verification=_if_there(open_verification, place, "verify/meta.json"),
+        comparisons=_comparisons(place, found),
+        contents=read_contents(mix) if mix is not None else None,
+        history=read_history(place),
     )
     publish_bytes(path, html.encode("utf-8"))
     return path
@@ -423,6 +505,21 @@ def _inputs(place: Path) -> list[Path]:
         named += [file for name in names for file in name.rpartition("=")[-1].split(",")]
     paths = [Path(name).expanduser() for name in named if name]
     return [*(Path(ledger.path) for ledger in index.ledgers), *filter(Path.exists, paths)]
+
+
+def _noting(
+    place: Path, stage: str, command: str, settings: Settings, device: str = "cpu"
+) -> AbstractContextManager[Note]:
+    """Note a run of a stage in the workspace's history, with the command that repeats it."""
+    elsewhere = f" --workspace {shlex.quote(str(place))}" if str(place) != WORKSPACE else ""
+    return noting(place, stage=stage, command=command + elsewhere, settings=settings, device=device)
+
+
+def _comparisons(place: Path, found: Index) -> list[Comparison]:
+    """Return the comparisons of targets and of methods that were made on this index."""
+    paths = [place / "ranking" / f"{what}.json" for what in ("targets", "methods")]
+    there = [read_json(path, Comparison) for path in paths if path.is_file()]
+    return [each for each in there if each.index_fingerprint == found.fingerprint]
 
 
 def _if_there(opener: Any, place: Path, mark: str) -> Any:

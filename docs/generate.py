@@ -1,14 +1,19 @@
-"""Write each command's help into its page in docs/commands, between the two marks."""
+"""Write the generated pages: each command's help into its page, and api.md from the docstrings."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from click.testing import CliRunner
 
+import curate
+from curate import records, settings
 from curate.cli import main
 
 FOLDER = Path(__file__).parent / "commands"
@@ -36,8 +41,103 @@ def pages() -> dict[Path, str]:
     return {FOLDER / "index.md": "", **commands}
 
 
+API = Path(__file__).parent / "api.md"
+STAGES = (
+    "index", "plan", "rank", "compare", "explain", "check", "build_mix", "push", "verify",
+    "write_report", "open_artefact", "load_probe", "embed_texts", "read_settings",
+)  # fmt: skip
+RESULTS = (
+    "Index", "Ranking", "RankedShard", "Comparison", "Explanation", "AlignmentCheck", "Mix",
+    "MixPart", "Forecast", "Verification", "ArmResult", "Run", "Interval",
+)  # fmt: skip
+SETTINGS = (
+    "CorpusSettings", "EmbedSettings", "TargetSettings", "RankSettings", "MixSettings",
+    "VerifySettings",
+)  # fmt: skip
+OPENING = """# Python
+
+The commands are functions; `import curate` loads nothing heavy until one is used. Each finds in
+the workspace what the one before published, as the command does. Results are frozen records; those
+with lines have `to_pandas()`, `to_rows()`, a repr of one line, and a table in notebooks. The
+package is typed (`py.typed`, `mypy --strict`). This page is made from the docstrings (`make docs`).
+
+```python
+import curate
+
+curate.index("corpus")
+ranking = curate.rank("proofnet")
+print(ranking)
+print(ranking.to_pandas()[["shard", "alignment", "low", "high"]].head())
+```
+"""
+
+
+def api_page() -> str:
+    """Return the page on Python: functions, results, settings."""
+    parts = [OPENING, "## Functions\n"]
+    parts += [_function(name) for name in STAGES]
+    parts.append("## Results\n")
+    parts += [_record(getattr(records, name)) for name in RESULTS]
+    parts.append("## Settings\n\nAll of `curate.toml`, a record a section: `curate.Settings`.\n")
+    parts += [_record(getattr(settings, name)) for name in SETTINGS]
+    return "\n".join(parts)
+
+
+def _function(name: str) -> str:
+    found = getattr(curate, name)
+    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(found)))
+    signature = re.sub(r"<function (\w+) at \w+>", r"\1", signature)
+    lines = [f"### curate.{name}\n", f"```text\n{name}{_wrapped(signature)}\n```\n"]
+    return "\n".join([*lines, _prose(inspect.getdoc(found) or "")])
+
+
+def _wrapped(signature: str) -> str:
+    """Return a signature with an argument a line where it is long."""
+    if len(signature) < 72:
+        return signature
+    inside, _, result = signature[1:].rpartition(")")
+    parts, depth, part = [], 0, ""
+    for char in inside:
+        depth += (char in "([") - (char in ")]")
+        if char == "," and not depth:
+            parts.append(part.strip())
+            part = ""
+        else:
+            part += char
+    return "(\n" + "".join(f"    {p},\n" for p in [*parts, part.strip()]) + f"){result}"
+
+
+def _prose(doc: str) -> str:
+    """Return a docstring of Google style as Markdown."""
+    doc = re.sub(r"\n\s*Example:.*", "", doc, flags=re.DOTALL)
+    lines = []
+    for line in doc.splitlines():
+        if re.fullmatch(r"(Args|Returns|Raises|Yields):", line):
+            lines.append(f"**{line[:-1]}**\n")
+        elif found := re.fullmatch(r"    (\w+): (.*)", line):
+            lines.append(f"- `{found[1]}`: {found[2]}")
+        else:
+            lines.append(line.strip() if not line.startswith("     ") else f"  {line.strip()}")
+    return "\n".join(lines).strip() + "\n"
+
+
+def _record(kind: type[Any]) -> str:
+    """Return a record's fields with their types, defaults and the comments beside them."""
+    source = inspect.getsource(kind)
+    rows = []
+    for field in dataclasses.fields(kind):
+        line = re.search(rf"^    {field.name}: ([^#\n]*?)(?:  # (.*))?$", source, re.MULTILINE)
+        declared, note = (line[1], line[2] or "") if line else (str(field.type), "")
+        declared = declared.replace("|", "\\|")
+        rows.append(f"| `{field.name}` | `{declared}` | {note.replace('|', chr(92) + '|')} |")
+    doc = (inspect.getdoc(kind) or "").split("\n")[0]
+    return "\n".join([f"### {kind.__name__}\n", f"{doc}\n", "| field | type | |", "|---|---|---|",
+                      *rows, ""])  # fmt: skip
+
+
 if __name__ == "__main__":
+    API.write_text(api_page(), encoding="utf-8")
     for path, command in pages().items():
         new = page_with_help(path.read_text(encoding="utf-8"), command)
         path.write_text(new, encoding="utf-8")
-    sys.stdout.write(f"{len(pages())} pages written\n")
+    sys.stdout.write(f"{1 + len(pages())} pages written\n")

@@ -4,22 +4,35 @@ import math
 
 from curate.records import (
     ArmResult,
+    Comparison,
+    Excerpt,
     FileLedger,
     Forecast,
     Index,
     IndexedShard,
     Interval,
+    LeftOut,
     Mix,
+    MixContents,
     MixPart,
+    MixTopic,
     ProbeInfo,
     RankedShard,
     Ranking,
     RecordRange,
     Run,
     Shard,
+    StageRun,
     Verification,
 )
-from curate.settings import CorpusSettings, EmbedSettings
+from curate.settings import (
+    CorpusSettings,
+    EmbedSettings,
+    MixSettings,
+    Settings,
+    TargetSettings,
+    VerifySettings,
+)
 
 SOURCES = (
     "scipy-docstrings", "numpy-docstrings", "sympy-docstrings", "networkx-docstrings",
@@ -173,3 +186,56 @@ def verification() -> Verification:
         warnings=(),
         fingerprint="4" * 64,
     )
+
+
+def comparison(*, what: str = "targets", columns: tuple[str, ...] = ("proofnet", "gsm8k")):
+    shards = ranking().shards
+    values = tuple(
+        tuple(shard.alignment * (1 - 0.3 * number) for shard in shards)
+        for number in range(len(columns))
+    )
+    ranks = tuple(tuple(range(1, len(shards) + 1)) for _ in columns)
+    agreement = tuple(
+        tuple(1.0 if a == b else 0.5 for b in range(len(columns))) for a in range(len(columns))
+    )
+    return Comparison(columns, what, columns[0], shards, values, ranks, agreement)
+
+
+def contents(text: str = "Return the <b>mean</b> of x.") -> MixContents:
+    row = Excerpt("numpy-docstrings", "numpy.mean", text)
+    return MixContents(
+        rows=1_900,
+        tokens=300_000,
+        examples=(row, Excerpt("scipy-docstrings", "scipy.stats", text)),
+        topics=(MixTopic(("array", "axis", text), 0.7, row), MixTopic((), 0.3, row)),
+        left_out=(
+            LeftOut("leak", "numpy-docstrings", "numpy.var", "select:4", text, 0.0),
+            LeftOut("near", "numpy-docstrings", "numpy.std", "numpy-docstrings:3", "", 0.83),
+            LeftOut("exact", "licences", text, "licences:1", "", 1.0),
+        ),
+    )
+
+
+def history() -> list[StageRun]:
+    stages = {
+        "index": (index(), "curate index", Settings(corpus=CorpusSettings(inputs=("data/*",)))),
+        "rank": (ranking(), "curate rank", Settings(target=TargetSettings(name="proofnet"))),
+        "build-mix": (mix(), "curate build-mix --out mix", Settings(mix=MixSettings(300_000))),
+        "verify": (verification(), "curate verify", Settings(verify=VerifySettings(seeds=5))),
+    }
+    return [
+        StageRun(
+            stage=stage,
+            command=command,
+            at="2025-01-01T00:00:00+00:00",
+            seconds=60.0,
+            cpu_seconds=110.0,
+            peak_bytes=1_500_000_000,
+            ended=True,
+            fingerprint=record.fingerprint,
+            device="cpu",
+            settings=settings,
+            versions={"curate": "0.1.0", "torch": "2.13.0"},
+        )
+        for stage, (record, command, settings) in stages.items()
+    ]

@@ -118,6 +118,34 @@ def test_verify_measures_and_says_so(job):
     )
 
 
+def test_rank_check_ends_with_4_where_alignment_fell_and_with_0_where_it_did_not(job, monkeypatch):
+    home, results = job
+    monkeypatch.chdir(home)
+    Path("kept.jsonl").write_text(results["rank"].stdout, encoding="utf-8")
+    done = run("rank", "--check", "kept.jsonl")
+    assert done.exit_code == 0, done.output
+    assert "did not fall" in done.stdout
+    lines = [json.loads(line) for line in results["rank"].stdout.splitlines()]
+    higher = [line | {key: line[key] + 1 for key in ("alignment", "low", "high")} for line in lines]
+    Path("kept.jsonl").write_text("\n".join(map(json.dumps, higher)), encoding="utf-8")
+    done = run("rank", "--check", "kept.jsonl", "--json")
+    assert done.exit_code == 4
+    assert all(json.loads(line)["fell"] for line in done.stdout.splitlines())
+    assert run("rank", "--check", "none.jsonl").exit_code == 2
+    assert run("rank", "--check", "kept.jsonl", "--compare").exit_code == 2
+
+
+def test_every_stage_leaves_a_line_in_the_history_and_the_report_repeats_it(job):
+    home, _ = job
+    lines = [json.loads(line) for line in (home / ".curate/history.jsonl").read_text().splitlines()]
+    stages = [line["stage"] for line in lines]
+    assert list(dict.fromkeys(stages)) == ["index", "rank", "build-mix", "verify"]
+    assert all(line["ended"] and line["seconds"] > 0 and line["peak_bytes"] > 1e7 for line in lines)
+    report = (home / ".curate" / "report.html").read_text(encoding="utf-8")
+    for shown in ("budget = 24000", "shard_tokens = 20000", "What it cost", "A document of each"):
+        assert shown in report
+
+
 def test_report_is_one_file_without_references(job):
     home, results = job
     assert results["report"].exit_code == 0, results["report"].output

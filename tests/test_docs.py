@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+import curate
 from curate.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,27 @@ def test_every_command_has_a_page_with_its_help(command):
     page = (ROOT / "docs" / "commands" / name).read_text(encoding="utf-8")
     assert generate.BLOCK.search(page), "the page has no help block"
     assert page == generate.page_with_help(page, command), "run make docs"
+
+
+def test_the_page_on_python_is_made_from_todays_docstrings():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert page == generate.api_page(), "run make docs"
+    for name in curate.__all__:
+        assert f"curate.{name}" in page or name in page, name
+
+
+def test_every_page_stands_in_the_navigation_and_every_entry_is_a_page():
+    listed = re.findall(r"^ +- ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == pages
+
+
+def test_every_setting_and_every_result_field_says_what_it_is():
+    """The page on Python shows the comment beside each field."""
+    rows = re.findall(r"^\| `(\w+)` \| `(.*)` \| (.*) \|$", generate.api_page(), re.MULTILINE)
+    assert len(rows) > 100
+    assert sum(not note for _, _, note in rows) < len(rows) / 2
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,13 +1,26 @@
 import dataclasses
 import math
 import re
+import tomllib
 from html.parser import HTMLParser
 
 import pytest
 
+from curate.config import read_settings
 from curate.records import Group
-from curate.report.html import render_report, repeat_commands, style_digest
-from tests.report_records import HOSTILE, index, mix, ranking, verification
+from curate.report.html import render_report, style_digest
+from curate.report.repeat import repeat_lines, settings_toml
+from curate.settings import Settings
+from tests.report_records import (
+    HOSTILE,
+    comparison,
+    contents,
+    history,
+    index,
+    mix,
+    ranking,
+    verification,
+)
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -42,6 +55,9 @@ def whole(**more):
         "ranking": ranking(),
         "mix": mix(),
         "verification": verification(),
+        "comparisons": [comparison(), comparison(what="methods", columns=("task2vec", "lexical"))],
+        "contents": contents(),
+        "history": history(),
     }
     return render_report(**{**records, **more})
 
@@ -66,8 +82,11 @@ def test_every_part_is_there():
         "What was measured", "Does alignment foretell the loss?", "How training went",
         "What was read", "How to repeat", "only 40 items", "7 documents were taken out",
         "31 because another is the same", "Of 1,060 records 1,053 were taken and 7 rejected",
-        "bad_json", "cut at byte 1,999", "curate build-mix --budget 300k --out mix",
-        "curate verify",
+        "bad_json", "cut at byte 1,999", "curate build-mix --out mix", "curate verify",
+        "[mix] budget = 300000", "seeds = 5", "Shards and targets", "Shards and methods",
+        "What it is about", "array, axis", "A document of each source",
+        "holds select:4 of the target", "is like numpy-docstrings:3 (83% alike)",
+        "What it cost", "4 min in all", "1.5 GB", "torch 2.13.0",
     ):  # fmt: skip
         assert part in text
 
@@ -138,7 +157,9 @@ def test_hostile_strings_stay_text(hostile):
         verification=dataclasses.replace(
             verification(), sentence=hostile, warnings=(hostile,), arms=arms, target=hostile
         ),
-        commands=[f"curate rank --target {hostile}"],
+        comparisons=[comparison(columns=(hostile, hostile))],
+        contents=contents(hostile),
+        history=[dataclasses.replace(run, command=f"curate {hostile}") for run in history()],
     )
     page = Page(html)
     assert not {"script", "img", "bold"} & set(page.tags)
@@ -148,13 +169,50 @@ def test_hostile_strings_stay_text(hostile):
     html.encode("utf-8")
 
 
-def test_commands_given_are_shown_and_derived_ones_can_be_pasted():
-    assert "curate demo --fast" in words(whole(commands=["curate demo --fast"]))
-    lines = repeat_commands(index(), ranking(target="my file.jsonl"), None, None)
-    assert lines == [
-        "curate index 'corpus dir' hf:org/name --probe builtin --shard-tokens 250k",
-        "curate rank --target 'my file.jsonl'",
-    ]
+def test_the_settings_shown_are_those_that_ran():
+    runs = history()
+    prints = [run.fingerprint for run in runs]
+    toml, commands = repeat_lines(runs, prints)
+    assert commands == [run.command for run in runs]
+    read = tomllib.loads(toml)
+    assert read == {
+        "corpus": {"inputs": ["data/*"]},
+        "target": {"name": "proofnet"},
+        "mix": {"budget": 300_000},
+        "verify": {"seeds": 5},
+    }
+    broken = [dataclasses.replace(run, ended=False) for run in runs]
+    assert repeat_lines(broken, prints) == ("", [])
+
+
+@pytest.mark.parametrize("name", [*HOSTILE[:-1], 'a "quoted" \\ path', "del\x7f"])
+def test_settings_read_back_as_they_were(name, tmp_path):
+    defaults = Settings()
+    settings = dataclasses.replace(
+        defaults,
+        corpus=dataclasses.replace(defaults.corpus, inputs=(name, "b"), max_rejected=0.5),
+        target=dataclasses.replace(defaults.target, name=name),
+        rank=dataclasses.replace(defaults.rank, exact=True, method="lexical"),
+    )
+    path = tmp_path / "curate.toml"
+    path.write_text(settings_toml(settings), encoding="utf-8")
+    assert read_settings(path) == settings
+    assert settings_toml(defaults) == ""
+
+
+def test_a_workspace_without_a_history_says_how_to_get_one():
+    text = words(whole(history=()))
+    assert "holds no note of the commands" in text
+    assert "What it cost" not in text
+
+
+def test_the_deepest_colour_is_the_closest_target_and_the_first_rank():
+    html = whole(comparisons=[comparison()])
+    cells = re.findall(r'<td class="(h\d)">([\d.]+)</td>', html)
+    best = max(cells, key=lambda cell: float(cell[1]))
+    assert best[0] == "h9"
+    html = whole(comparisons=[comparison(what="methods", columns=("task2vec", "lexical"))])
+    assert '<td class="h9">1</td>' in html
 
 
 def test_a_long_ranking_names_what_it_leaves_out():
@@ -174,7 +232,7 @@ def test_what_is_missing_or_not_finite_reads_as_a_dash():
     assert "nan" not in text.split()
 
 
-def test_topics_are_shown_with_an_example_and_repeated_in_the_command():
+def test_topics_are_shown_with_an_example():
     group = Group(
         "ring-ideal", 7, terms=("ring", "<b>ideal"), examples=("Let R be a ring\x1b[31m",)
     )
@@ -185,6 +243,3 @@ def test_topics_are_shown_with_an_example_and_repeated_in_the_command():
     )
     text = words(whole(index=grouped))
     assert "ring, <b>ideal 7 Let R be a ring\ufffd[31m" in text
-    lines = repeat_commands(grouped, ranking(target="proofnet:2+minif2f:1"), None, None)
-    assert lines[0].endswith("--group-by cluster --clusters 4")
-    assert lines[1] == "curate rank --target proofnet:2 --target minif2f:1"

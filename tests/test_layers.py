@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "curate"
 
-FOUNDATION = {"settings", "records", "errors", "harmless"}
+FOUNDATION = {"settings", "records", "frames", "errors", "harmless"}
 # the way of the data, downwards: a room may import those before it
 WAY = ["corpus", "task2vec", "ranking", "mixing", "verification"]
 NUMERICS = {
@@ -79,7 +79,11 @@ def may_import(module: str) -> set[str]:
     """Return the rooms (first parts) that a module may import."""
     room = module.split(".")[0]
     if room in FOUNDATION:
-        return {"records": {"settings"}, "errors": {"harmless"}}.get(room, set())
+        return {
+            "records": {"settings", "frames"},
+            "frames": {"errors", "report"},
+            "errors": {"harmless"},
+        }.get(room, set())
     if room == "store":
         return {"store", *FOUNDATION}
     if room == "report":
@@ -96,6 +100,11 @@ def test_a_room_imports_only_from_above(module):
     allowed = may_import(module)
     wrong = {name for name in imported(MODULES[module]) if name.split(".")[0] not in allowed}
     assert not wrong, f"{module} may not import {wrong}"
+
+
+def test_records_know_of_the_report_only_how_text_and_numbers_are_shown():
+    assert imported(MODULES["frames"]) == {"errors", "report.text", "report.numbers"}
+    assert imported(MODULES["frames"], top_only=True) == {"errors"}
 
 
 @pytest.mark.parametrize("module", sorted(NUMERICS))

@@ -4,9 +4,12 @@ import json
 import re
 import runpy
 import shlex
+import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 import zstandard
 from click.testing import CliRunner
 
@@ -22,7 +25,7 @@ from curate.settings import (
 from tests.conftest import licence_prose, numpy_docstrings, python_sources, write_jsonl
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```(sh|toml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^( *)```(sh|toml|python)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 NOT_RUN_HERE = {"make demo", "make test", "cd demo"}  # two commands that contain this test
 # Numbers that a real run needs and a test cannot pay for; nothing else of a line is changed.
 SMALLER = {
@@ -52,11 +55,13 @@ def home(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "target" / "eval.jsonl", questions[1::2])
     pairs = [json.dumps({"question": text[:200], "answer": text[200:900]}) for text in questions]
     (tmp_path / "questions.jsonl").write_text("\n".join(pairs), encoding="utf-8")
-    named = tmp_path / "named" / "targets" / "proofnet"
-    named.mkdir(parents=True)
-    for split, part in {"valid": questions[0::2], "test": questions[1::2]}.items():
-        items = [{"nl_statement": text[:150], "formal_statement": text[150:700]} for text in part]
-        (named / f"{split}.jsonl").write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
+    for name, texts in {"proofnet": questions, "minif2f": numpy_docstrings()[80:120]}.items():
+        named = tmp_path / "named" / "targets" / name
+        named.mkdir(parents=True)
+        for split, part in {"valid": texts[0::2], "test": texts[1::2]}.items():
+            items = [{"nl_statement": t[:150], "formal_statement": t[150:700]} for t in part]
+            lines = "\n".join(map(json.dumps, items))
+            (named / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     monkeypatch.setenv("CURATE_DATA_DIR", str(tmp_path / "named"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -81,12 +86,16 @@ def run_shell(block):
             continue
         words = shlex.split(smaller(line))
         assert words[0] == "curate", f"a page shows a command that nothing runs: {line}"
-        words = [path for word in words[1:] for path in expanded(word)]
+        words, into = [path for word in words[1:] for path in expanded(word)], None
+        if ">" in words:
+            words, into = words[: words.index(">")], words[-1]
         if words[0] == "verify" and "--size" not in words and not Path("curate.toml").exists():
             words += SHORT_VERIFY
         done = CliRunner().invoke(main, words)
         allowed = {0, 4} if words[0] == "verify" else {0}  # 4: refuted, which is an answer
         assert done.exit_code in allowed, f"{line}\n{done.output}\n{done.exception!r}"
+        if into:
+            Path(into).write_text(done.stdout, encoding="utf-8")
         ran.append(words[0])
     return ran
 
@@ -103,7 +112,22 @@ def small_demo(inputs, target):
 
 
 def blocks(page):
-    return BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    """Kind and text of each block that runs; one in a list is indented."""
+    found = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    return [(kind, textwrap.dedent(text)) for _, kind, text in found]
+
+
+def run_page(page):
+    """Run a page from its first block to its last; return the commands that ran."""
+    ran = []
+    for kind, text in blocks(page):
+        if kind == "sh":
+            ran += run_shell(text)
+        elif kind == "toml":
+            Path("curate.toml").write_text(smaller(text), encoding="utf-8")
+        else:
+            exec(compile(smaller(text), page, "exec"), {})
+    return ran
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -115,15 +139,36 @@ def test_the_shell_blocks_of_the_readme_run(home, number):
 
 
 def test_the_tutorial_runs_from_its_first_block_to_its_last(home):
-    ran = []
-    for kind, text in blocks("docs/tutorial.md"):
-        if kind == "sh":
-            ran += run_shell(text)
-        elif kind == "toml":
-            Path("curate.toml").write_text(smaller(text), encoding="utf-8")
-        else:
-            exec(compile(smaller(text), "docs/tutorial.md", "exec"), {})
+    ran = run_page("docs/tutorial.md")
     assert {"init", "index", "rank", "build-mix", "verify", "report", "show"} <= set(ran)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """Embeddings that every page may reuse: an artefact is found by its content."""
+    return tmp_path_factory.mktemp("embedded") / ".curate"
+
+
+@pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs/how-to").glob("*.md")))
+def test_the_how_to_pages_run(home, embedded, page):
+    if embedded.is_dir():
+        shutil.copytree(embedded, home / ".curate")
+    ran = run_page(f"docs/how-to/{page}")
+    assert ran
+    if not embedded.is_dir():
+        shutil.copytree(home / ".curate", embedded)
+
+
+def test_the_recipes_for_ci_run_the_commands_of_the_page():
+    """The workflow and the hook are YAML of the right shape, and their commands parse."""
+    workflow = yaml.safe_load((ROOT / "examples/ci/data.yml").read_text(encoding="utf-8"))
+    steps = [step.get("run", "") for step in workflow["jobs"]["alignment"]["steps"]]
+    hooks = yaml.safe_load((ROOT / "examples/ci/pre-commit-config.yaml").read_text("utf-8"))
+    steps += [hook["entry"] for repo in hooks["repos"] for hook in repo["hooks"]]
+    lines = [shlex.split(step) for step in steps if step.startswith("curate ")]
+    assert {line[1] for line in lines} == {"rank", "report"}
+    for _, name, *words in lines:
+        main.commands[name].make_context(name, words)
 
 
 def test_the_notebook_ran_and_its_cells_run_again(home, monkeypatch):

@@ -22,6 +22,9 @@ from curate.store.publish import publish_json, publishing, read_json_if_whole
 T = TypeVar("T")
 
 TIMEOUT_S = 10.0
+SHUFFLED = 10_000
+"""Records that a sample is drawn among at a time, besides the order of the files."""
+
 FAILURES: tuple[type[BaseException], ...] = (
     OSError,
     ValueError,
@@ -32,7 +35,7 @@ FAILURES: tuple[type[BaseException], ...] = (
 
 _NAME = re.compile(
     r"hf:(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.-]*))?(?::(?P<split>[\w.-]+))?"
-    r"(?:@(?P<revision>[\w./-]+))?"
+    r"(?:@(?P<revision>[\w./-]+))?(?:#(?P<sample>\d+k?))?"
 )
 
 
@@ -44,6 +47,7 @@ class HubName:
     config: str  # "" is the only or the default one
     split: str  # "" is train, or the only one
     revision: str  # a commit, tag or branch; "" is the default branch
+    sample: int = 0  # records, drawn from a shuffled stream; 0 is all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +63,19 @@ class Spool:
 
 
 def parse_hub_name(name: str) -> HubName:
-    """Take `hf:org/name[:config[:split]][@revision]` apart.
+    """Take `hf:org/name[:config[:split]][@revision][#records]` apart.
 
     Raises:
         CurateError: another shape, or a path here goes by that name.
 
     Example:
-        >>> parse_hub_name("hf:openai/gsm8k:main:test@v1")
-        HubName(repo='openai/gsm8k', config='main', split='test', revision='v1')
+        >>> parse_hub_name("hf:openai/gsm8k:main:test@v1#20k")
+        HubName(repo='openai/gsm8k', config='main', split='test', revision='v1', sample=20000)
     """
     match = _NAME.fullmatch(name)
     if match is None:
         raise CurateError(
-            f"{name}: not a hub name; write hf:org/name[:config[:split]][@revision]",
+            f"{name}: not a hub name; write hf:org/name[:config[:split]][@revision][#records]",
             exit_code=USAGE,
         )
     parts = {key: value or "" for key, value in match.groupdict().items()}
@@ -82,7 +86,9 @@ def parse_hub_name(name: str) -> HubName:
             "from another folder",
             exit_code=USAGE,
         )
-    return HubName(**parts)
+    wanted = parts.pop("sample")
+    sample = int(wanted.removesuffix("k") or 0) * (1_000 if wanted.endswith("k") else 1)
+    return HubName(**parts, sample=sample)
 
 
 def resolve_commit(name: HubName) -> str:
@@ -106,7 +112,10 @@ def resolve_commit(name: HubName) -> str:
 
 
 def read_hub_rows(name: HubName, *, commit: str) -> Iterator[dict[str, Any]]:
-    """Stream the records of one split, in order, none kept.
+    """Stream the records of one split, none kept: in order, or a seeded sample of them.
+
+    A sample is the first records of the stream with its files in random order and its records
+    shuffled 10,000 at a time, so that only what it needs is downloaded.
 
     Raises:
         CurateError: no such config or split, or the connection failed.
@@ -115,8 +124,11 @@ def read_hub_rows(name: HubName, *, commit: str) -> Iterator[dict[str, Any]]:
     stream = _translated(
         name.repo,
         lambda: iter(
-            datasets.load_dataset(
-                name.repo, name.config or None, split=split, revision=commit, streaming=True
+            _sampled(
+                datasets.load_dataset(
+                    name.repo, name.config or None, split=split, revision=commit, streaming=True
+                ),
+                name.sample,
             )
         ),
     )
@@ -143,7 +155,8 @@ def spool_dataset(given: str, *, workspace: Path) -> tuple[Path, str]:
     full = re.fullmatch(r"[0-9a-f]{40}", name.revision)
     commit = name.revision if full else resolve_commit(name)
     source = "-".join(part for part in (name.repo.split("/")[-1], name.config, name.split) if part)
-    key = digest_bytes(msgspec.json.encode([name.repo, name.config, name.split, commit]))[:16]
+    which = [name.repo, name.config, name.split, commit, *([name.sample] if name.sample else [])]
+    key = digest_bytes(msgspec.json.encode(which))[:16]
     path = workspace / "sources" / f"{source}-{key}.jsonl.zst"
     card = path.with_name(f"{source}-{key}.json")
     known = read_json_if_whole(card, Spool)
@@ -228,6 +241,10 @@ def _ask(repo: str, revision: str) -> bool | None:
     except CurateError as error:
         return False if "no such data set" in str(error) else None
     return True
+
+
+def _sampled(stream: Any, sample: int) -> Any:
+    return stream.shuffle(seed=0, buffer_size=SHUFFLED).take(sample) if sample else stream
 
 
 def _default_split(name: HubName, commit: str) -> str:

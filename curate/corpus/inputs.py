@@ -48,7 +48,7 @@ def find_inputs(
 
     Args:
         inputs: paths of files, folders (searched through; hidden entries left out), globs,
-            `hf:org/name[:config[:split]][@revision]`, or addresses of the same three on `s3://`,
+            `hf:org/name[:config[:split]][@revision][#records]`, or addresses of the same three on `s3://`,
             `gs://` and `hf://`.
         workspace: hub data sets and the files of addresses are copied into its `sources/`, once;
             `refresh_remote` brings copies up to date.

@@ -79,4 +79,5 @@ def side_by_side(rankings: Sequence[Ranking], *, what: Literal["methods", "targe
         ranks=tuple(map(tuple, ranks.tolist())),
         agreement=tuple(map(tuple, agreement(values).tolist())),
         warnings=(*said, *([f"{left_out} shards are not on every shortlist"] if left_out else [])),
+        index_fingerprint=first.index_fingerprint,
     )

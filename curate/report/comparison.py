@@ -13,7 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from curate.harmless import csv_cell
-from curate.records import Comparison, Contribution, Explanation, Ranking
+from curate.records import (
+    AlignmentCheck,
+    Comparison,
+    Contribution,
+    Explanation,
+    Interval,
+    Ranking,
+)
 from curate.report.json_lines import to_json
 from curate.report.numbers import (
     format_interval,
@@ -91,6 +98,30 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         matrix.add_row(Text(name), *[format_value(number, decimals=2) for number in row])
     warnings = [Text(f"! {show(text)}", style="yellow") for text in comparison.warnings]
     return Group(table, *notes, Text(""), matrix, *warnings)
+
+
+def check_table(check: AlignmentCheck) -> RenderableType:
+    """Return alignment before and after a change of the data, the whole corpus first."""
+    table = _table("source", "before", "interval", "after", "interval", "")
+    for change in check.changes:
+        cells = [_value_cells(found) for found in (change.before, change.after)]
+        note = "fell" if change.fell else ""
+        if change.before is None or change.after is None:
+            note = "new" if change.before is None else "gone"
+        name = Text(show_middle(change.source, _NAME_CELLS) if change.source else "(the corpus)")
+        table.add_row(name, *cells[0], *cells[1], Text(note, "red" if change.fell else "dim"))
+    return Group(table, Text(show(check.summary()), "bold red" if check.fell else "bold"))
+
+
+def check_json(check: AlignmentCheck) -> str:
+    """Return one JSON object a source, the whole corpus (source "") first."""
+    return "\n".join(map(to_json, check.changes))
+
+
+def _value_cells(found: Interval | None) -> tuple[str, str]:
+    if found is None:
+        return "–", ""
+    return format_value(found.value), format_interval(found.low, found.high)
 
 
 def explanation_table(found: Explanation) -> RenderableType:

@@ -39,16 +39,19 @@ Curve = list[tuple[float, float, float, float]]  # tokens, mean, lowest and high
 
 
 def loss_chart(verification: Verification, *, width: float = WIDE, standalone: bool = False) -> str:
-    """Return the training loss of every arm: mean over its seeds, and their range as a band.
+    """Return the loss of every arm as it trains: mean over its seeds, their range as a band.
 
-    The first tenth of training, where all arms fall steeply alike, is left out.
+    It is the loss on items of the target where every run measured it, else that on the arm's own
+    training data. The first tenth of training, where all arms fall steeply alike, is left out.
 
     Args:
         verification: any; runs without a curve are left out.
         width: CSS pixels.
         standalone: for a file of its own.
     """
-    curves = {arm: mean_curve(runs) for arm, runs in _by_arm(verification.runs).items()}
+    of_target = all(run.points for run in verification.runs)
+    by_arm = _by_arm(verification.runs)
+    curves = {arm: mean_curve(runs, of_target=of_target) for arm, runs in by_arm.items()}
     curves = {arm: curve for arm, curve in curves.items() if len(curve) > 1}
     if not curves:
         note = text("no curves were recorded", width / 2, 30, classes="quiet", anchor="middle")
@@ -77,7 +80,8 @@ def loss_chart(verification: Verification, *, width: float = WIDE, standalone: b
         at = x(curves[arm][-1][0])
         parts.append(line(at + 2, end, at + 10, place, "link"))
         parts.append(text(names[arm], at + 13, place + 4, classes=_ink(arm)))
-    label = f"Training loss of {len(curves)} arms against tokens"
+    what = "Loss on the target" if of_target else "Training loss"
+    label = f"{what} of {len(curves)} arms against tokens"
     return chart(parts, width=width, height=height, label=label, standalone=standalone)
 
 
@@ -185,16 +189,17 @@ def alignment_chart(
     return chart([*parts, *labels], width=width, height=height, label=label, standalone=standalone)
 
 
-def mean_curve(runs: Sequence[Run]) -> Curve:
-    """Return mean, lowest and highest training loss of an arm's seeds at common token counts.
+def mean_curve(runs: Sequence[Run], *, of_target: bool = False) -> Curve:
+    """Return mean, lowest and highest loss of an arm's seeds at common token counts.
 
     Args:
         runs: of one arm; their steps may differ, values between steps are interpolated.
+        of_target: the loss on items of the target, not on the training data.
 
     Returns:
         (tokens, mean, lowest, highest) at most 96 times, in order; empty without a curve.
     """
-    curves = [_binned(run.curve) for run in runs]
+    curves = [_binned(run.points if of_target else run.curve) for run in runs]
     curves = [curve for curve in curves if len(curve) > 1]
     if not curves:
         return []

@@ -5,28 +5,28 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import re
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from curate.records import FileLedger, Index, Mix, Ranking, Verification
-from curate.report import numbers
-from curate.report.curves import alignment_chart, arms_chart, forecast_chart, loss_chart
-from curate.report.plots import interval_strip, map_chart, mix_chart
-from curate.report.svg import NARROW, WIDE
-from curate.report.tables import has_ceiling, rejections, tie_mark
+from curate.records import (
+    Comparison,
+    Index,
+    Mix,
+    MixContents,
+    Ranking,
+    StageRun,
+    Verification,
+)
+from curate.report import chapters, numbers
+from curate.report.repeat import repeat_lines
+from curate.report.tables import has_ceiling
 from curate.report.text import show, show_middle
 from curate.report.theme import CHART_STYLE, PALETTE_STYLE
 
-_MOST_SHARDS = 60
-_MOST_FILES = 40
-_TIES = {" ": "", "╭": "start", "│": "mid", "╰": "end"}
 _VERDICTS = {
     "confirmed": "the measured drop agrees with the forecast",
     "better": "the measured drop is larger than forecast",
@@ -41,7 +41,9 @@ def render_report(
     ranking: Ranking | None = None,
     mix: Mix | None = None,
     verification: Verification | None = None,
-    commands: Sequence[str] = (),
+    comparisons: Sequence[Comparison] = (),
+    contents: MixContents | None = None,
+    history: Sequence[StageRun] = (),
 ) -> str:
     """Return everything that a workspace holds as one HTML page.
 
@@ -53,57 +55,37 @@ def render_report(
         ranking: None while nothing is ranked.
         mix: None while none is built.
         verification: None while nothing is verified.
-        commands: lines that repeat the job; none are derived from the records.
+        comparisons: of several targets or methods, of the same index.
+        contents: a look into the mix.
+        history: what ran in the workspace: cost, settings and commands.
     """
     page = _environment().from_string(
         files("curate.report").joinpath("report.html").read_text(encoding="utf-8")
     )
-    lines = list(commands) or repeat_commands(index, ranking, mix, verification)
+    shown = [record for record in (index, ranking, mix, verification) if record is not None]
+    toml, commands = repeat_lines(history, [record.fingerprint for record in shown])
     return page.render(
         chart_style=Markup(PALETTE_STYLE + CHART_STYLE),
+        heats_of=chapters.HEATS,
+        most=chapters.MOST_SHARDS,
         question=_question(index, ranking, mix),
         answer=_answer(index, ranking, mix, verification),
         verdict=verification.verdict if verification else "",
         verdict_words=_VERDICTS[verification.verdict] if verification else "",
         facts=_facts(index, ranking, mix, verification),
         warnings=[*(ranking.warnings if ranking else ()), *_verify_warnings(verification)],
-        ranking=_ranking_part(ranking) if ranking else None,
-        mix=_mix_part(mix, index) if mix else None,
-        verification=_verification_part(verification) if verification else None,
-        corpus=_corpus_part(index),
-        commands=lines,
+        ranking=chapters.ranking_part(ranking) if ranking else None,
+        heats=[chapters.heat_part(comparison) for comparison in comparisons],
+        mix=chapters.mix_part(mix, index, contents) if mix else None,
+        forecast=chapters.forecast_part(verification) if verification else None,
+        verification=chapters.verification_part(verification) if verification else None,
+        corpus=chapters.corpus_part(index),
+        cost=chapters.cost_part(history, verification),
+        toml=toml,
+        commands=commands,
         digests=_digests(index, ranking, mix, verification),
+        versions=history[-1].versions if history else {"curate": _version()},
     )
-
-
-def repeat_commands(
-    index: Index,
-    ranking: Ranking | None,
-    mix: Mix | None,
-    verification: Verification | None,
-) -> list[str]:
-    """Return the commands that made these records, as far as the records tell."""
-    embed, corpus = index.embed, index.corpus
-    parts = ["curate", "index", *corpus.inputs, "--probe", embed.probe]
-    if corpus.text != "text":
-        parts += ["--text", corpus.text]
-    parts += ["--shard-tokens", numbers.format_exact_tokens(corpus.shard_tokens)]
-    if corpus.group_by != "file":
-        parts += ["--group-by", corpus.group_by]
-    if corpus.clusters:
-        parts += ["--clusters", str(corpus.clusters)]
-    lines = [shlex.join(parts)]
-    if ranking is not None:
-        several = re.fullmatch(r"([^+]+:[\d.]+)(\+[^+]+:[\d.]+)+", ranking.target)
-        names = ranking.target.split("+") if several else [ranking.target]
-        options = [word for name in names for word in ("--target", name)]
-        lines.append(shlex.join(["curate", "rank", *options]))
-    if mix is not None:
-        budget = numbers.format_exact_tokens(mix.budget)
-        lines.append(shlex.join(["curate", "build-mix", "--budget", budget, "--out", mix.folder]))
-    if verification is not None:
-        lines.append("curate verify")
-    return lines
 
 
 def style_digest(style: str) -> str:
@@ -201,98 +183,12 @@ def _verify_warnings(verification: Verification | None) -> tuple[str, ...]:
     return verification.warnings if verification is not None else ()
 
 
-def _both(
-    draw: Callable[..., str],
-    *records: Any,
-    widths: tuple[float, float] = (WIDE, NARROW),
-    **more: Any,
-) -> Markup:
-    """Return a chart drawn twice, for a desk and for a phone; the style shows one of them."""
-    wide, narrow = (draw(*records, width=width, **more) for width in widths)
-    # the charts escape everything that they show
-    return Markup(f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>')
-
-
-def _ranking_part(ranking: Ranking) -> dict[str, Any]:
-    shards = list(ranking.shards)
-    last = _MOST_SHARDS // 4
-    hidden = max(0, len(shards) - _MOST_SHARDS)
-    drawn = [*shards[: _MOST_SHARDS - last], *shards[-last:]] if hidden else shards
-    ceiling = has_ceiling(ranking)
-    rows = [
-        {
-            "shard": shard,
-            "tie": _TIES[tie_mark(ranking.shards, shard.rank)],
-            "strip": _both(interval_strip, shard, ranking, widths=(180, 104)),
-            "share": shard.alignment / ranking.ceiling if ceiling else math.nan,
-        }
-        for shard in drawn
-    ]
-    return {
-        "record": ranking,
-        "rows": rows,
-        "hidden": hidden,
-        "cut": _MOST_SHARDS - last if hidden else -1,
-        "ceiling": ceiling,
-        "ties": any(shard.tied_with_next for shard in shards),
-        "map": _both(map_chart, ranking) if ranking.map else None,
-        "drawn": len(drawn),
-    }
-
-
-def _mix_part(mix: Mix, index: Index) -> dict[str, Any]:
-    parts = sorted(mix.parts, key=lambda part: -part.tokens)
-    return {
-        "record": mix,
-        "chart": _both(mix_chart, mix, index=index),
-        "parts": parts[:_MOST_SHARDS],
-        "hidden": max(0, len(parts) - _MOST_SHARDS),
-    }
-
-
-def _verification_part(verification: Verification) -> dict[str, Any]:
-    runs = verification.runs
-    return {
-        "record": verification,
-        "forecast": _both(forecast_chart, verification),
-        "curves": _both(loss_chart, verification) if any(run.curve for run in runs) else None,
-        "arms_chart": _both(arms_chart, verification),
-        "alignment": _both(alignment_chart, verification) if len(verification.arms) > 2 else None,
-        "arms": sorted(verification.arms, key=lambda arm: arm.loss),
-        "seconds": sum(run.seconds for run in runs),
-        "tokens": max((run.tokens for run in runs), default=0),
-        "n_items": len(runs[0].item_nats) if runs else 0,
-    }
-
-
-def _corpus_part(index: Index) -> dict[str, Any]:
-    ledgers = index.ledgers
-    troubled = [ledger for ledger in ledgers if ledger.error or ledger.rejected]
-    troubled.sort(key=_trouble, reverse=True)
-    return {
-        "index": index,
-        "files": len(ledgers),
-        "bytes": sum(ledger.n_bytes for ledger in ledgers),
-        "seen": sum(ledger.seen for ledger in ledgers),
-        "accepted": sum(ledger.accepted for ledger in ledgers),
-        "reasons": rejections(index),
-        "troubled": troubled[:_MOST_FILES],
-        "hidden": max(0, len(troubled) - _MOST_FILES),
-        "topics": [group for group in index.groups if group.examples][:_MOST_SHARDS],
-    }
-
-
-def _trouble(ledger: FileLedger) -> tuple[bool, int]:
-    return bool(ledger.error), sum(ledger.rejected.values())
-
-
 def _digests(
     index: Index, ranking: Ranking | None, mix: Mix | None, verification: Verification | None
 ) -> list[tuple[str, str]]:
     """Return (what, value) of all that has to be equal for the result to be the same."""
     probe = index.probe
     rows = [
-        ("curate", _version()),
         ("probe", f"{probe.name} at {probe.revision}"),
         ("tokenizer", probe.tokenizer_digest),
         ("index", index.fingerprint),

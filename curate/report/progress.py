@@ -29,12 +29,20 @@ class _Step:
     total: float
     said: float  # when its last plain line was written
     now: float
+    moves: int = 0  # times that something was done
+    moved: float = 0.0  # when the first of them came
+    moved_to: float = 0.0  # `done` then
 
     @property
     def rate(self) -> float:
-        """Units a second since the start; 0 while unknown."""
-        passed = self.now - self.started
-        return (self.done - self.first) / passed if passed > 0 else 0.0
+        """Units a second; 0 while unknown.
+
+        After the third move the time to the first one, which holds the loading of models and
+        files, is left out: it comes once.
+        """
+        since, at = (self.moved, self.moved_to) if self.moves > 3 else (self.started, self.first)
+        passed = self.now - since
+        return (self.done - at) / passed if passed > 0 else 0.0
 
     @property
     def left(self) -> float | None:
@@ -52,7 +60,8 @@ def progress_notify(
     """Give a `notify(what, done, total)` that shows progress until the block ends.
 
     A call with `done` and `total` both 0 is a remark and becomes a line of its own. Rate and
-    time left are means since the step was first heard of: steady, and right after a resume.
+    time left are means over the whole step, its start-up left out: steady, and right after a
+    resume.
 
     Args:
         console: where to; None is stderr. NO_COLOR is the console's own affair.
@@ -139,6 +148,10 @@ class _AmountColumn(ProgressColumn):
 
 def _advance(steps: dict[str, _Step], what: str, done: float, total: float, now: float) -> _Step:
     step = steps.setdefault(what, _Step(now, done, done, total, now, now))
+    if done > step.done:
+        step.moves += 1
+        if step.moves == 1:
+            step.moved, step.moved_to = now, done
     step.done, step.total, step.now = done, total, now
     return step
 

@@ -1,0 +1,110 @@
+"""Time left, on a clock that is simulated; and the first sign of life of a command."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from curate.report.progress import progress_notify
+
+SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+CURATE = [sys.executable, "-m", "curate"]
+
+
+def seconds_left(line):
+    found = re.search(r"· ([^·]+) left", line)
+    if found is None:
+        return None
+    parts = re.findall(r"(\d+) (s|min|h|d)\b", found[1])
+    return sum(int(number) * SECONDS[unit] for number, unit in parts)
+
+
+def play(moments, amounts, total, *, start=0.0):
+    """Report progress at these moments; return (moment, amount, seconds left) of each line."""
+    now, said = [0.0], []
+
+    class Paper:
+        def write(self, text):
+            said.extend((now[0], line) for line in text.splitlines() if line)
+
+        def flush(self):
+            pass
+
+    with progress_notify(Console(file=Paper(), width=200), every=0, clock=lambda: now[0]) as notify:
+        notify("step", start, total)
+        for moment, amount in zip(moments, amounts, strict=True):
+            now[0] = moment
+            notify("step", amount, total)
+    return [
+        (moment, float(re.search(r"([\d.]+)%", line)[1]) / 100, seconds_left(line))
+        for moment, line in said
+        if "left" in line
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("start_up", [0.0, 0.1, 0.3])
+def test_it_is_right_within_a_factor_of_1_5_after_the_first_tenth(seed, start_up):
+    """Units take 20 s on average, now and then twice that; models load for up to 0.3 of it all."""
+    rng = np.random.default_rng(seed)
+    steps = rng.gamma(4, 5.0, size=120)
+    moments = np.cumsum(steps) + start_up * steps.sum()
+    checked = 0
+    for moment, share, left in play(moments.tolist(), range(1, 121), 120):
+        true = moments[-1] - moment
+        if share >= 0.1 and true > 30:  # a minute's rounding says nothing of seconds
+            assert true / 1.5 <= left <= true * 1.5, (share, left, true)
+            checked += 1
+    assert checked > 80
+
+
+def test_a_resumed_step_counts_only_what_it_does_itself():
+    moments = [10.0 * (n + 1) for n in range(50)]
+    lines = play(moments, range(51, 101), 100, start=50)
+    for moment, _, left in lines[5:]:
+        assert left == pytest.approx(500 - moment, abs=15)
+
+
+def test_with_the_start_up_counted_it_would_be_wrong():
+    """The same reports with a mean since the start: what this test guards against."""
+    moments = [300.0 + 10 * n for n in range(1, 101)]
+    early = [line for line in play(moments, range(1, 101), 100) if 0.1 <= line[1] < 0.12]
+    (moment, share, left), true = early[0], 1000 - 100
+    assert moment / share * (1 - share) > 1.5 * true
+    assert left == pytest.approx(true, rel=0.15)
+
+
+def processor_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("words", [["--help"], ["index", "nowhere"], ["rank"], ["verify"]])
+def test_the_first_output_comes_within_0_3_s_of_processor_time(words, tmp_path):
+    """Processor time, not the clock's: others share this machine. 0.2 s more for its noise."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [*CURATE, *words], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path
+    )
+    os.close(theirs)
+    first = os.read(ours, 20)
+    spent = processor_seconds(child.pid)
+    child.kill()  # what comes after is other tests' affair
+    child.wait()
+    os.close(ours)
+    assert first.startswith((b"curate ", b"Usage: curate"))
+    assert spent < 0.5, spent
+
+
+def test_off_a_terminal_an_error_stays_one_line_and_nothing_is_coloured(tmp_path):
+    done = subprocess.run([*CURATE, "index", "nowhere"], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"\x1b" not in done.stderr + done.stdout
