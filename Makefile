@@ -5,7 +5,8 @@ BIN    := $(VENV)/bin
 # A faster disk cache or another torch: make TORCH="torch==2.11.0" demo
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test check test-slow fuzz faults mutants evidence fix docs notebook clean
+.PHONY: demo test check test-slow fuzz faults mutants evidence fix docs site notebook record \
+	dist-check clean
 
 $(BIN)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -50,11 +51,21 @@ fix: $(BIN)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-notebook: $(BIN)/.installed-dev ## run examples/tutorial.ipynb again
+notebook: $(BIN)/.installed-dev ## run the notebooks of examples/ again
 	cd examples && ../$(BIN)/python make_notebook.py
 
-docs: $(BIN)/.installed ## write the generated help into docs/commands
+docs: $(BIN)/.installed ## write the generated pages: help of the commands, api.md
 	$(BIN)/python docs/generate.py
+
+site: $(BIN)/.installed ## the documentation as a site, in build/site
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --site-dir build/site
+
+record: $(BIN)/.installed ## run the demo and write what it printed into the README, with the figures
+	$(BIN)/python examples/record.py
+
+dist-check: $(BIN)/.installed-dev ## build sdist and wheel, install both and each extra alone
+	$(BIN)/python -m pytest -q --no-cov -m slow tests/test_dist.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
