@@ -94,3 +94,30 @@ def test_every_benchmark_prints_json_when_asked():
         assert f"{script.name}" in "".join(
             page.read_text("utf-8") for page in (ROOT / "docs").glob("*.md")
         ), f"no page names {script.name}"
+
+
+def test_the_readme_shows_what_the_recorded_demo_printed():
+    """Both are written by examples/record.py; neither is edited."""
+    spec = importlib.util.spec_from_file_location("record", ROOT / "examples" / "record.py")
+    record = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(record)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    transcript = record.TRANSCRIPT.read_text(encoding="utf-8")
+    assert readme == record.readme_with(readme, transcript), "run make record"
+    assert len(transcript.splitlines()) <= 60, "one screen of answer"
+
+
+def test_the_recorded_demo_has_the_tables_that_todays_code_prints():
+    from curate.report.tables import mix_table, ranking_table, result_console, verification_table
+    from tests.report_records import mix, ranking, verification
+
+    console = result_console()
+    console.width = 140
+    recorded = (ROOT / "examples" / "demo.txt").read_text(encoding="utf-8")
+    tables = [ranking_table(ranking()), mix_table(mix()), verification_table(verification())]
+    for table, column in zip(tables, ("alignment", "epochs", "seeds"), strict=True):
+        with console.capture() as capture:
+            console.print(table)
+        head = next(line for line in capture.get().splitlines() if column in line)
+        words = set(head.split()) - {"source"}  # left out where every shard is a source
+        assert any(words <= set(line.split()) for line in recorded.splitlines()), head

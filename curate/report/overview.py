@@ -21,7 +21,6 @@ from curate.report.numbers import (
     format_value,
 )
 from curate.report.tables import (
-    index_table,
     mix_table,
     ranking_table,
     verification_table,
@@ -122,10 +121,9 @@ def verification_plan_table(plan: VerificationPlan) -> RenderableType:
 def demo_summary(result: DemoResult) -> RenderableType:
     """Return the whole job on one screen, and what it came to, good or bad."""
     return Group(
-        Rule("corpus"),
-        index_table(result.index),
         Rule("ranking"),
-        ranking_table(result.ranking),
+        Text(show(result.index.summary())),
+        ranking_table(result.ranking, most=8),
         Rule("mix"),
         mix_table(result.mix),
         Rule("verification"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -60,13 +60,32 @@ class Fitting:
         yield self.choices[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Screenful:
+    """A table of so many rows that it fits the terminal; off a terminal, of `most`."""
+
+    build: Callable[[int], RenderableType]  # rows → table
+    most: int
+    around: int = 8  # lines that are not rows: head, notes, the prompt
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table with as many rows as there is height for, eight at least."""
+        room = max(8, console.height - self.around) if console.is_terminal else self.most
+        yield self.build(min(self.most, room))
+
+
 def ranking_table(ranking: Ranking, *, most: int = 40) -> RenderableType:
     """Return the ranking: bars, intervals, ties in brackets, share of the ceiling.
 
     Args:
         ranking: any method's.
-        most: shards shown at most: the first three quarters of that many, and the last.
+        most: shards shown at most, fewer on a low terminal: the first three quarters of that
+            many, and the last.
     """
+    return Screenful(lambda rows: _ranking_rows(ranking, rows), most)
+
+
+def _ranking_rows(ranking: Ranking, most: int) -> RenderableType:
     wanted = ["", "rank", "shard", "source", "tokens", "alignment", " ", "interval", "ranks"]
     if all(shard.shard == shard.source for shard in ranking.shards):
         wanted.remove("source")
