@@ -1,8 +1,8 @@
 """Run the demo and keep what it printed: python examples/record.py [FOLDER] (make record).
 
-Writes examples/demo.txt (all of stdout; only the path of the folder is left out), the block of the README between its
-marks, and the figures of the pages. With a FOLDER that holds a finished demo, only its
-`demo.txt` is taken over.
+Writes examples/demo.txt (all of stdout; only the path of the folder is left out), the block of
+the README between its marks, and the figures of the pages. With a FOLDER that holds a finished
+demo, only its `demo.txt` is taken over.
 """
 
 import re

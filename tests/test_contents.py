@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.mixing.contents import LEFT_OUT, LOOKED_AT, read_contents
+from curate.store.publish import publish_json
 from tests.report_records import mix
 
 KINDS = {
@@ -36,7 +37,7 @@ def published(tmp_path, form, lines, *, left_out=()):
     for file in ("decontamination", "duplicates"):
         (folder / f"{file}.jsonl").write_text("")
     (folder / "duplicates.jsonl").write_text("".join(json.dumps(x) + "\n" for x in left_out))
-    (folder / "manifest.json").write_text(json.dumps({"files": [{"path": name}]}))
+    publish_json(folder / "manifest.json", {"files": [{"path": name}]})
     parts = tuple(
         dataclasses.replace(part, source=source)
         for part, source in zip(mix().parts, KINDS, strict=False)
