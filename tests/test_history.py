@@ -44,6 +44,18 @@ def test_no_workspace_is_made_for_it(tmp_path):
     assert read_history(tmp_path / "none") == []
 
 
+def test_a_first_run_that_fails_leaves_nothing(tmp_path):
+    """A lock may have made the folder; bad input must not leave a file in it."""
+    place = tmp_path / "new"
+    with (
+        pytest.raises(ValueError),
+        noting(place, stage="index", command="curate index", settings=Settings()),
+    ):
+        place.mkdir()
+        raise ValueError
+    assert not list(place.iterdir())
+
+
 def test_a_line_that_a_kill_cut_costs_only_itself(tmp_path):
     note(tmp_path, fingerprint="one")
     path = tmp_path / NAME

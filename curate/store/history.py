@@ -40,7 +40,7 @@ def noting(
     """Append one line to the workspace's history when the block ends, also by an error.
 
     Args:
-        workspace: where the history lies; nothing is written while it is not there.
+        workspace: where the history lies; a run that fails before there is one leaves nothing.
         stage: index, rank, build-mix or verify.
         command: that repeats it, given the settings in a `curate.toml`.
         settings: the sections that the stage used; the others at their defaults.
@@ -51,7 +51,7 @@ def noting(
     """
     note, at = Note(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     started, busy = time.monotonic(), _processor_seconds()
-    ended = False
+    ended, there = False, workspace.is_dir()
     try:
         yield note
         ended = True
@@ -71,7 +71,7 @@ def noting(
         )
         # an account is no result: a full disk must not make an error of a finished stage
         with contextlib.suppress(OSError):
-            if workspace.is_dir():
+            if workspace.is_dir() and (ended or there):
                 _append(workspace / NAME, run)
 
 
