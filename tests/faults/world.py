@@ -317,7 +317,7 @@ def warm_up(home: Path) -> None:
 
 
 def tree(home: Path) -> Tree:
-    """Return every published file of a world with its content; leave out locks and inputs.
+    """Return every published file of a world with its content; leave out locks, the log and inputs.
 
     What `verify` publishes says when its runs began and how long they took: of it, all else.
     """
@@ -326,7 +326,7 @@ def tree(home: Path) -> Tree:
         for here, _, names in os.walk(folder):
             for name in names:
                 path = Path(here) / name
-                if name == ".lock":
+                if name in (".lock", "history.jsonl"):  # a log of what ran, not published
                     continue
                 where, data = str(path.relative_to(home)), path.read_bytes()
                 timed = where.startswith(".curate/verify/") and name.endswith(".json")
