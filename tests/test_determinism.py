@@ -23,6 +23,8 @@ from tests.conftest import licence_prose, numpy_docstrings, python_sources, writ
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.timeout(1_200)  # five indexes: long on a machine that others use too
+
 
 def test_the_same_stages_publish_the_same_bytes(tmp_path):
     """In one place twice, so that no path differs; verification has its own test."""
@@ -96,7 +98,12 @@ def cosines(one, other):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("_CPU_BATCH", 100), ("_CPU_BATCH", 20_000), ("_MOST_PADDING", -1.0)]
+    ("name", "value"),
+    [
+        pytest.param("_CPU_BATCH", 100, marks=pytest.mark.slow),
+        ("_CPU_BATCH", 20_000),
+        ("_MOST_PADDING", -1.0),
+    ],
 )
 def test_an_embedding_does_not_depend_on_batch_size_or_padding(
     corpus, known, tmp_path, monkeypatch, name, value
@@ -125,6 +132,7 @@ def held_against(known, other, *, top=5):
     assert tau >= 0.99, tau
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_the_order_of_shards(corpus, known, tmp_path, monkeypatch):
     """What a GPU computes in, on this processor: matrices and activations of 8 bits."""
     exact = engine.fisher_rows
