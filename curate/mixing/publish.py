@@ -67,7 +67,9 @@ def _remove(staging: Path) -> None:
 def _check_own(staging: Path) -> None:
     """Refuse to remove a folder of that name that no run of ours has made."""
     if staging.is_symlink() or (staging.exists() and not (staging / "mark").is_file()):
-        if staging.is_dir() and not staging.is_symlink() and not any(staging.iterdir()):
+        left = [path.name for path in staging.iterdir()] if staging.is_dir() else ["a file"]
+        # killed before its mark was there: nothing, or a mark that is half written
+        if not staging.is_symlink() and all(name.startswith(".mark.") for name in left):
             return
         raise CurateError(f"{staging}: in the way, and nothing that curate made; move it")
 
