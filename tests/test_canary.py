@@ -357,7 +357,9 @@ def unsafe(source):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_module_can_run_what_a_file_holds(module):
-    assert not unsafe(MODULES[module].read_text(encoding="utf-8"))
+    # the command that hands work to a batch system is the user's own, from curate.toml
+    allowed = ["subprocess.run"] if module == "engine.batch" else []
+    assert unsafe(MODULES[module].read_text(encoding="utf-8")) == allowed
 
 
 def test_the_search_for_unsafe_calls_finds_them():
