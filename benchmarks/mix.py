@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.corpus.inputs import find_inputs
+from curate.corpus.prints import keep_prints
 from curate.corpus.shards import read_shards
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import cutter
@@ -82,6 +83,7 @@ def index_shards(corpus: Path, folder: Path) -> dict[str, tuple[Shard, Path]]:
     for part in read_shards(inputs, settings, encode=encode, ledgers=ledgers):
         path = folder / f"{part.shard.name}.npy"
         np.save(path, np.array([len(ids) for ids in part.tokens], np.int32))
+        keep_prints(folder / "prints", part, setting="text")
         found[part.shard.name] = (part.shard, path)
     return found
 
@@ -95,7 +97,7 @@ def build(
     wish = Wish(
         budget=budget,
         names=tuple(shards),
-        spread=Spread(shares=np.array([float(shard.n_tokens) for shard, _ in shards.values()])),
+        spread=Spread(order=np.arange(len(shards))),
         seen=seen,
     )
     drawn = draw_rows(
@@ -140,12 +142,13 @@ def measure(corpus: Path | None, *, tokens: int, workers: int, repeats: int) -> 
         items = tuple(f"an item number {n} of the target that nothing has" * 2 for n in range(300))
         target = Target("t", items[:150], items[150:], "", "", "")
         facts = place / "facts"
-        full = Look(text="text", seed=0, target=write_target(facts, target))
-        plain = dataclasses.replace(full, target="", copies=False)
+        kept = str(place / "counts" / "prints")
+        full = Look(text="text", seed=0, target=write_target(facts, target), kept=kept)
         cases = {
-            "first": (full, Seen()),  # nothing known of the documents yet
-            "again": (full, Seen()),  # what the first run found is kept
-            "unfiltered": (plain, None),
+            "first": (full, Seen()),  # with what the index keeps of the documents
+            "again": (full, Seen()),  # and what the first mix found out
+            "unfiltered": (dataclasses.replace(full, target=""), None),
+            "old index": (dataclasses.replace(full, kept=""), Seen()),  # that keeps nothing
         }
         seconds: dict[str, list[tuple[float, float]]] = {"limit": [], **{c: [] for c in cases}}
         for _ in range(repeats):

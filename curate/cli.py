@@ -425,7 +425,12 @@ def rank(
 @click.option("--selection", type=click.Choice(["top", "temperature", "match"]))
 @click.option("--max-epochs", type=float, help="Times a shard may be repeated.")
 @click.option("--tokenizer", help="That counts the budget; the probe's by default.")
-@click.option("--decontaminate/--no-decontaminate", default=None, help="On by default.")
+@click.option(
+    "--decontaminate", type=click.Choice(["words", "semantic"]), is_flag=False,
+    flag_value="words", help="By the items' words (the default), or paraphrases too.",
+)  # fmt: skip
+@click.option("--no-decontaminate", is_flag=True, help="Leave items of the target in.")
+@click.option("--encoder", metavar="MODEL", help="That compares meanings: the probe by default.")
 @click.option("--dedup/--no-dedup", default=None, help="On by default.")
 @click.option(
     "--keep", multiple=True, metavar="SOURCE=20%",
@@ -440,14 +445,20 @@ def rank(
 @click.option("--whole-documents", is_flag=True, default=None, help="Cut none: nearest to budget.")
 @click.option("--manifest-only", is_flag=True, help="Write weights and records, copy no text.")
 @click.option(
-    "--format", "fmt", type=click.Choice(["parquet", "jsonl", "tokens", "megatron"]),
+    "--format", "fmt", type=click.Choice(["parquet", "jsonl", "mds", "tokens", "megatron"]),
     default="parquet", show_default=True,
+)  # fmt: skip
+@click.option(
+    "--trainer",
+    type=click.Choice(["transformers", "nanotron", "olmo-core", "torchtitan", "axolotl", "litgpt"]),
+    help="Write a file that starts it with this mix.",
 )  # fmt: skip
 @_engine
 @_json
 def build_mix(
     budget: int | None, out: str, workspace: Path, settings: Settings, fmt: str, as_json: bool,
-    manifest_only: bool, **given: Any,
+    manifest_only: bool, trainer: str | None, decontaminate: str | None, no_decontaminate: bool,
+    **given: Any,
 ) -> None:  # fmt: skip
     """Write an aligned training mix of exactly that many tokens, with its forecast.
 
@@ -461,12 +472,17 @@ def build_mix(
     from curate.stages import build_mix as run
 
     settings = _run_on(settings, given)
+    if decontaminate and no_decontaminate:
+        raise click.UsageError("--no-decontaminate goes without --decontaminate")
+    clean = not no_decontaminate if decontaminate or no_decontaminate else None
+    given |= {"decontaminate": clean}
+    given |= {"paraphrases": decontaminate == "semantic" if decontaminate else None}
     several = {name: given.pop(name) or None for name in ("keep", "blend", "priority")}
     settings = dataclasses.replace(settings, mix=override(settings.mix, **given, **several))
     with _progress() as notify:
         found = run(
             budget, settings=settings, workspace=workspace, out=out,
-            fmt="manifest" if manifest_only else fmt, notify=notify,
+            fmt="manifest" if manifest_only else fmt, trainer=trainer or "", notify=notify,
         )  # fmt: skip
     _show(found, as_json, mix_table, mix_json)
 

@@ -104,6 +104,9 @@ class MixSettings:
     priority: tuple[str, ...] = ()  # sources whose copy stays; else that of the better shard
     keep: tuple[str, ...] = ()  # SOURCE=20% of the mix at least, SOURCE<=20% at most
     blend: tuple[str, ...] = ()  # general=30%: in natural proportions of all, or of a source
+    paraphrases: bool = False  # whether items in other words are looked for too
+    encoder: str = ""  # that compares them: a folder or hub id; "" is the probe
+    cosine: float = 0.8  # with an item, from which a place is its paraphrase
 
 
 @dataclass(frozen=True, slots=True)

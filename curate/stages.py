@@ -286,6 +286,7 @@ def build_mix(
     out: str | Path = "mix",
     fmt: str = "parquet",
     workers: int = 0,
+    trainer: str = "",
     notify: Notify = silent,
 ) -> Mix:
     """Write an aligned training mix of exactly `budget` tokens, with its forecast.
@@ -298,6 +299,8 @@ def build_mix(
             later stages find it, and a copy is published there, its `meta.json` last.
         fmt: parquet, jsonl, or manifest (weights and record ranges, no text).
         workers: processes; 0 chooses, and their number changes nothing.
+        trainer: transformers, nanotron, olmo-core, torchtitan, axolotl or litgpt: a file beside
+            the mix starts it with these files.
         notify: progress.
 
     Raises:
@@ -330,6 +333,7 @@ def build_mix(
             out=place / "mixes" / digest_bytes(address.encode())[:16] if address else Path(out),
             fmt=fmt,
             workers=workers or settings.run.workers,
+            trainer=trainer,
             notify=notify,
         )
         note.fingerprint = found.fingerprint

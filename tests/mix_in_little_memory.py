@@ -73,7 +73,7 @@ def build(shards: list[Shard], folder: Path) -> int:
     drawn = draw_rows(
         dict(zip(names, shards, strict=True)),
         Wish(budget=budget, names=names, spread=Spread(order=np.arange(len(names)))),
-        Look(text="text", seed=0, count=count, counted_by="characters", copies=False),
+        Look(text="text", seed=0, count=count, counted_by="characters"),
         lengths=lambda shard: None,
         cut=lambda *_: (0, 0),
         folder=folder / "facts",

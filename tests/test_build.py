@@ -17,14 +17,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from curate.corpus.words import number_words
 from curate.errors import UNREACHABLE, CurateError
 from curate.mixing.build import build_mix, open_mix, read_mix_texts
-from curate.mixing.decontaminate import index_items
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
+from curate.mixing.items import index_items
 from curate.mixing.tokenizer import load_encode
 from curate.records import Target
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings
+from curate.store.fingerprint import digest_file
 
 VOCABULARY = """
 math: theorem proof lemma group ring field ideal kernel image finite abelian order
@@ -80,7 +82,7 @@ def place(tmp_path_factory):
 def build(place, tmp_path):
     folder, index, target, ranking, _ = place
 
-    def call(out="mix", fmt="parquet", notify=None, workers=1, **settings):
+    def call(out="mix", fmt="parquet", notify=None, workers=1, trainer="", **settings):
         arguments = {"budget": 4001, **settings}
         return build_mix(
             index,
@@ -91,6 +93,7 @@ def build(place, tmp_path):
             out=tmp_path / out,
             fmt=fmt,
             workers=workers,
+            trainer=trainer,
             notify=notify or (lambda *_: None),
         )
 
@@ -506,7 +509,7 @@ def test_tokenised_files_hold_the_same_rows_and_exactly_the_budget(build, place,
     expected = [ids.tolist() for ids in place[4]([text for text, _ in read_mix_texts(whole)])]
     assert [ids[:-1] for ids in found] == expected
     assert sum(len(ids) - 1 for ids in found) == 4001 == mix.tokens
-    with pytest.raises(CurateError, match="holds no text"):
+    with pytest.raises(CurateError, match="holds no text to read"):
         read_mix_texts(mix)
 
 
@@ -528,3 +531,96 @@ def test_tokens_come_from_the_index_and_are_counted_where_it_has_none(build, pla
         for path in hidden:
             path.rename(path.with_suffix(".npy"))
     assert contents(one.folder) == contents(two.folder)
+
+
+def test_what_the_index_keeps_of_documents_spares_the_mix_a_look_at_their_text(
+    build, place, monkeypatch
+):
+    prints = place[0] / "ws" / "index" / "prints"
+    assert len(list(prints.iterdir())) == len(place[1].shards)
+    read = []
+
+    def counted(texts):
+        read.extend(texts)
+        return number_words(texts)
+
+    monkeypatch.setattr("curate.mixing.survey.number_words", counted)
+    monkeypatch.setattr("curate.mixing.survey.tabulate", lambda *_: pytest.fail("made again"))
+    total = sum(entry.shard.n_tokens for entry in place[1].shards)
+    one = build(out="one", budget=total - 700, ngram=12)  # no earlier mix has looked for 12 words
+    assert one.decontaminated == 2 <= len(read) <= 4
+    monkeypatch.undo()
+    prints.rename(prints.with_name("away"))
+    try:
+        two = build(out="two", budget=total - 700, ngram=12)
+    finally:
+        prints.with_name("away").rename(prints)
+    assert contents(one.folder) == contents(two.folder)
+
+
+def test_regrouped_documents_are_traced_to_the_files_they_come_from(place, tmp_path):
+    from curate.ranking.rank import rank_shards
+    from curate.task2vec.embed import build_index
+
+    (tmp_path / "in").mkdir()
+    rng = random.Random(6)
+    rows, sources = {}, [kind for kind in WORDS for _ in range(40)]
+    rng.shuffle(sources)
+    for name in ("one", "two"):
+        rows[name] = [
+            {"id": f"{name}{n}", "kind": kind, "text": make_texts(rng, kind, 1)[0]}
+            for n, kind in enumerate(sources)
+        ]
+        rows[name][7]["text"] = rows["one"][7]["text"]
+        path = tmp_path / "in" / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows[name]))
+    corpus = CorpusSettings(inputs=(str(tmp_path / "in"),), group_by="field:kind")
+    embed = EmbedSettings(batches=2, batch_tokens=256, block_tokens=64)
+    index = build_index(corpus, embed, workspace=tmp_path / "ws", device="cpu")
+    target = place[2]
+    where = {"workspace": tmp_path / "ws"}
+    ranking = rank_shards(index, target, RankSettings(), device="cpu", **where)
+    digests = {digest_file(tmp_path / "in" / f"{name}.jsonl"): name for name in rows}
+    total = sum(entry.shard.n_tokens for entry in index.shards)
+    mix = build_mix(
+        index, ranking, target, MixSettings(budget=total - 900), out=tmp_path / "mix", **where
+    )
+    texts = {row["id"]: row["text"] for row in pq.read_table(tmp_path / "mix/data").to_pylist()}
+    lines = pq.read_table(tmp_path / "mix" / "provenance.parquet").to_pylist()
+    assert {digests[line["file_digest"]] for line in lines} == {"one", "two"}
+    for line in lines:
+        row = rows[digests[line["file_digest"]]][line["record"]]
+        assert row["id"] == line["id"] and row["kind"] == line["source"]
+        assert row["text"].startswith(texts[row["id"]])
+    (copy,) = (tmp_path / "mix" / "duplicates.jsonl").read_text().splitlines()
+    copy = json.loads(copy)
+    assert rows[digests[copy["file_digest"]]][copy["record"]]["id"] == copy["id"]
+    assert mix.tokens == total - 900
+
+
+def test_an_item_in_other_words_is_taken_out_and_the_report_shows_both(build, place):
+    folder, index, target, ranking, _ = place
+    given = {"budget": 6000, "decontaminate": True, "cosine": 0.5}
+    settings = MixSettings(**given, paraphrases=True)
+    where = {"workspace": folder / "ws"}
+    text = next(iter(read_mix_texts(build(out="plain"))))[0]
+    near = dataclasses.replace(
+        target, eval=(" ".join(sorted(text.split()[:40])), *target.eval[1:]), eval_digest="near"
+    )
+    plain, found = (
+        build_mix(index, ranking, near, each, out=folder / name, **where)
+        for name, each in (("p", MixSettings(**given)), ("s", settings))
+    )
+    assert found.decontaminated > plain.decontaminated
+    lines = (folder / "s" / "decontamination.jsonl").read_text().splitlines()
+    told = [each for each in map(json.loads, lines) if each["kind"] == "paraphrase"]
+    assert len(told) >= found.decontaminated - plain.decontaminated > 0
+    assert all(line["cosine"] >= 0.5 and line["words"] and line["place"] for line in told)
+    assert "in other words" in (folder / "s" / "README.md").read_text()
+
+
+def test_a_trainer_gets_its_file_and_the_mix_is_read_back_with_it(build):
+    mix = build(out="mix", trainer="axolotl")
+    folder = Path(mix.folder)
+    assert str(folder.resolve() / "data") in (folder / "axolotl.yaml").read_text()
+    assert not (Path(build(out="mix").folder) / "axolotl.yaml").exists()

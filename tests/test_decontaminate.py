@@ -7,13 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.mixing.decontaminate import (
-    find_leaks,
-    index_items,
-    index_target,
-    item_parts,
-    split_words,
-)
+from curate.corpus.words import split_words
+from curate.mixing.decontaminate import find_leaks
+from curate.mixing.items import index_items, index_target, item_parts
 from curate.records import Target
 
 WORDS = [

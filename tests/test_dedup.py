@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from curate.mixing.dedup import Seen, alike_groups, find_copies, normalise, overlaps, sketch
-from curate.mixing.words import number_words
+from curate.corpus.sketch import sketch
+from curate.corpus.words import number_words
+from curate.mixing.dedup import Seen, alike_groups, find_copies, normalise, overlaps
 
 VOCABULARY = [f"word{n}" for n in range(400)]
 

@@ -1,7 +1,9 @@
 """Rows to files."""
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import datasets
@@ -64,7 +66,7 @@ def draw(shards, folder):
     return draw_rows(
         dict(zip(names, shards, strict=True)),
         wish,
-        Look(text="text", seed=0, count=count, counted_by="words", copies=False),
+        Look(text="text", seed=0, count=count, counted_by="words"),
         lengths=lambda shard: None,
         cut=lambda *_: (0, 0),
         folder=folder / "facts",
@@ -235,3 +237,56 @@ def test_a_part_that_reads_back_changed_is_not_published(tmp_path):
     with pytest.raises(CurateError, match=r"part\.parquet: cannot be written"):
         publish_files(staging, out)
     assert list(out.iterdir()) == []
+
+
+def read_mds(path):
+    """Read a shard of version 2 by its description: a naive reader."""
+    data = path.read_bytes()
+    (count,) = np.frombuffer(data, "<u4", 1)
+    offsets = np.frombuffer(data, "<u4", count + 1, 4).tolist()
+    assert offsets[-1] == len(data)
+    head = json.loads(data[4 + 4 * (count + 1) : offsets[0]])
+    for begin in offsets[:-1]:
+        fixed = head["column_sizes"]
+        sizes = np.frombuffer(data, "<u4", fixed.count(None), begin).tolist()
+        place, row = begin + 4 * len(sizes), {}
+        for name, kind, size in zip(
+            head["column_names"], head["column_encodings"], fixed, strict=True
+        ):
+            length = sizes.pop(0) if size is None else size
+            value = data[place : place + length]
+            row[name] = value.decode() if kind == "str" else int.from_bytes(value, "little")
+            place += length
+        yield row
+
+
+def test_mds_shards_hold_the_rows_and_their_index_names_them(tmp_path, drawn):
+    files = write(tmp_path / "x", drawn[0], fmt="mds", part_tokens=60)
+    write(tmp_path / "y", drawn[0], fmt="parquet", part_tokens=60)
+    mix = tmp_path / "x" / "mix"
+    shards = json.loads((mix / "data" / "train" / "index.json").read_text())["shards"]
+    assert [f"data/train/{s['raw_data']['basename']}" for s in shards] == [f.path for f in files]
+    found = []
+    for file, shard in zip(files, shards, strict=True):
+        assert (mix / file.path).stat().st_size == shard["raw_data"]["bytes"]
+        rows = list(read_mds(mix / file.path))
+        assert len(rows) == shard["samples"] == file.rows
+        found += rows
+    parts = sorted((tmp_path / "y" / "mix" / "data").iterdir())
+    assert found == [row for path in parts for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("CURATE_MDS_PYTHON" not in os.environ, reason="needs mosaicml-streaming")
+def test_the_reader_of_mosaicml_streaming_opens_the_shards(tmp_path, drawn):
+    write(tmp_path / "x", drawn[0], fmt="mds", part_tokens=60)
+    lines = (
+        "import sys, json; from streaming import StreamingDataset;"
+        "rows = StreamingDataset(local=sys.argv[1], split='train', batch_size=1, shuffle=False);"
+        "print(json.dumps(sorted([r['text'], r['tokens']] for r in rows)))"
+    )
+    command = [os.environ["CURATE_MDS_PYTHON"], "-c", lines, str(tmp_path / "x/mix/data")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    wanted = sorted(map(list, zip(drawn[1], count(drawn[1]), strict=True)))
+    assert json.loads(done.stdout.splitlines()[-1]) == wanted

@@ -12,7 +12,7 @@ import pytest
 
 from curate.errors import CurateError
 from curate.mixing.build import build_mix, read_mix_texts
-from curate.mixing.decontaminate import index_target
+from curate.mixing.items import index_target
 from curate.ranking.rank import rank_shards
 from curate.records import Target
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings, VerifySettings

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.mixing import words as module
-from curate.mixing.words import (
+from curate.corpus import words as module
+from curate.corpus.words import (
     fold,
     number_words,
     split_words,

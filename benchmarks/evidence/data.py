@@ -11,12 +11,13 @@ import numpy as np
 
 from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.reader import LedgerBuilder, read_documents
+from curate.corpus.sketch import sketch
 from curate.corpus.targets import load_target
+from curate.corpus.words import number_words
 from curate.errors import CurateError
-from curate.mixing.decontaminate import Items, index_items
-from curate.mixing.dedup import Seen, find_copies, sketch
+from curate.mixing.dedup import Seen, find_copies
 from curate.mixing.documents import Filters, select_documents
-from curate.mixing.words import number_words
+from curate.mixing.items import Items, index_items
 from curate.records import Document, Index, Notify, Target, silent
 from curate.settings import CorpusSettings, EmbedSettings, TargetSettings
 from curate.store.fingerprint import digest_file, fingerprint

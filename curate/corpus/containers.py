@@ -6,6 +6,7 @@ import lzma
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -213,6 +214,13 @@ def read_lines(
     Raises:
         BrokenFileError: as `read_blocks`, after all the whole lines before the damage.
     """
+    return chain.from_iterable(read_line_lists(path, compression, span=span))
+
+
+def read_line_lists(
+    path: Path, compression: Compression, *, span: Span | None = None
+) -> Iterator[list[bytes | str]]:
+    """Yield the lines of `read_lines` as lists, one for each block that is read."""
     held: list[bytes] = []
     held_bytes = 0
     broken: BrokenFileError | None = None
@@ -227,10 +235,9 @@ def read_lines(
         lines = block.split(b"\n") if not block.isspace() else _blank_lines(block)
         if len(lines) > 1:
             first = b"".join([*held, lines[0]])
-            yield from _line(first, held_bytes + len(lines[0]))
-            for line in lines[1:-1]:
-                if line and not line.isspace():
-                    yield line
+            found = _line(first, held_bytes + len(lines[0]))
+            found += [line for line in lines[1:-1] if line and not line.isspace()]
+            yield found
             held, held_bytes = [], 0
         held_bytes += len(lines[-1])
         if held_bytes <= MAX_RECORD_BYTES:
@@ -239,9 +246,9 @@ def read_lines(
             held = []
     if broken is not None:
         if held_bytes:
-            yield "truncated"
+            yield ["truncated"]
         raise broken
-    yield from _line(b"".join(held), held_bytes)
+    yield _line(b"".join(held), held_bytes)
 
 
 def _blank_lines(block: bytes) -> list[bytes]:
@@ -373,8 +380,7 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _line(line: bytes, size: int) -> Iterator[bytes | str]:
+def _line(line: bytes, size: int) -> list[bytes | str]:
     if size > MAX_RECORD_BYTES:
-        yield "too_long"
-    elif line and not line.isspace():
-        yield line
+        return ["too_long"]
+    return [line] if line and not line.isspace() else []

@@ -28,6 +28,11 @@ class Template:
     fields: tuple[str, ...]  # each named once, in order of first use
     parts: tuple[tuple[str, int, tuple[str, ...]], ...]  # literal, field or -1, path inside it
 
+    @property
+    def is_field(self) -> bool:
+        """Say whether it is one field and nothing else."""
+        return len(self.parts) == 1 and not self.parts[0][0] and not self.parts[0][2]
+
 
 def row_names(fields: Sequence[str]) -> tuple[str, ...]:
     """Return the fields that a row holds: those asked for, then those that documents keep."""
@@ -89,7 +94,7 @@ def render(template: Template, row: Row) -> tuple[str, str]:
     Returns:
         (text, "") or ("", one of missing_field, null, wrong_type, empty, too_long, bad_utf8).
     """
-    if len(template.parts) == 1 and not template.parts[0][0] and not template.parts[0][2]:
+    if template.is_field:
         value = row[0]
         return _checked(value) if type(value) is str else ("", _reason(value))
     pieces: list[str] = []

@@ -166,7 +166,7 @@ def read_labelled(
             if isinstance(row, str):
                 ledger.reject(row)
                 continue
-            document = _document(row, template, places, file, ledger.digest, record)
+            document = to_document(row, template, places, file, ledger.digest, record)
             if isinstance(document, str):
                 ledger.reject(document)
                 continue
@@ -194,7 +194,11 @@ def _label(row: tuple[object, ...], place: int) -> str:
     if place < 0:
         return ""
     value = row[place]
-    return str(value)[:MAX_LABEL] if isinstance(value, float) else _plain(value)[:MAX_LABEL].strip()
+    return (
+        str(value)[:MAX_LABEL]
+        if isinstance(value, float)
+        else plain_name(value)[:MAX_LABEL].strip()
+    )
 
 
 def check_inputs(files: Sequence[InputFile], *, text: str) -> None:
@@ -252,7 +256,7 @@ def check_ledgers(ledgers: Sequence[FileLedger], max_rejected: float) -> CurateE
     return None
 
 
-def _document(
+def to_document(
     row: tuple[object, ...],
     template: Template,
     places: tuple[int, ...],
@@ -260,18 +264,21 @@ def _document(
     digest: str,
     record: int,
 ) -> Document | str:
+    """Return the document of a row, its `KEPT` values at `places`, or why it is rejected."""
     text, reason = render(template, row)
     if reason:
         return reason
     name, url, meta, metadata = places
-    known = _plain(row[name]) or f"{file.source}:{record}"
+    known = plain_name(row[name]) or f"{file.source}:{record}"
     if row[url] is row[meta] is row[metadata] is MISSING:  # as most are: worth a tenth of the time
         return Document(text, known, file.source, digest, record)
     described = row[meta] if row[meta] is not MISSING else row[metadata]
-    return Document(text, known, file.source, digest, record, _plain(row[url]), _as_json(described))
+    return Document(
+        text, known, file.source, digest, record, plain_name(row[url]), _as_json(described)
+    )
 
 
-def _plain(value: object) -> str:
+def plain_name(value: object) -> str:
     """Return a name, address or number as text; "" for anything else, or longer than 4 KiB."""
     if isinstance(value, msgspec.Raw):
         try:

@@ -63,7 +63,7 @@ def read_rows(
         case "jsonl":
             lines = read_lines(path, form.compression, span=span)
             part = lines if start == 0 and stop is None else islice(lines, start, stop)
-            return _json_lines(part, fields)
+            return json_lines(part, fields)
         case "json":
             return islice(_json_file(path, form, fields), start, stop)
         case "csv" | "tsv":
@@ -122,13 +122,13 @@ def count_rows(path: Path, form: Format) -> int:
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-_Plain = str | int | float | bool | None
+Plain = str | int | float | bool | None
 
 _NO_ATTRIBUTE = re.compile(r'["\\\x00-\x1f]')
 """What a name may not hold that msgspec looks for; such names are looked up instead."""
 
 
-def _record_decoder(fields: Sequence[str], kind: Any) -> Callable[[bytes], Row]:
+def record_decoder(fields: Sequence[str], kind: Any) -> Callable[[bytes], Row]:
     """Return a decoder that keeps the fields of a row and passes over the rest unread.
 
     The fields of the text and its names are of `kind`; what describes it stays as it stands.
@@ -161,9 +161,10 @@ def _look_up(line: bytes, *, names: Sequence[str], of_kind: Sequence[str], kind:
     )  # fmt: skip
 
 
-def _json_lines(lines: Iterable[bytes | str], fields: Sequence[str]) -> Iterator[Row | str]:
-    decode = _record_decoder(fields, _Plain)
-    in_part = _record_decoder(fields, msgspec.Raw)
+def json_lines(lines: Iterable[bytes | str], fields: Sequence[str]) -> Iterator[Row | str]:
+    """Yield each line of `read_lines` as the values of `row_names(fields)`, or as a reason."""
+    decode = record_decoder(fields, Plain)
+    in_part = record_decoder(fields, msgspec.Raw)
     for line in lines:
         if isinstance(line, str):
             yield line
@@ -224,7 +225,7 @@ def _json_file(path: Path, form: Format, fields: Sequence[str]) -> Iterator[Row 
         )
     except (msgspec.DecodeError, RecursionError) as error:
         raise BrokenFileError(one_line(error), reason="bad_json") from None
-    yield from _json_lines((bytes(item) for item in raw), fields)
+    yield from json_lines((bytes(item) for item in raw), fields)
 
 
 def _whole_row(path: Path, form: Format, fields: Sequence[str]) -> Iterator[Row | str]:

@@ -30,7 +30,7 @@ from curate.store.fingerprint import digest_file, digest_texts
 if TYPE_CHECKING:
     from curate.records import Counts
 
-__all__ = ["check_ledgers", "read_placed", "read_ranges", "read_shards"]
+__all__ = ["check_ledgers", "check_unchanged", "read_placed", "read_ranges", "read_shards"]
 
 Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
 
@@ -136,6 +136,16 @@ def read_placed(shard: Shard, *, text: str) -> Iterator[tuple[int, Document]]:
             start=part.start,
             stop=part.stop,
         )
+
+
+def check_unchanged(part: RecordRange) -> Path:
+    """Return the file of a range, which is still what was indexed.
+
+    Raises:
+        CurateError: it is gone, or changed.
+    """
+    _checked_digest(part)
+    return Path(part.path)
 
 
 def _checked_digest(part: RecordRange) -> str:

@@ -29,6 +29,11 @@ class TokenSpec:
     vocab: int  # largest id + 1
 
 
+def token_type(vocab: int) -> np.dtype[Any]:
+    """Return the type of raw tokens: uint16, or uint32 where the vocabulary needs it."""
+    return np.dtype("<u2" if vocab <= 1 << 16 else "<u4")
+
+
 def write_tokens(path: Path, rows: Any, spec: TokenSpec) -> None:
     """Write rows as raw little-endian tokens, each document followed by the end token.
 
@@ -44,8 +49,7 @@ def write_tokens(path: Path, rows: Any, spec: TokenSpec) -> None:
     Raises:
         CurateError: a row has not as many tokens as were counted.
     """
-    kind = "<u2" if spec.vocab <= 1 << 16 else "<u4"
-    sizes = _write_ids(path, rows, spec, kind)
+    sizes = _write_ids(path, rows, spec, token_type(spec.vocab).str)
     with staged(path.with_name(f"{path.name}.index")) as temporary:
         temporary.write_bytes(np.cumsum(sizes).astype("<u8").tobytes())
 

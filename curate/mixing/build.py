@@ -23,10 +23,12 @@ from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile, read_rows
 from curate.mixing.mixture import Mixture, compare_mixtures, matched_shares, put_in_words
 from curate.mixing.publish import clear, publish_files, staging_folder
-from curate.mixing.survey import Look, write_target
-from curate.mixing.tokenizer import count_tokens, load_encode, token_spec
+from curate.mixing.survey import Look, Meaning, write_target
+from curate.mixing.tokenizer import count_tokens, find_place, load_encode, token_spec
+from curate.mixing.trainers import NAMES, check_trainer, trainer_text
 from curate.mixing.weights import Spread, choose_weights, spread_tokens
 from curate.mixing.write import Layout, choose_workers, write_files
+from curate.ranking.encoder import find_encoder
 from curate.records import Embedding, Index, Mix, MixPart, Notify, Ranking, Target, silent
 from curate.settings import MixSettings
 from curate.store.fingerprint import fingerprint
@@ -41,7 +43,7 @@ from curate.store.publish import (
 )
 from curate.task2vec.embed import embed_target, lengths_path
 
-__all__ = ["build_mix", "open_mix", "read_mix_texts"]
+__all__ = ["build_mix", "meaning_of", "open_mix", "read_mix_texts"]
 
 RATIO_DOCUMENTS = 64
 """Documents of the best shard that tell how another tokenizer's counts compare."""
@@ -57,6 +59,7 @@ def build_mix(
     out: Path,
     fmt: str = "parquet",
     workers: int = 0,
+    trainer: str = "",
     notify: Notify = silent,
 ) -> Mix:
     """Write a training mix of exactly `settings.budget` tokens to `out`, with its forecast.
@@ -72,9 +75,10 @@ def build_mix(
         workspace: `mix.json` in it names the latest mix; `facts/` keeps what is known of
             documents for the next one.
         out: the mix's folder; new, empty, or an earlier mix.
-        fmt: parquet, jsonl, tokens or megatron; `manifest` writes weights and
+        fmt: parquet, jsonl, mds, tokens or megatron; `manifest` writes weights and
             record ranges and copies no text.
         workers: processes; 0 chooses. Their number does not change a byte.
+        trainer: gets a file beside the mix that starts it with these files; "" writes none.
         notify: progress in tokens.
 
     Raises:
@@ -83,6 +87,7 @@ def build_mix(
             corpus cannot meet (exit code 6).
     """
     check_request(index, ranking, target, settings, fmt=fmt)
+    check_trainer(trainer, fmt)
     check_out(out, index)
     encode, tokenizer_digest = load_encode(settings.tokenizer or index.embed.probe, index.probe)
     mark = fingerprint(
@@ -99,6 +104,7 @@ def build_mix(
         tokenizer=tokenizer_digest,
         settings=settings,
         format=fmt,
+        **({"trainer": (trainer, str(out.resolve()))} if trainer else {}),
     )
     with locked(out, notify=notify):
         if not is_current(out, kind="mix", fingerprint=mark):
@@ -129,6 +135,9 @@ def build_mix(
                     mix, index=index, target=target, settings=settings, files=files, held=held
                 )
                 publish_bytes(staging / "mix" / "README.md", card.encode("utf-8"))
+                if trainer:
+                    text = _trainer_text(trainer, fmt, settings, index, out=out, files=files)
+                    publish_bytes(staging / "mix" / NAMES[trainer], text.encode("utf-8"))
                 clear(out)
                 names = publish_files(staging / "mix", out)
                 publish_meta(out, kind="mix", fingerprint=mark, files=names, body=mix)
@@ -158,9 +167,10 @@ def read_mix_texts(mix: Mix) -> Iterator[tuple[str, int]]:
     manifest = read_json(folder / "manifest.json", dict[str, Any])
     names = [file["path"] for file in manifest["files"]]
     if not names or not names[0].endswith((".parquet", ".jsonl")):
-        made = "of tokens" if names else "with --manifest-only"
+        made = f"as {Path(names[0]).suffix} files" if names else "with --manifest-only"
         raise CurateError(
-            f"{folder}: made {made}, it holds no text; run curate build-mix with --format parquet"
+            f"{folder}: made {made}, it holds no text to read back; run curate build-mix with "
+            "--format parquet"
         )
     return read_rows(folder, names)
 
@@ -243,7 +253,8 @@ def _draw(
         seed=settings.seed,
         target=write_target(facts, target) if settings.decontaminate else "",
         ngram=settings.ngram,
-        copies=settings.dedup or settings.holdout > 0,
+        kept=str(Path(index.folder) / "prints"),
+        meaning=meaning_of(settings, index),
         count=None if known else partial(count_tokens, name=name, info=index.probe),
         counted_by="index" if known else tokenizer_digest,
     )
@@ -269,6 +280,14 @@ def _draw(
         workers=workers,
         notify=notify,
     )
+
+
+def meaning_of(settings: MixSettings, index: Index) -> Meaning | None:
+    """Return how a mix tells items in other words, None where it does not."""
+    if not (settings.decontaminate and settings.paraphrases):
+        return None
+    name = settings.encoder or index.embed.probe
+    return Meaning(name, find_encoder(name), settings.cosine)
 
 
 def _given(drawn: Drawn) -> dict[str, int]:
@@ -395,6 +414,28 @@ def _layout(fmt: str, settings: MixSettings, index: Index) -> Layout:
     if fmt in ("tokens", "megatron"):
         return Layout(found, spec=token_spec(settings.tokenizer or index.embed.probe, index.probe))
     return Layout(cast(Format, found))
+
+
+def _trainer_text(
+    trainer: str,
+    fmt: str,
+    settings: MixSettings,
+    index: Index,
+    *,
+    out: Path,
+    files: list[WrittenFile],
+) -> str:
+    name = settings.tokenizer or index.embed.probe
+    spec = token_spec(name, index.probe)
+    return trainer_text(
+        trainer,
+        out=out.resolve(),
+        fmt=fmt,
+        files=[file.path for file in files],
+        tokenizer=str(find_place(name, index.probe)["pretrained_model_name_or_path"]),
+        vocab=spec.vocab,
+        end=spec.end,
+    )
 
 
 def _token_ratio(index: Index, shard: str, encode: Encode) -> float:

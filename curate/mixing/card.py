@@ -16,6 +16,11 @@ from datasets import load_dataset
 mix = load_dataset("path/to/this/folder", split="train")  # id, text, source, tokens
 ```"""
 _NO_TEXT = "No text was copied: `selection.parquet` names the records, file by file."
+_SHARDS = """```python
+from streaming import StreamingDataset
+
+mix = StreamingDataset(local="path/to/this/folder/data", split="train", batch_size=8)
+```"""
 _TOKENS = """The files hold tokens, each document followed by the token that ends a text; the
 counts here are without it. The page on formats of curate says how they are laid out."""
 _TRACED = """`provenance.parquet` names for every row the shard, the input file's digest, the
@@ -34,15 +39,18 @@ def write_card(
     """Return the card: YAML that `datasets.load_dataset(folder)` reads, then the mix in words."""
     ending = files[0].path.rpartition(".")[2] if files else ""
     with_text = ending in ("parquet", "jsonl")
+    opening = _OPENING if with_text else _SHARDS if ending == "mds" else _TOKENS
     in_rows = f" in {sum(file.rows for file in files):,} rows" if files else ""
     lines = "\n".join(
         f"| {escape(source)} | {tokens:,} | {tokens / mix.tokens:.1%} |"
         for source, tokens in mix.sources.items()
     )
     licence = f" (licence: {escape(target.licence)})" if target.licence else ""
+    said = " or in other words" if settings.paraphrases else ""
     leaks = (
         f"{mix.decontaminated:,} documents that share {settings.ngram} words in a row with an item "
-        "of the select or eval split, or hold one whole, were left out (`decontamination.jsonl`)."
+        f"of the select or eval split, or hold one whole{said}, were left out "
+        "(`decontamination.jsonl`)."
         if settings.decontaminate
         else "Not done: items of the target may be in here."
     )
@@ -74,7 +82,7 @@ tags:
 A training mix of {mix.tokens:,} tokens{in_rows}, chosen from {len(index.shards):,} shards
 by their alignment to the target {escape(target.name)}{licence}.
 
-{_OPENING if with_text else _TOKENS if files else _NO_TEXT}
+{opening if files else _NO_TEXT}
 
 | source | tokens | share |
 |---|---:|---:|

@@ -12,6 +12,7 @@ import numpy as np
 from curate.errors import UNREACHABLE, USAGE, CurateError
 from curate.mixing.formats import Format
 from curate.mixing.publish import list_content
+from curate.mixing.trainers import NAMES
 from curate.records import Index, Ranking, Target
 from curate.settings import MixSettings
 
@@ -25,8 +26,9 @@ PAYLOAD = (
     "manifest.json",
     "provenance.parquet",
     "selection.parquet",
+    *NAMES.values(),
 )
-PART = re.compile(r"(part|holdout)-\d{5,}\.(parquet|jsonl|ds|ds\.index|bin|idx)")
+PART = re.compile(r"(part|holdout)-\d{5,}\.(parquet|jsonl|mds|ds|ds\.index|bin|idx)")
 
 
 def check_request(
@@ -43,6 +45,7 @@ def check_request(
         "temperature": (not settings.temperature > 0, "above 0"),
         "ngram": (settings.ngram < 2, "at least 2"),
         "holdout": (not 0 <= settings.holdout < 1, "at least 0 and below 1"),
+        "cosine": (not 0 < settings.cosine <= 1, "above 0 and at most 1"),
         "near_documents": (settings.near_documents < 0, "at least 0"),
     }
     for name, (is_wrong, need) in wrong.items():
@@ -113,7 +116,12 @@ def check_out(out: Path, index: Index) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    if path.parent.name == "data" and len(path.parts) == 2:
-        return bool(PART.fullmatch(path.name)) or path.name.endswith(".tmp")
+    folder, name = path.parent.as_posix(), path.name
+    if folder == "data" and name in ("train", "holdout"):
+        return True
+    if folder in ("data/train", "data/holdout") and name == "index.json":
+        return True
+    if folder in ("data", "data/train", "data/holdout"):
+        return bool(PART.fullmatch(name)) or name.endswith(".tmp")
     ours = (*PAYLOAD, "meta.json", "data")
-    return len(path.parts) == 1 and (path.name in ours or path.name.endswith(".tmp"))
+    return len(path.parts) == 1 and (name in ours or name.endswith(".tmp"))

@@ -9,13 +9,8 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from curate.mixing.words import Words, fold, mixed, text_of, text_values, window_values
-
-Signatures = npt.NDArray[np.uint16]
-Places = npt.NDArray[np.int64]
-
-SHINGLE = 5
-"""Words of a shingle: texts are near where their sets of shingles are."""
+from curate.corpus.sketch import Places, Signatures
+from curate.corpus.words import fold
 
 NEAR = 0.8
 """Estimated Jaccard overlap of the shingle sets from which two texts are near-duplicates."""
@@ -23,15 +18,9 @@ NEAR = 0.8
 ALIKE = 0.5
 """Overlap from which two texts may not stand on both sides of a held-out slice."""
 
-BINS = 64
-ROWS = 4
-"""Bins of a signature that make a band: 16 bands, in one of which texts of overlap 0.8 meet with
-probability 0.9998, of 0.5 with 0.64, of 0.3 with 0.12."""
-
 ROUNDS = 16
 """Texts of one band that all the others in it are compared with, at most."""
 
-_EMPTY = np.uint64(0xFFFFFFFF)
 _PAIRS = 1 << 18  # compared at once
 
 
@@ -55,32 +44,6 @@ class Copies:
 def normalise(text: str) -> str:
     """Return a text as exact duplicates are compared: NFKC, lower case, single spaces."""
     return " ".join(fold(text).split())
-
-
-def sketch(words: Words) -> tuple[npt.NDArray[np.uint64], Signatures, Places]:
-    """Return what copies are found by: a number of all words, a MinHash, its shingles.
-
-    The MinHash is of one permutation (Li, Owen, Zhang 2012): shingles fall in `BINS` bins, the
-    smallest of each stands for it; an empty bin takes that of another bin, in an order that is
-    the same for all texts (Shrivastava 2017). The share of bins in which two texts agree
-    estimates the Jaccard overlap of their sets of `SHINGLE`-word shingles, with a standard
-    error of about √(J (1 - J) / 64).
-
-    Returns:
-        values (n_texts,), signatures (n_texts, BINS) of 16 bits each, and the number of
-        shingles (n_texts,): 0 where a text is shorter than one and has no signature.
-    """
-    n_texts = len(words.bounds) - 1
-    counts = np.maximum(np.diff(words.bounds) - SHINGLE + 1, 0)
-    lowest = np.full(n_texts * BINS, _EMPTY, np.uint64)
-    if counts.any():
-        owner = text_of(words)
-        inside = owner[: len(owner) - SHINGLE + 1] == owner[SHINGLE - 1 :]
-        shingles = window_values(words.values, SHINGLE)[inside]
-        place = owner[: len(inside)][inside] * BINS + (shingles >> np.uint64(58)).astype(np.int64)
-        np.minimum.at(lowest, place, shingles & np.uint64(0x3FFFFFFF))
-    filled = _fill_empty(lowest.reshape(n_texts, BINS), counts)
-    return text_values(words), mixed(filled).astype(np.uint16), counts
 
 
 def overlaps(signatures: Signatures, one: Places, other: Places) -> npt.NDArray[np.float64]:
@@ -165,18 +128,3 @@ def _linked(signatures: Signatures, texts: Places, *, least: float) -> tuple[Pla
     if not found:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
-
-
-def _fill_empty(lowest: npt.NDArray[np.uint64], counts: Places) -> npt.NDArray[np.uint64]:
-    """Give each empty bin the number of another, tried in an order that no text decides."""
-    rng = np.random.default_rng(0)
-    filled = lowest.copy()
-    rows, bins = np.nonzero((lowest == _EMPTY) & (counts[:, None] > 0))
-    for _ in range(8 * BINS):
-        if not len(rows):
-            return filled
-        source = lowest[rows, rng.integers(BINS, size=BINS)[bins]]
-        filled[rows, bins] = source
-        rows, bins = rows[source == _EMPTY], bins[source == _EMPTY]
-    filled[rows, bins] = lowest[rows].min(axis=1)
-    return filled

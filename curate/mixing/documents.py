@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from curate.mixing.decontaminate import Items
 from curate.mixing.dedup import Seen
 from curate.mixing.draw import Drawn, Dropped, draw_rows
 from curate.mixing.filters import Wish
-from curate.mixing.reading import divide, read_documents_of, read_one
-from curate.mixing.survey import Look
+from curate.mixing.items import Items
+from curate.mixing.reading import divide, read_blocks_of, read_one
+from curate.mixing.survey import Look, Meaning
 from curate.mixing.weights import Spread
 from curate.records import Document, Index, Notify, Shard, silent
 
@@ -47,6 +46,7 @@ class Filters:
 
     items: Items | None = None  # None: no decontamination
     seen: Seen | None = None  # None: duplicates stay
+    meaning: Meaning | None = None  # None: paraphrases stay
     dropped: list[Dropped] = field(default_factory=list)
 
 
@@ -100,7 +100,8 @@ def select_documents(
         count=lambda texts: [len(ids) for ids in encode(texts)],
         counted_by="here",
         items=filters.items,
-        copies=filters.seen is not None,
+        kept=str(Path(index.folder) / "prints"),
+        meaning=filters.meaning,
     )
     spread = (
         Spread(order=np.arange(len(parts)))
@@ -133,18 +134,18 @@ def cutter(text: str, encode: Encode) -> Callable[[Shard, int, int, int], tuple[
     """Return the function that cuts one document of a shard (see `draw_rows`)."""
 
     def cut(shard: Shard, file: int, record: int, wanted: int) -> tuple[int, int]:
-        document = read_one(shard, file=file, record=record, text=text)
-        begun, tokens = cut_text(document.text, wanted, encode=encode)
+        whole = read_one(shard, file=file, record=record, text=text)
+        begun, tokens = cut_text(whole, wanted, encode=encode)
         return len(begun), tokens
 
     return cut
 
 
 def cut_text(text: str, n_tokens: int, *, encode: Encode) -> tuple[str, int]:
-    """Return the longest beginning of `text` found that encodes to exactly `n_tokens`.
+    """Return a beginning of `text` that encodes to exactly `n_tokens`.
 
     Tokens of a beginning mostly grow with its length, but merges make steps: where no end
-    gives the number, the longest beginning with fewer tokens is returned.
+    gives the number, the longest beginning found with fewer tokens is returned.
 
     Args:
         text: encodes to more than `n_tokens`.
@@ -158,11 +159,22 @@ def cut_text(text: str, n_tokens: int, *, encode: Encode) -> tuple[str, int]:
     def count(end: int) -> int:
         return len(encode([text[:end]])[0])
 
-    high = min(len(text), max(64, 16 * n_tokens))
-    while high < len(text) and count(high) <= n_tokens:
+    high, above = len(text), 0
+    if high > 64 * n_tokens:  # a small part of a long document
+        high = max(64, 16 * n_tokens)
+    while (above := count(high)) <= n_tokens and high < len(text):
         high = min(len(text), 2 * high)
-    last = bisect_right(range(high + 1), n_tokens, key=count) - 1
-    if count(last) == n_tokens:
+    last = below = turn = 0
+    while high - last > 1 and below < n_tokens:
+        # Where the end lies if tokens are of one length; at every third turn the middle.
+        share = (n_tokens - below + 0.5) / max(above - below, 1) if turn % 3 < 2 else 0.5
+        end = min(max(last + round((high - last) * share), last + 1), high - 1)
+        turn += 1
+        found = count(end)
+        last, below, high, above = (
+            (end, found, high, above) if found <= n_tokens else (last, below, end, found)
+        )
+    if below == n_tokens:
         return text[:last], n_tokens
     ends = [e for e in range(last + CUT_TRIES // 2, last - CUT_TRIES // 2, -1) if 0 < e <= high]
     sizes = [len(ids) for ids in encode([text[:end] for end in ends])]
@@ -180,14 +192,19 @@ def _read(drawn: Drawn, text: str) -> Iterator[Chosen]:
             for row in np.flatnonzero(rows.shard == place).tolist():
                 document = int(drawn.facts[place].number[rows.place[row]])
                 wanted.setdefault((number, document), []).append(row)
-        for found in read_documents_of(mine, text=text) if wanted else ():
-            for row in wanted.get((found.shard, found.number), ()):
-                end = int(rows.end[row])
-                yield Chosen(
-                    document=found.document,
-                    shard=mine[found.shard].name,
-                    text=found.document.text if end < 0 else found.document.text[:end],
-                    n_tokens=int(rows.tokens[row]),
-                    cut=end >= 0,
-                    epoch=int(rows.epoch[row]),
-                )
+        for found in read_blocks_of(mine, text=text) if wanted else ():
+            shard, block = mine[found.shard], found.block
+            digest = shard.ranges[found.file].file_digest
+            for place, whole in enumerate(block.texts):
+                for row in wanted.get((found.shard, found.number + place), ()):
+                    end, record = int(rows.end[row]), int(block.records[place])
+                    home = block.homes[place] if block.homes else (digest, record)
+                    about = block.about[place] if block.about else ("", "")
+                    yield Chosen(
+                        document=Document(whole, block.ids[place], shard.source, *home, *about),
+                        shard=shard.name,
+                        text=whole if end < 0 else whole[:end],
+                        n_tokens=int(rows.tokens[row]),
+                        cut=end >= 0,
+                        epoch=int(rows.epoch[row]),
+                    )

@@ -37,6 +37,9 @@ class Dropped:
     words: str = ""  # that document and item share
     n_words: int = 0
     overlap: float = 0.0  # of shingles, for duplicates
+    kind: str = ""  # of a leak: run, whole, edited or paraphrase
+    place: str = ""  # of a paraphrase: the words of the document
+    cosine: float = 0.0  # of a paraphrase with the item
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +240,16 @@ def _dropped(state: Looked, reached: int) -> list[Dropped]:
             state.shard.name,
             state.shard.source,
             facts.id_of(place),
-            state.shard.ranges[int(facts.file[place])].file_digest,
-            int(facts.record[place]),
+            *facts.home_of(place, state.shard),
         )
         if place in facts.leaks:
             leak = facts.leaks[place]
-            found.append(Dropped(*what, "leak", leak.item, leak.words, leak.n_words))
+            found.append(
+                Dropped(
+                    *what, "leak", leak.item, leak.words, leak.n_words,
+                    kind=leak.kind, place=leak.place, cosine=leak.cosine,
+                )
+            )  # fmt: skip
         else:
             kind, kept, overlap = state.copies_of[place]
             found.append(Dropped(*what, kind, kept, overlap=overlap))
@@ -273,9 +280,10 @@ def _too_few(states: Sequence[Looked], wish: Wish) -> CurateError:
     copies = sum(len(state.copies_of) for state in states)
     out = f"{leaks} documents hold items of the target, {copies} are copies"
     need = math.ceil(10 * wish.max_epochs * wish.budget / max(given, 1)) / 10
+    fewer = "keep copies with --no-dedup, " if copies else ""
     return CurateError(
         f"budget {wish.budget:,}: the corpus gives {given:,} tokens at {wish.max_epochs:g} "
-        f"epochs ({out}); allow --max-epochs {need:g}, index more data, or ask for at most "
+        f"epochs ({out}); allow --max-epochs {need:g}, {fewer}index more data, or ask for at most "
         f"{given:,}",
         exit_code=UNREACHABLE,
     )

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from curate.corpus.words import mixed
 from curate.mixing.choose import Ints
 from curate.mixing.dedup import Copies, Seen, alike_groups, find_copies
 from curate.mixing.survey import Facts
 from curate.mixing.weights import Spread
-from curate.mixing.words import mixed
 from curate.records import Shard
 
 
@@ -125,5 +125,5 @@ def _hold_out(states: Sequence[Looked], clean: Sequence[Ints], wish: Wish) -> No
 def _name(state: Looked, place: int) -> str:
     facts = state.facts
     assert facts is not None
-    digest = state.shard.ranges[int(facts.file[place])].file_digest
-    return f"{state.shard.source}:{digest[:8]}:{int(facts.record[place])}"
+    digest, record = facts.home_of(place, state.shard)
+    return f"{state.shard.source}:{digest[:8]}:{record}"

@@ -10,18 +10,22 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import CurateError
 from curate.mixing.arrows import open_arrow, staged, write_arrow
 from curate.mixing.binary import TokenSpec, write_megatron, write_tokens
 from curate.mixing.shuffle import gather, read_plan
+from curate.mixing.streaming import write_mds
 from curate.records import RecordRange
 from curate.store.failpoint import failpoint
 
-Format = Literal["parquet", "jsonl", "tokens", "megatron", "manifest"]
+Format = Literal["parquet", "jsonl", "mds", "tokens", "megatron", "manifest"]
 
-ENDINGS = {"parquet": "parquet", "jsonl": "jsonl", "tokens": "ds", "megatron": "bin"}
+ENDINGS = {
+    "parquet": "parquet", "jsonl": "jsonl", "mds": "mds", "tokens": "ds", "megatron": "bin",
+}  # fmt: skip
 
 PART_TOKENS = 16_000_000
 """Tokens a file, about 64 MB of text: as much as is held in memory at once."""
@@ -200,6 +204,9 @@ def _write(path: Path, rows: Any, spec: TokenSpec | None) -> None:
     if spec is not None:
         (write_tokens if path.suffix == ".ds" else write_megatron)(path, rows, spec)
         return
+    if path.suffix == ".mds":
+        write_mds(path, rows)
+        return
     with staged(path) as temporary:
         (_write_parquet if path.suffix == ".parquet" else _write_jsonl)(temporary, rows)
 
@@ -232,7 +239,7 @@ def _write_jsonl(path: Path, rows: Any) -> None:
 
 def _groups(rows: Any) -> Iterator[Any]:
     """Give the rows in groups of at most `GROUP_CHARS` bytes of text."""
-    sizes = np.cumsum(pa.compute.binary_length(rows["text"]).to_numpy())
+    sizes = np.cumsum(pc.binary_length(rows["text"]).to_numpy())
     first = before = 0
     while first < len(sizes):
         last = max(first + 1, int(np.searchsorted(sizes, before + GROUP_CHARS, side="right")))
@@ -249,14 +256,17 @@ def _provenance(writing: Writing, plan: Mapping[str, Any], table: Any) -> Any:
         """Return a value of each shard for every row."""
         return pa.array(values).take(pa.array(which))
 
+    files = [part.file_digest for choice in choices for part in choice.ranges]
+    starts = np.cumsum([0, *(len(choice.ranges) for choice in choices)])
+    digests = pa.array(files).take(pa.array(starts[which] + part["file"]))
     columns = {
         "file": pa.array([writing.name]).take(pa.array(np.zeros(len(which), np.int64))),
         "row": pa.array(np.arange(len(which))),
         "id": table["id"],
         "source": named([choice.source for choice in choices]),
         "shard": named([choice.shard for choice in choices]),
-        "file_digest": table["file_digest"],
-        "record": table["record"],
+        "file_digest": pc.coalesce(table["home"], digests),
+        "record": pc.coalesce(table["home_record"], pa.array(part["record"])),
         "alignment": named([choice.alignment for choice in choices]),
         "reason": named([choice.reason for choice in choices]),
         "epoch": pa.array(part["epoch"]),

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from curate.corpus.shards import read_placed, read_ranges
+import numpy as np
+
+from curate.corpus.blocks import Block, read_blocks
 from curate.errors import CurateError
-from curate.records import Document, RecordRange, Shard
+from curate.records import RecordRange, Shard
 
 TASK_TOKENS = 8_000_000
 """Tokens of the shards that one worker reads in one go, about; a large file is never divided."""
@@ -19,13 +21,12 @@ WHOLE_FILE_BYTES = 32_000_000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One document on its way."""
+    """Documents of one shard on their way."""
 
     shard: int  # its place in the list of shards
-    number: int  # of the document in its shard
-    file: int  # the shard's range that it is in
-    record: int  # of that range's file; the document's own, unless documents were regrouped
-    document: Document
+    number: int  # of the first document in its shard
+    file: int  # the shard's range that they are in
+    block: Block
 
 
 def divide(shards: Sequence[Shard], *, task_tokens: int = TASK_TOKENS) -> list[list[int]]:
@@ -48,7 +49,7 @@ def divide(shards: Sequence[Shard], *, task_tokens: int = TASK_TOKENS) -> list[l
     return tasks
 
 
-def read_documents_of(shards: Sequence[Shard], *, text: str) -> Iterator[Found]:
+def read_blocks_of(shards: Sequence[Shard], *, text: str) -> Iterator[Found]:
     """Read all documents of some shards, in the order of files and records.
 
     Args:
@@ -60,14 +61,13 @@ def read_documents_of(shards: Sequence[Shard], *, text: str) -> Iterator[Found]:
     """
     counts = [0] * len(shards)
     for merged, members in _merge(shards):
-        place = 0
-        for record, document in read_placed(merged, text=text):
-            while record >= members[place][1].stop:
-                place += 1
-            shard, part, number = members[place]
-            if record >= part.start:
-                yield Found(shard, counts[shard], number, record, document)
-                counts[shard] += 1
+        first, grouped = shards[members[0][0]], shards[members[0][0]].grouped
+        for block in read_blocks(merged, source=first.source, text=text, grouped=grouped):
+            for shard, part, number in members:
+                begin, end = np.searchsorted(block.records, [part.start, part.stop]).tolist()
+                if end > begin:
+                    yield Found(shard, counts[shard], number, block.part(begin, end))
+                    counts[shard] += end - begin
     for known, count in zip(shards, counts, strict=True):
         if count != known.n_documents:
             raise CurateError(
@@ -76,31 +76,30 @@ def read_documents_of(shards: Sequence[Shard], *, text: str) -> Iterator[Found]:
             )
 
 
-def read_one(shard: Shard, *, file: int, record: int, text: str) -> Document:
-    """Read one document of a shard.
+def read_one(shard: Shard, *, file: int, record: int, text: str) -> str:
+    """Read the text of one document of a shard.
 
     Raises:
         CurateError: its file changed.
     """
     part = replace(shard.ranges[file], start=record, stop=record + 1)
-    for document in read_ranges(replace(shard, ranges=(part,)), text=text):
-        return document
+    for block in read_blocks(part, source=shard.source, text=text, grouped=shard.grouped):
+        return block.texts[0]
     raise CurateError(f"shard {shard.name}: record {record} is gone; run curate index again")
 
 
 Member = tuple[int, RecordRange, int]  # place of the shard, its range, number of that range
 
 
-def _merge(shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[Member]]]:
-    """Give each file once: a shard of one range over all that is wanted of it, and its parts."""
+def _merge(shards: Sequence[Shard]) -> Iterator[tuple[RecordRange, list[Member]]]:
+    """Give each file once: one range over all that is wanted of it, and its parts."""
     by_file: dict[tuple[str, str], list[Member]] = {}
     for place, shard in enumerate(shards):
         for number, part in enumerate(shard.ranges):
             by_file.setdefault((part.path, part.file_digest), []).append((place, part, number))
     for (path, digest), members in by_file.items():
         members.sort(key=lambda member: member[1].start)
-        whole = RecordRange(path, digest, members[0][1].start, members[-1][1].stop)
-        yield replace(shards[members[0][0]], ranges=(whole,)), members
+        yield RecordRange(path, digest, members[0][1].start, members[-1][1].stop), members
 
 
 def _first(shard: Shard) -> tuple[str, str, int]:

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from curate.corpus.blocks import Block
+from curate.corpus.prints import home_columns
 from curate.mixing.arrows import open_arrow, write_arrow
 from curate.mixing.draw import Drawn
-from curate.mixing.reading import read_documents_of
-from curate.records import Document, Shard
+from curate.mixing.reading import read_blocks_of
+from curate.records import Shard
 from curate.store.failpoint import failpoint
 
 Ints = npt.NDArray[np.int64]
@@ -25,11 +27,12 @@ CHUNK_CHARS = 64_000_000
 PLAN_COLUMNS = ("shard", "number", "file", "record", "epoch", "tokens", "end")
 CHUNK_SCHEMA = pa.schema(
     [
-        ("row", pa.int64()),
+        ("row", pa.int64()),  # rising
+        ("place", pa.int64()),  # of that row in the columns that follow
         ("id", pa.string()),
         ("text", pa.large_string()),
-        ("file_digest", pa.string()),
-        ("record", pa.int64()),
+        ("home", pa.string()),  # of regrouped documents: the file they come from; else null
+        ("home_record", pa.int64()),
         ("url", pa.string()),
         ("meta", pa.large_string()),
     ]
@@ -95,24 +98,21 @@ def write_chunks(reading: Reading) -> int:
     """Read the shards once and write the texts of their rows; return the tokens of these rows."""
     plan = read_plan(reading.plan)
     mine = np.flatnonzero(np.isin(plan["shard"], reading.places))
-    shards, numbers = plan["shard"][mine], plan["number"][mine]
-    wanted: list[dict[int, list[int]]] = []
-    for place in reading.places:
-        rows: dict[int, list[int]] = {}
-        here = np.flatnonzero(shards == place)
-        for number, row in zip(numbers[here].tolist(), mine[here].tolist(), strict=True):
-            rows.setdefault(number, []).append(row)
-        wanted.append(rows)
-    chunk, chars, count = _Chunk(), 0, 0
-    for found in read_documents_of(reading.shards, text=reading.text):
-        for row in wanted[found.shard].get(found.number, ()):
-            end = int(plan["end"][row])
-            text = found.document.text if end < 0 else found.document.text[:end]
-            chunk.add(row, found.document, text)
-            chars += len(text) + len(found.document.meta)
-            if chars >= reading.chunk_chars:
-                chunk.write(Path(reading.folder) / f"{reading.name}-{count:05d}.arrow")
-                chunk, chars, count = _Chunk(), 0, count + 1
+    mine = mine[np.lexsort([plan["number"][mine], plan["shard"][mine]])]
+    numbers = plan["number"][mine]
+    places = np.array(reading.places)
+    edges = np.searchsorted(plan["shard"][mine], np.stack([places, places + 1]))
+    chunk, count = _Chunk(), 0
+    for found in read_blocks_of(reading.shards, text=reading.text):
+        begin, end = edges[:, found.shard].tolist()
+        wanted = [found.number, found.number + len(found.block.texts)]
+        first, last = (np.searchsorted(numbers[begin:end], wanted) + begin).tolist()
+        if last > first:
+            rows = mine[first:last]
+            chunk.add(rows, numbers[first:last] - found.number, plan["end"][rows], found.block)
+        if chunk.chars >= reading.chunk_chars:
+            chunk.write(Path(reading.folder) / f"{reading.name}-{count:05d}.arrow")
+            chunk, count = _Chunk(), count + 1
     if chunk.rows:
         chunk.write(Path(reading.folder) / f"{reading.name}-{count:05d}.arrow")
     (Path(reading.folder) / f"{reading.name}.done").touch()
@@ -122,31 +122,61 @@ def write_chunks(reading: Reading) -> int:
 
 def gather(folder: Path, first: int, last: int) -> Any:
     """Return the rows `first` to `last` (not included) as a table of `CHUNK_SCHEMA`, in order."""
-    slices = []
+    tables, rows, places, start = [], [], [], 0
     for path in sorted(folder.glob("*.arrow")):
         table = open_arrow(path)
-        rows = table["row"].to_numpy()
-        begin, end = np.searchsorted(rows, [first, last]).tolist()
+        here = table["row"].to_numpy()
+        begin, end = np.searchsorted(here, [first, last]).tolist()
         if end > begin:
-            slices.append(table.slice(begin, end - begin))
-    whole = pa.concat_tables(slices) if slices else CHUNK_SCHEMA.empty_table()
-    return whole.take(np.argsort(whole["row"].to_numpy(), kind="stable"))
+            tables.append(table.drop_columns(["row", "place"]))
+            rows.append(here[begin:end])
+            places.append(table["place"].to_numpy()[begin:end] + start)
+            start += len(table)
+    if not tables:
+        return CHUNK_SCHEMA.empty_table()
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    return pa.concat_tables(tables).take(np.concatenate(places)[order])
 
 
 @dataclass(slots=True)
 class _Chunk:
-    """Rows while they are collected: the values of `CHUNK_SCHEMA`."""
+    """Rows while they are collected."""
 
-    rows: list[tuple[int, str, str, str, int, str, str]] = field(default_factory=list)
+    rows: list[Ints] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    homes: list[tuple[str, int]] = field(default_factory=list)
+    about: list[tuple[str, str]] = field(default_factory=list)
+    chars: int = 0
 
-    def add(self, row: int, of: Document, text: str) -> None:
-        self.rows.append((row, of.id, text, of.file_digest, of.record, of.url, of.meta))
+    def add(self, rows: Ints, places: Ints, ends: Ints, block: Block) -> None:
+        """Add rows: documents of a block by their places in it, cut at `ends` that are not -1."""
+        taken = places.tolist()
+        texts = [block.texts[place] for place in taken]
+        for cut in np.flatnonzero(ends >= 0).tolist():
+            texts[cut] = texts[cut][: int(ends[cut])]
+        self.rows.append(rows)
+        self.ids += [block.ids[place] for place in taken]
+        self.texts += texts
+        self.homes += [block.homes[place] for place in taken] if block.homes else []
+        about = block.about or [("", "")] * len(block.texts)
+        self.about += [about[place] for place in taken]
+        self.chars += sum(map(len, texts)) + sum(len(meta) for _, meta in block.about)
 
     def write(self, path: Path) -> None:
-        """Publish the rows in their final order, so that any run of them lies together."""
-        columns = zip(*sorted(self.rows), strict=True)
-        typed = [pa.array(c, f.type) for c, f in zip(columns, CHUNK_SCHEMA, strict=True)]
-        write_arrow(path, pa.table(typed, CHUNK_SCHEMA))
+        """Publish the rows: their texts as they came, and in which order they are wanted."""
+        rows = np.concatenate(self.rows)
+        order = np.argsort(rows)
+        columns = [
+            pa.array(rows[order]),
+            pa.array(order),
+            pa.array(self.ids, pa.string()),
+            pa.array(self.texts, pa.large_string()),
+            *home_columns(self.homes, len(rows)),
+            pa.array([url for url, _ in self.about], pa.string()),
+            pa.array([meta for _, meta in self.about], pa.large_string()),
+        ]
+        write_arrow(path, pa.table(columns, CHUNK_SCHEMA))
 
 
 def read_plan(path: str) -> dict[str, Ints]:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from curate.corpus.prints import Prints, prints_name, read_prints, tabulate, write_prints
+from curate.corpus.words import Words, number_words
 from curate.engine.run import run_items
-from curate.mixing.arrows import arrow_bytes, open_arrow
-from curate.mixing.decontaminate import GROUP_CHARS, Items, Leak, index_target, leaks_in
-from curate.mixing.dedup import BINS, sketch
-from curate.mixing.reading import divide, read_documents_of
-from curate.mixing.words import number_words
-from curate.records import Document, Notify, Shard, Target, silent
+from curate.mixing.decontaminate import Leak, leaks_in, suspect
+from curate.mixing.items import Items, index_target
+from curate.mixing.paraphrase import Embed, Place, compare, find_places
+from curate.mixing.reading import divide, read_blocks_of
+from curate.ranking.encoder import encode, load_encoder
+from curate.records import Notify, Shard, Target, silent
 from curate.store.failpoint import failpoint
 from curate.store.fingerprint import digest_bytes, fingerprint
 from curate.store.publish import (
@@ -30,19 +32,14 @@ from curate.store.publish import (
     read_json_if_whole,
 )
 
-SCHEMA = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("file", pa.int32()),
-        ("record", pa.int64()),
-        ("id", pa.string()),
-        ("tokens", pa.int64()),
-        ("value", pa.uint64()),
-        ("signature", pa.binary(2 * BINS)),
-        ("shingles", pa.int64()),
-        ("leak", pa.string()),
-    ]
-)
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """How items in other words are told."""
+
+    encoder: str  # a folder or hub id
+    digest: str  # of its files
+    cosine: float  # with an item, from which a place is its paraphrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +52,21 @@ class Look:
     counted_by: str = "index"  # digest of what counts
     target: str = ""  # file with the target to keep out; "" keeps nothing out
     ngram: int = 13
-    copies: bool = True  # whether to find what copies are found by
     items: Items | None = None  # instead of `target`, where the facts are not kept
+    kept: str = ""  # folder in which the index keeps what documents are known by
+    meaning: Meaning | None = None  # None: paraphrases are not looked for
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Shards that one worker looks at."""
+    """A shard to look at."""
 
-    shards: tuple[Shard, ...]
-    depths: tuple[int, ...]  # documents of each, the first of its draw
-    lengths: tuple[str, ...]  # file with the tokens of each document, "" where not counted
-    paths: tuple[str, ...]  # where the facts of each go
+    shard: Shard
+    prints: str  # file of what its documents are known by
+    lengths: str  # file with the tokens of each document, "" where not counted
+    depth: int  # documents that are drawn
     look: Look
+    folder: str  # of what is found
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +81,19 @@ class Facts:
     signature: npt.NDArray[np.uint16]  # (n, BINS)
     shingles: npt.NDArray[np.int64]
     leaks: dict[int, Leak]  # place in these arrays → leak
-    table: Any  # the pyarrow table behind them
+    prints: Prints  # of all documents of the shard, by number
 
     def id_of(self, place: int) -> str:
         """Return the id of a document by its place in the draw."""
-        row = int(np.searchsorted(self.table["number"].to_numpy(), self.number[place]))
-        return str(self.table["id"][row].as_py())
+        return str(self.prints.ids[int(self.number[place])].as_py())
+
+    def home_of(self, place: int, shard: Shard) -> tuple[str, int]:
+        """Return the digest of the input file that a document comes from, and its record there."""
+        number = int(self.number[place])
+        home = self.prints.homes[number].as_py()
+        if home is None:
+            return shard.ranges[int(self.file[place])].file_digest, int(self.record[place])
+        return home, int(self.prints.home_records[number].as_py())
 
 
 def draw_order(shard: Shard, *, seed: int) -> npt.NDArray[np.int64]:
@@ -132,140 +138,184 @@ def survey(
     Raises:
         CurateError: an input changed since the index.
     """
-    paths = [
-        folder / f"{_key(shard, depth, look)}.arrow"
-        for shard, depth in zip(shards, depths, strict=True)
+    names = [prints_name(shard, text=look.text) for shard in shards]
+    kept = [Path(look.kept) / name if look.kept else folder / name for name in names]
+    prints = [
+        path if is_sealed(path) else folder / "prints" / name
+        for path, name in zip(kept, names, strict=True)
     ]
-    missing = [place for place, path in enumerate(paths) if not is_sealed(path)]
-    tasks = []
-    for group in divide([shards[place] for place in missing]):
-        places = [missing[number] for number in group]
-        tasks.append(
-            Task(
-                tuple(shards[place] for place in places),
-                tuple(int(depths[place]) for place in places),
-                tuple(str(lengths[place] or "") for place in places),
-                tuple(str(paths[place]) for place in places),
-                look,
-            )
-        )
-    done, total = 0, sum(shards[place].n_tokens for place in missing)
-    for tokens in run_items(look_at, tasks, workers=workers):
-        done += tokens
-        notify("look at the documents", float(done), float(total))
-    return [
-        read_facts(path, draw_order(shard, seed=look.seed)[:depth])
-        for path, shard, depth in zip(paths, shards, depths, strict=True)
+    tasks = [
+        Task(shard, str(path), str(length or ""), depth, look, str(folder))
+        for shard, path, length, depth in zip(shards, prints, lengths, depths, strict=True)
     ]
+    steps = ((write_missing, _has_prints), (count_documents, _is_counted), (find_leaks, _is_clean))
+    for step, is_done in steps:
+        left = [task for task in tasks if not is_done(task)]
+        groups = [[left[n] for n in group] for group in divide([task.shard for task in left])]
+        done, total = 0, sum(task.shard.n_tokens for task in left)
+        for tokens in run_items(step, groups, workers=workers):
+            done += tokens
+            notify("look at the documents", float(done), float(total))
+    return [_facts(task) for task in tasks]
 
 
-def look_at(task: Task) -> int:
-    """Publish the facts of each shard of a task; return the tokens of the shards."""
-    wanted = []
-    for shard, depth in zip(task.shards, task.depths, strict=True):
-        mask = np.zeros(shard.n_documents, np.bool_)
-        mask[draw_order(shard, seed=task.look.seed)[:depth]] = True
-        wanted.append(mask)
-    rows: list[list[tuple[Any, ...]]] = [[] for _ in task.shards]
-    for group in _groups(task, wanted):
-        for (which, *_), row in zip(group, _look_at_group(group, task.look), strict=True):
-            rows[which].append(row)
-    for place, path in enumerate(task.paths):
-        _write_facts(Path(path), rows[place], task.lengths[place])
-    return sum(shard.n_tokens for shard in task.shards)
+def write_missing(tasks: Sequence[Task]) -> int:
+    """Publish what the documents of these shards are known by; return their tokens.
+
+    `curate index` has done so for an index of this version.
+    """
+    parts: list[list[Any]] = [[] for _ in tasks]
+    for found in read_blocks_of([task.shard for task in tasks], text=tasks[0].look.text):
+        task, block = tasks[found.shard], found.block
+        parts[found.shard].append(tabulate(found.file, block))
+        if found.number + len(block.texts) == task.shard.n_documents:
+            write_prints(Path(task.prints), parts[found.shard])
+            parts[found.shard] = []
+            failpoint("mix.facts")
+    return _tokens(tasks)
 
 
-def read_facts(path: Path, order: npt.NDArray[np.int64]) -> Facts:
-    """Read published facts, put in the order of the draw; arrays are views of the file."""
-    table = open_arrow(path)
-    number = table["number"].to_numpy()
-    places = np.searchsorted(number, order)
-    signatures = np.frombuffer(table["signature"].chunk(0).buffers()[1], np.uint16)
-    leaks = table["leak"].to_numpy(zero_copy_only=False)[places]
-    found = {
-        int(place): msgspec.json.decode(leaks[place], type=Leak)
-        for place in np.flatnonzero(leaks != "")
-    }
-    columns = (table[name].to_numpy()[places] for name in ("file", "record", "tokens", "value"))
-    file, record, tokens, value = columns
+def count_documents(tasks: Sequence[Task]) -> int:
+    """Publish the tokens of the documents that are drawn of each shard, by another tokenizer."""
+    look, drawn, sizes = tasks[0].look, [], []
+    for task in tasks:
+        drawn.append(np.zeros(task.shard.n_documents, np.bool_))
+        drawn[-1][draw_order(task.shard, seed=look.seed)[: task.depth]] = True
+        sizes.append(np.zeros(task.shard.n_documents, np.int64))
+    for found in read_blocks_of([task.shard for task in tasks], text=look.text):
+        texts = found.block.texts
+        here = np.flatnonzero(drawn[found.shard][found.number : found.number + len(texts)])
+        if look.count and len(here):
+            sizes[found.shard][found.number + here] = look.count([texts[n] for n in here.tolist()])
+    for task, counted in zip(tasks, sizes, strict=True):
+        stream = io.BytesIO()
+        np.save(stream, counted, allow_pickle=False)
+        publish_sealed(_counts_path(task), stream.getvalue())
+    return _tokens(tasks)
+
+
+def find_leaks(tasks: Sequence[Task]) -> int:
+    """Publish the leaks of each shard: looked for by the codes of words, compared in the text."""
+    look = tasks[0].look
+    items = look.items or _items(look.target, look.ngram)
+    suspects = [_suspects(task, items) for task in tasks]
+    found: list[dict[int, Leak]] = [{} for _ in tasks]
+    touched = [place for place, (numbers, _) in enumerate(suspects) if len(numbers)]
+    shards = [tasks[place].shard for place in touched]
+    for each in read_blocks_of(shards, text=look.text) if touched else ():
+        place, texts = touched[each.shard], each.block.texts
+        numbers, near = suspects[place]
+        first, last = np.searchsorted(numbers, [each.number, each.number + len(texts)])
+        for number in numbers[first:last].tolist():
+            words = number_words([texts[number - each.number]])
+            leak = leaks_in(words, items).get(0)
+            if leak is None and look.meaning:
+                leak = _paraphrase(words, near.get(number, []), items, look.meaning)
+            if leak:
+                found[place][number] = leak
+    for task, leaks in zip(tasks, found, strict=True):
+        by_number = {str(number): leak for number, leak in leaks.items()}
+        publish_json(_leaks_path(task), {"leaks": by_number})
+    return _tokens(tasks)
+
+
+def _suspects(task: Task, items: Items) -> tuple[npt.NDArray[np.int64], dict[int, list[Place]]]:
+    """Return the documents that may leak, rising, and the places that may tell items anew."""
+    prints = read_prints(Path(task.prints))
+    places = find_places(prints.codes, prints.bounds, items) if task.look.meaning else []
+    near = {text: list(each) for text, each in groupby(places, lambda place: place.text)}
+    numbers = {*suspect(prints.codes, prints.bounds, items), *near}
+    return np.array(sorted(numbers), np.int64), near
+
+
+def _paraphrase(
+    words: Words, places: Sequence[Place], items: Items, meaning: Meaning
+) -> Leak | None:
+    """Return the item that a text tells in other words: the nearest in meaning, if near enough."""
+    if not places:
+        return None
+    embed = _embed(meaning.encoder)
+    snippets = [" ".join(words.spelled(place.first, place.last)) for place in places]
+    cosines = compare(snippets, [" ".join(items.spelled[p.item]) for p in places], embed=embed)
+    best = int(cosines.argmax())
+    if cosines[best] < meaning.cosine:
+        return None
+    place = places[best]
+    mine = words.spelled(place.first, place.last)
+    both = [word for word in mine if word in items.spelled[place.item]]
+    cosine = round(float(cosines[best]), 3)
+    name = items.names[place.item]
+    return Leak(name, " ".join(both), len(both), "paraphrase", " ".join(mine), cosine)
+
+
+def _facts(task: Task) -> Facts:
+    """Return what is known of the documents of a draw, in its order."""
+    prints, look = read_prints(Path(task.prints)), task.look
+    order = draw_order(task.shard, seed=look.seed)[: task.depth]
+    path = Path(task.lengths) if task.lengths else _counts_path(task)
+    tokens = np.load(path, allow_pickle=False).astype(np.int64)
+    known = read_json(_leaks_path(task), _Leaks) if look.items or look.target else {}
+    leaks = known.get("leaks", {})
+    place_of = dict(zip(order.tolist(), range(len(order)), strict=True)) if leaks else {}
     return Facts(
-        number=number[places],
-        file=file,
-        record=record,
-        tokens=tokens,
-        value=value,
-        signature=signatures[: len(number) * BINS].reshape(-1, BINS)[places],
-        shingles=table["shingles"].to_numpy()[places],
-        leaks=found,
-        table=table,
+        number=order,
+        file=prints.file[order],
+        record=prints.record[order],
+        tokens=tokens[order],
+        value=prints.value[order],
+        signature=prints.signature[order],
+        shingles=prints.shingles[order],
+        leaks={place_of[n]: leak for n, leak in sorted(leaks.items()) if n in place_of},
+        prints=prints,
     )
 
 
-Entry = tuple[int, int, int, int, Document]  # shard of the task, document, range, record, text
+def _has_prints(task: Task) -> bool:
+    path = Path(task.prints)
+    # Of the index's own files it has just been seen that they are whole.
+    return path.parent == Path(task.look.kept) or is_sealed(path)
 
 
-def _groups(task: Task, wanted: Sequence[npt.NDArray[np.bool_]]) -> Iterator[list[Entry]]:
-    group: list[Entry] = []
-    chars = 0
-    for found in read_documents_of(task.shards, text=task.look.text):
-        mask = wanted[found.shard]
-        if found.number < len(mask) and mask[found.number]:
-            group.append((found.shard, found.number, found.file, found.record, found.document))
-            chars += len(found.document.text)
-            if chars >= GROUP_CHARS:
-                yield group
-                group, chars = [], 0
-    if group:
-        yield group
+def _is_counted(task: Task) -> bool:
+    return bool(task.lengths) or is_sealed(_counts_path(task))
 
 
-def _look_at_group(group: Sequence[Entry], look: Look) -> Iterator[tuple[Any, ...]]:
-    """Give (number, file, record, id, tokens, value, signature, shingles, leak) of each."""
-    texts = [document.text for *_, document in group]
-    sizes = look.count(texts) if look.count else [0] * len(texts)
-    values, signatures = np.zeros(len(texts), np.uint64), np.zeros((len(texts), BINS), np.uint16)
-    shingles, leaks = np.zeros(len(texts), np.int64), dict[int, Leak]()
-    items = look.items or (_items(look.target, look.ngram) if look.target else None)
-    if look.copies or items:
-        words = number_words(texts)
-        leaks = leaks_in(words, items) if items else {}
-        if look.copies:
-            values, signatures, shingles = sketch(words)
-    for place, (_, number, file, record, document) in enumerate(group):
-        leak = msgspec.json.encode(leaks[place]).decode() if place in leaks else ""
-        yield (
-            number, file, record, document.id, sizes[place], values[place],
-            signatures[place].tobytes(), shingles[place], leak,
-        )  # fmt: skip
+def _is_clean(task: Task) -> bool:
+    look = task.look
+    if not (look.items or look.target):
+        return True
+    return read_json_if_whole(_leaks_path(task), _Leaks) is not None
 
 
-def _write_facts(path: Path, rows: Sequence[tuple[Any, ...]], lengths: str) -> None:
-    rows = sorted(rows, key=lambda row: row[0])
-    columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
-    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)
-    if lengths:
-        counted = np.load(lengths, allow_pickle=False)[table["number"].to_numpy()]
-        place = SCHEMA.get_field_index("tokens")
-        table = table.set_column(place, "tokens", pa.array(counted.astype(np.int64)))
-    publish_sealed(path, arrow_bytes(table))
-    failpoint("mix.facts")
+def _tokens(tasks: Sequence[Task]) -> int:
+    return sum(task.shard.n_tokens for task in tasks)
+
+
+def _counts_path(task: Task) -> Path:
+    seed = task.look.seed if task.depth < task.shard.n_documents else 0
+    mark = fingerprint(
+        prints=Path(task.prints).name, by=task.look.counted_by, seed=seed, depth=task.depth
+    )
+    return Path(task.folder) / "counts" / f"{mark[:40]}.npy"
+
+
+def _leaks_path(task: Task) -> Path:
+    look = task.look
+    meaning = {"meaning": look.meaning} if look.meaning else {}
+    mark = fingerprint(
+        prints=Path(task.prints).name, target=Path(look.target).name, ngram=look.ngram, **meaning
+    )
+    return Path(task.folder) / "leaks" / f"{mark[:40]}.json"
+
+
+_Leaks = dict[str, dict[int, Leak]]
+
+
+@lru_cache(maxsize=1)
+def _embed(name: str) -> Embed:
+    return partial(encode, load_encoder(name))
 
 
 @lru_cache(maxsize=2)
 def _items(path: str, ngram: int) -> Items:
     return index_target(read_json(Path(path), Target), ngram=ngram)
-
-
-def _key(shard: Shard, depth: int, look: Look) -> str:
-    return fingerprint(
-        shard=shard.digest,
-        text=look.text,
-        seed=look.seed if depth < shard.n_documents else 0,
-        depth=depth,
-        counted_by=look.counted_by,
-        target=Path(look.target).name,
-        ngram=look.ngram,
-        copies=look.copies,
-        # the records are part of what is known; two shards may hold the same text
-        ranges=[(part.file_digest, part.start, part.stop) for part in shard.ranges],
-    )[:40]

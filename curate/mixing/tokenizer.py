@@ -74,11 +74,12 @@ def _loaded(name: str, info: ProbeInfo) -> Encode:
 def _tokenizer(name: str, info: ProbeInfo) -> Any:
     with one_line_errors(f"tokenizer {name}", advice="name a folder or a hub id"):
         return transformers.AutoTokenizer.from_pretrained(
-            **_place(name, info), trust_remote_code=False
+            **find_place(name, info), trust_remote_code=False
         )
 
 
-def _place(name: str, info: ProbeInfo) -> dict[str, Any]:
+def find_place(name: str, info: ProbeInfo) -> dict[str, Any]:
+    """Return what `from_pretrained` needs to find a tokenizer or model."""
     path = BUILTIN if name == "builtin" else Path(name).expanduser()
     if path.is_dir():
         check_text_sizes(f"tokenizer {name}", path)

@@ -33,6 +33,7 @@ from curate.mixing.shuffle import (
     write_chunks,
     write_plan,
 )
+from curate.mixing.streaming import write_mds_index
 from curate.records import Notify, silent
 
 WORKER_TOKENS = 20_000_000
@@ -107,7 +108,12 @@ def write_files(
         notify("write the mix", float(done), float(total))
     write_provenance(mix / "provenance.parquet", work / "chunks", files)
     held = [file for file in files if Path(file.path).stem.startswith("holdout")]
-    return [file for file in files if file not in held], held
+    kept = [file for file in files if file not in held]
+    for several in (kept, held) if layout.fmt == "mds" else ():
+        if several:
+            shards = [(Path(file.path).name, file.rows) for file in several]
+            write_mds_index((mix / several[0].path).parent, shards)
+    return kept, held
 
 
 def _write_chunks(
@@ -148,15 +154,17 @@ def _writings(
 ) -> list[Writing]:
     count = len(rows.rows.tokens)
     tokens = read_plan(str(plan))["tokens"]
+    # A reader of MDS takes all that one folder's index names.
+    train, aside = ("train/", "holdout/") if layout.fmt == "mds" else ("", "")
     spans = [
-        (f"data/part-{number:05d}", first, last)
+        (f"data/{train}part-{number:05d}", first, last)
         for number, (first, last) in enumerate(
             divide_rows(tokens[:count], part_tokens=layout.part_tokens)
         )
     ]
     held = divide_rows(tokens[count:], part_tokens=layout.part_tokens)
     spans += [
-        (f"data/holdout-{number:05d}", count + first, count + last)
+        (f"data/{aside}holdout-{number:05d}", count + first, count + last)
         for number, (first, last) in enumerate(held)
     ]
     return [

@@ -84,6 +84,7 @@ def load_encoder(name: str, *, device: str = "auto") -> Encoder:
             local_files_only=True,
             use_safetensors=True,
         )
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # a probe may have none
     positions = getattr(model.config, "max_position_embeddings", None) or limit
     model = model.eval().requires_grad_(False).to(place)
     return Encoder(model, tokenizer, pooling, min(limit, positions), place)

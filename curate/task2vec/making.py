@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from curate.corpus.prints import keep_prints, prints_name
 from curate.corpus.regroup import Corpus
 from curate.corpus.shards import read_shards
 from curate.engine.ahead import ahead
@@ -138,6 +139,7 @@ class _Prepared:
 
 def _prepare(making: Making, number: int, text: ShardText) -> _Prepared:
     """Keep what later steps need of a shard's tokens, and let go of its text."""
+    keep_prints(making.folder / "prints", text, setting=making.corpus.text)
     key = shard_key(text.shard.digest, making.embed, making.info)
     path = making.folder / "shards" / f"{key}.safetensors"
     stored = check_embedding(path)
@@ -239,7 +241,10 @@ def publish_index(making: Making, blocks: tuple[RowBlock, ...], opened: Corpus) 
         ".lengths.npy",
         *([".documents.parquet"] if embed.documents else []),
     ]
-    files = sorted({f"shards/{s.key}{end}" for s in shards for end in ends})
+    prints = {f"prints/{prints_name(s.shard, text=making.corpus.text)}" for s in shards}
+    kept = {f"{name}{end}" for name in prints for end in ("", ".blake2b")}
+    kept = {name for name in kept if (folder / name).is_file()}
+    files = sorted(kept | {f"shards/{s.key}{end}" for s in shards for end in ends})
     publish_meta(folder, kind="index", fingerprint=mark, files=files, body=index)
     if (folder / "items").is_dir():
         shutil.rmtree(folder / "items")

@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from curate.mixing.decontaminate import index_target
+from curate.mixing.build import meaning_of
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, select_documents
+from curate.mixing.items import index_target
 from curate.mixing.mixture import describe_mixtures
 from curate.ranking.methods import measure
 from curate.records import Index, Mix, Notify, Ranking, Shard, Target
@@ -110,6 +111,7 @@ def arm_documents(
         filters=Filters(
             items=index_target(chain.target, ngram=like.ngram) if like.decontaminate else None,
             seen=Seen(limit=like.near_documents) if like.dedup else None,
+            meaning=meaning_of(like, chain.index),
         ),
         max_epochs=_epochs(chain.mix),
         refill="order" if arm.name == "worst" else "share",

@@ -10,7 +10,7 @@ import numpy as np
 
 from curate.errors import NOT_CONFIRMED, CurateError
 from curate.mixing.build import read_mix_texts
-from curate.mixing.decontaminate import index_target
+from curate.mixing.items import index_target
 from curate.records import Index, Mix, Notify, Ranking, Target, Verification, silent
 from curate.settings import VerifySettings
 from curate.store.fingerprint import fingerprint
@@ -48,6 +48,9 @@ SPARE = 1.15
 NO_CONTROL_SET = (
     "no control set: the mix keeps duplicates, so none of its documents is surely held out"
 )
+
+FILTERS = ("decontaminate", "ngram", "dedup", "paraphrases", "encoder", "cosine")
+"""Settings of a mix that every arm has passed."""
 
 LEAKY = "neither mix nor controls were decontaminated: the drop may be items learned by heart"
 
@@ -173,7 +176,7 @@ def _verify(
         measure=ranking.measure,
         pool=pool,
         seed=settings.seed,
-        filters=[getattr(settings_of(mix), name) for name in ("decontaminate", "ngram", "dedup")],
+        filters=[getattr(settings_of(mix), name) for name in FILTERS],
     )
     verification = run_experiment(
         Experiment(

@@ -107,6 +107,17 @@ def window_values(values: Values, length: int) -> Values:
     return mixed(found)
 
 
+def windows_at(codes: npt.NDArray[np.uint16], places: Places, length: int) -> Values:
+    """Return the numbers of the windows of `length` codes that begin at `places`.
+
+    They are those of `window_values`, at the price of the windows that are asked for.
+    """
+    found = np.zeros(len(places), np.uint64)
+    for offset in range(length):
+        found += codes[places + offset] * _POWERS[offset]
+    return mixed(found)
+
+
 def text_values(words: Words) -> Values:
     """Return one number for each text from all its words in order: (n_texts,)."""
     found = np.zeros(len(words.bounds) - 1, np.uint64)

@@ -1,0 +1,202 @@
+"""Documents of a file many at a time: number, name and text of each, at the speed of parsing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from curate.corpus.containers import BrokenFileError, Format, detect_format, read_line_lists
+from curate.corpus.fields import (
+    KEPT,
+    MAX_DOCUMENT_CHARS,
+    MISSING,
+    Row,
+    Template,
+    parse_template,
+    row_names,
+)
+from curate.corpus.groups import read_group
+from curate.corpus.inputs import InputFile
+from curate.corpus.reader import (
+    MAX_NAME_BYTES,
+    LedgerBuilder,
+    disk_refused,
+    read_documents,
+    to_document,
+)
+from curate.corpus.rows import Plain, json_lines, record_decoder
+from curate.corpus.shards import check_unchanged
+from curate.errors import CurateError
+from curate.records import Document, RecordRange
+
+BLOCK_CHARS = 1_000_000
+BLOCK_RECORDS = 2_048
+"""Documents that come one by one make a block of this size at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Documents that follow each other in a file."""
+
+    records: npt.NDArray[np.int64]  # (n,) rising; of a regrouped file, the place in it
+    ids: Sequence[str]
+    texts: Sequence[str]
+    homes: Sequence[tuple[str, int]] = ()  # of regrouped documents: their file's digest, record
+    about: Sequence[tuple[str, str]] = ()  # url and meta, where any document has one
+
+    def part(self, first: int, last: int) -> Block:
+        """Return the documents `first` to `last` (not included)."""
+        here = slice(first, last)
+        return Block(
+            self.records[here], self.ids[here], self.texts[here], self.homes[here],
+            self.about[here],
+        )  # fmt: skip
+
+
+def read_blocks(
+    part: RecordRange, *, source: str, text: str, grouped: bool = False
+) -> Iterator[Block]:
+    """Read a range of a file: the documents that `read_documents` gives.
+
+    JSON lines whose text is one field take no step of Python for each document but its parsing.
+
+    Args:
+        part: of an index; the file is held against its digest.
+        source: names documents that have no id.
+        text: field or template of the index.
+        grouped: whether the file was written by regrouping.
+
+    Raises:
+        CurateError: the file changed.
+    """
+    path = check_unchanged(part)
+    if grouped:
+        found = read_group(path, source=source, start=part.start, stop=part.stop)
+        yield from _gathered(found, first=part.start)
+        return
+    form = _format(path)
+    if form is not None and form.kind == "jsonl":
+        yield from _line_blocks(path, form, part, source=source, template=parse_template(text))
+        return
+    ledger = LedgerBuilder()
+    documents = read_documents(
+        InputFile(path=path, source=source), text=text, ledger=ledger,
+        start=part.start, stop=part.stop, digest=part.file_digest,
+    )  # fmt: skip
+    yield from _gathered(documents)
+    _check_disk(ledger)
+
+
+def _check_disk(ledger: LedgerBuilder) -> None:
+    if disk_refused([ledger]):
+        raise CurateError(f"{ledger.path}: {ledger.error}; mend it and run the same command again")
+
+
+def _format(path: Path) -> Format | None:
+    try:
+        return detect_format(path)
+    except BrokenFileError:
+        return None  # the reader says so
+
+
+def _batched(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    held: list[Document] = []
+    chars = 0
+    for document in documents:
+        held.append(document)
+        chars += len(document.text)
+        if chars >= BLOCK_CHARS or len(held) >= BLOCK_RECORDS:
+            yield held
+            held, chars = [], 0
+    if held:
+        yield held
+
+
+def _gathered(documents: Iterable[Document], *, first: int | None = None) -> Iterator[Block]:
+    """Give documents in blocks; `first` is the place of the first in a regrouped file."""
+    for held in _batched(documents):
+        if first is None:
+            records, homes = [each.record for each in held], []
+        else:
+            records = list(range(first, first + len(held)))
+            homes = [(each.file_digest, each.record) for each in held]
+            first += len(held)
+        ids, texts = [each.id for each in held], [each.text for each in held]
+        about = [(each.url, each.meta) for each in held]
+        yield Block(np.array(records, np.int64), ids, texts, homes, about)
+
+
+def _line_blocks(
+    path: Path, form: Format, part: RecordRange, *, source: str, template: Template
+) -> Iterator[Block]:
+    """Give the documents of JSON lines; what is odd about a block is settled line by line."""
+    names = row_names(template.fields)
+    decode = record_decoder(template.fields, Plain)
+    pick = itemgetter(0, *map(names.index, KEPT))
+    first = 0  # record of the first line that is at hand
+    try:
+        for lines in read_line_lists(path, form.compression):
+            begin, end = max(part.start - first, 0), part.stop - first
+            if batch := lines[begin:end]:
+                block = None
+                if template.is_field:
+                    block = _block_at_once(batch, decode, pick, first + begin)
+                yield block or _block_by_line(batch, template, first + begin, source=source)
+            first += len(lines)
+            if first >= part.stop:
+                return
+    except BrokenFileError as error:
+        # The documents before the damage were indexed, and these are all; but of a disk that
+        # refuses nothing follows.
+        _check_disk(LedgerBuilder(path=str(path), error=str(error)))
+
+
+def _block_at_once(
+    lines: Sequence[bytes | str],
+    decode: Callable[[Any], Row],
+    pick: Callable[[Row], tuple[Any, ...]],
+    first: int,
+) -> Block | None:
+    """Return a block in which every line is a document with an id and nothing else; else None."""
+    try:
+        texts, ids, *described = zip(*map(pick, map(decode, lines)), strict=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if {*map(type, ids), *map(type, texts)} != {str} or not all(ids) or not all(texts):
+        return None
+    if any(map(str.isspace, texts)) or max(map(len, ids)) > MAX_NAME_BYTES:
+        return None
+    if max(map(len, texts)) > MAX_DOCUMENT_CHARS:
+        return None
+    if any(column.count(MISSING) < len(column) for column in described):
+        return None
+    return Block(np.arange(first, first + len(texts)), ids, texts)
+
+
+def _block_by_line(
+    lines: Sequence[bytes | str], template: Template, first: int, *, source: str
+) -> Block:
+    names = row_names(template.fields)
+    places = tuple(names.index(name) for name in KEPT)
+    file = InputFile(path=Path(), source=source)
+    documents = []
+    for record, row in enumerate(json_lines(lines, template.fields), start=first):
+        document = row if isinstance(row, str) else to_document(
+            row, template, places, file, "", record
+        )  # fmt: skip
+        if not isinstance(document, str):
+            documents.append(document)
+    return Block(
+        np.array([each.record for each in documents], np.int64),
+        [each.id for each in documents],
+        [each.text for each in documents],
+        (),
+        [(each.url, each.meta) for each in documents],
+    )

@@ -1,0 +1,112 @@
+"""A file beside a mix that starts a trainer."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from curate.errors import CurateError
+from curate.mixing.binary import TokenSpec, write_tokens
+from curate.mixing.formats import ROW_SCHEMA
+from curate.mixing.tokenizer import load_encode, token_spec
+from curate.mixing.trainers import NAMES, READS, check_trainer, trainer_text
+from curate.records import ProbeInfo
+from curate.task2vec.probe import BUILTIN
+
+INFO = ProbeInfo(name="builtin", revision="", tokenizer_digest="", n_parameters=0, vocab=0)
+
+
+@pytest.fixture(scope="module")
+def mix(tmp_path_factory):
+    """A folder as build-mix leaves it, with rows as parquet and as tokens."""
+    folder = tmp_path_factory.mktemp("mix")
+    encode, _ = load_encode("builtin", INFO)
+    texts = [f"the {n} quick foxes jump over {n} lazy dogs. " * 20 for n in range(60)]
+    tokens = [len(ids) for ids in encode(texts)]
+    columns = {"id": [str(n) for n in range(60)], "text": texts, "source": ["s"] * 60}
+    rows = pa.table(columns | {"tokens": tokens}, schema=ROW_SCHEMA)
+    (folder / "data").mkdir()
+    pq.write_table(rows, folder / "data" / "part-00000.parquet")
+    spec: TokenSpec = token_spec("builtin", INFO)
+    write_tokens(folder / "data" / "part-00000.ds", rows, spec)
+    for trainer, name in NAMES.items():
+        fmt = READS[trainer][0]
+        ending = "ds" if fmt == "tokens" else fmt
+        text = trainer_text(
+            trainer, out=folder, fmt=fmt, files=[f"data/part-00000.{ending}"],
+            tokenizer=str(BUILTIN), vocab=spec.vocab, end=spec.end,
+        )  # fmt: skip
+        (folder / name).write_text(text)
+    return folder, sum(tokens) + len(tokens), spec
+
+
+@pytest.mark.parametrize("trainer", NAMES)
+def test_every_file_is_whole_and_names_files_that_are_there(mix, trainer):
+    folder, _, spec = mix
+    text = (folder / NAMES[trainer]).read_text()
+    assert "@" not in text.replace("@dataclass", "")
+    if NAMES[trainer].endswith(".yaml"):
+        assert str(folder) in text and yaml.safe_load(text)
+    else:
+        ast.parse(text)
+        assert "__file__" in text
+        pattern = "data/part-00000.ds" if trainer == "olmo-core" else "data/part-*.parquet"
+        assert pattern in text and list(folder.glob(pattern))
+    if trainer == "olmo-core":
+        assert '"uint16"' in text and f"eos_token_id={spec.end}" in text
+
+
+@pytest.mark.parametrize(
+    ("trainer", "fmt", "message"),
+    [
+        ("pencil", "parquet", "not known; use transformers, nanotron, olmo-core"),
+        ("olmo-core", "parquet", "reads no parquet; add --format tokens"),
+        ("axolotl", "mds", "reads no mds; add --format parquet or --format jsonl"),
+    ],
+)
+def test_a_trainer_that_cannot_read_the_format_is_refused_in_one_line(trainer, fmt, message):
+    with pytest.raises(CurateError, match=message) as error:
+        check_trainer(trainer, fmt)
+    assert error.value.exit_code == 2
+    check_trainer("", "mds")
+    check_trainer("litgpt", "jsonl")
+
+
+@pytest.mark.slow
+def test_the_file_for_transformers_trains(mix, tmp_path):
+    from transformers import LlamaConfig
+
+    folder, _, spec = mix
+    LlamaConfig(
+        vocab_size=spec.vocab, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2,
+    ).save_pretrained(tmp_path / "tiny")  # fmt: skip
+    command = [
+        sys.executable, str(folder / NAMES["transformers"]), "--model", str(tmp_path / "tiny"),
+        "--scratch", "--length", "64", "--batch", "4", "--steps", "12", "--learning-rate", "0.01",
+        "--out", str(tmp_path / "trained"),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    losses = [float(line.split()[-1]) for line in done.stdout.splitlines() if "loss" in line]
+    assert len(losses) == 12 and losses[-1] < losses[0] - 1
+    assert (tmp_path / "trained" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("CURATE_TRAINERS_PYTHON" not in os.environ, reason="needs trainers")
+@pytest.mark.parametrize("trainer", ["nanotron", "olmo-core", "torchtitan", "axolotl", "litgpt"])
+def test_the_trainers_own_loader_reads_the_file(mix, trainer, tmp_path):
+    folder, tokens, _ = mix
+    python = os.environ["CURATE_TRAINERS_PYTHON"]
+    script = Path(__file__).parent / "trainer_loads.py"
+    command = [python, str(script), trainer, str(folder / NAMES[trainer]), str(tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().endswith("read"), done.stdout
