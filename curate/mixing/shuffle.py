@@ -122,20 +122,20 @@ def write_chunks(reading: Reading) -> int:
 
 def gather(folder: Path, first: int, last: int) -> Any:
     """Return the rows `first` to `last` (not included) as a table of `CHUNK_SCHEMA`, in order."""
-    tables, rows, places, start = [], [], [], 0
+    tables, rows = [], []
     for path in sorted(folder.glob("*.arrow")):
         table = open_arrow(path)
         here = table["row"].to_numpy()
         begin, end = np.searchsorted(here, [first, last]).tolist()
         if end > begin:
-            tables.append(table.drop_columns(["row", "place"]))
+            # Of one mapped file at a time: taken from several together, all would be copied.
+            places = table["place"].to_numpy()[begin:end]
+            tables.append(table.drop_columns(["row", "place"]).take(places))
             rows.append(here[begin:end])
-            places.append(table["place"].to_numpy()[begin:end] + start)
-            start += len(table)
     if not tables:
         return CHUNK_SCHEMA.empty_table()
     order = np.argsort(np.concatenate(rows), kind="stable")
-    return pa.concat_tables(tables).take(np.concatenate(places)[order])
+    return pa.concat_tables(tables).take(order)
 
 
 @dataclass(slots=True)
