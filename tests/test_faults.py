@@ -42,7 +42,8 @@ def test_the_suites_did_what_they_say(found):
     assert found["kill again"]["kills"] >= 1
     refused = found["refuse"]
     assert refused["ended"].get("1", 0) > refused["trials"] / 2
-    assert {"open", "write"} <= set(refused["by_kind"]) <= {"open", "write", "fsync", "rename"}
+    assert len(refused["by_kind"]) >= 2
+    assert set(refused["by_kind"]) <= {"open", "write", "fsync", "rename"}
     assert found["flip"]["flips"] >= 10 and ".safetensors" in found["flip"]["kinds"]
     assert found["out of memory"]["halved"] > 0
     assert found["together"]["codes"]["5"] > 0

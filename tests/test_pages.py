@@ -31,7 +31,7 @@ NOT_RUN_HERE = {"make demo", "make test", "cd demo"}  # two commands that contai
 SMALLER = {
     "100M": "8k", "200k": "8k", "5M": "6k", "3M": "tiny", "--seeds 3": "--seeds 2",
     "batch_tokens = \"2k\"": "batch_tokens = \"512\"", "calibration = 4": "calibration = 2",
-    "seeds = 3": "seeds = 2",
+    "seeds = 3": "seeds = 2", "60_000": "6_000", "2_048": "512",
 }  # fmt: skip
 SHORT_VERIFY = ["--size", "tiny", "--tokens", "6k", "--seeds", "2", "--calibration", "2"]
 
@@ -59,7 +59,14 @@ def home(tmp_path, monkeypatch):
         named = tmp_path / "named" / "targets" / name
         named.mkdir(parents=True)
         for split, part in {"valid": texts[0::2], "test": texts[1::2]}.items():
-            items = [{"nl_statement": t[:150], "formal_statement": t[150:700]} for t in part]
+            items = [
+                {
+                    "nl_statement": t[:150],
+                    "formal_statement": t[150:700],
+                    "formal_statement_lean4": t[150:700],
+                }
+                for t in part
+            ]
             lines = "\n".join(map(json.dumps, items))
             (named / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     monkeypatch.setenv("CURATE_DATA_DIR", str(tmp_path / "named"))
@@ -171,10 +178,11 @@ def test_the_recipes_for_ci_run_the_commands_of_the_page():
         main.commands[name].make_context(name, words)
 
 
-def test_the_notebook_ran_and_its_cells_run_again(home, monkeypatch):
+@pytest.mark.parametrize("name", ["tutorial", "finetuning"])
+def test_the_notebooks_ran_and_their_cells_run_again(home, monkeypatch, name):
     import nbformat
 
-    book = nbformat.read(ROOT / "examples" / "tutorial.ipynb", as_version=4)
+    book = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
     assert cells and all(cell.execution_count for cell in cells), "run make notebook"
     assert not [out for cell in cells for out in cell.outputs if out.output_type == "error"]
@@ -182,8 +190,17 @@ def test_the_notebook_ran_and_its_cells_run_again(home, monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda *_: None)
     names = {}
     for cell in cells:
-        exec(compile(smaller(cell.source), "tutorial.ipynb", "exec"), names)
-    assert Path(names["report"]).is_file()
+        exec(compile(smaller(cell.source), f"{name}.ipynb", "exec"), names)
+    assert list(Path("notebook").rglob("report.html"))
+
+
+def test_the_notebooks_hold_the_cells_that_their_script_makes():
+    import nbformat
+
+    script = runpy.run_path(str(ROOT / "examples" / "make_notebook.py"))
+    for name, cells in script["BOOKS"].items():
+        book = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
+        assert [cell.source for cell in book.cells] == cells, f"run make notebook for {name}"
 
 
 def test_the_example_script_runs(home, monkeypatch, capsys):

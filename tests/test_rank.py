@@ -23,7 +23,7 @@ from curate.ranking.terms import characteristic_terms, count_words
 from curate.records import Embedding, Index, IndexedShard, ProbeInfo, RowBlock, Shard, Target
 from curate.settings import CorpusSettings, EmbedSettings, Measure, Method, RankSettings
 from curate.store.fingerprint import digest_texts
-from curate.task2vec import embed
+from curate.task2vec import embed, making
 from curate.task2vec.embed import build_index
 from curate.task2vec.vectors import write_embedding
 
@@ -420,8 +420,8 @@ def test_the_command_answers_its_other_questions_on_the_same_index(
     lean, law = (write_target(tmp_path, kind) for kind in ("lean", "law"))
     monkeypatch.chdir(tmp_path)
     reads = []
-    real = embed.read_shards
-    monkeypatch.setattr(embed, "read_shards", lambda *a, **k: reads.append(1) or real(*a, **k))
+    real = making.read_shards
+    monkeypatch.setattr(making, "read_shards", lambda *a, **k: reads.append(1) or real(*a, **k))
 
     def run(*words):
         command = ["rank", "--workspace", str(workspace), "--target", lean, *words]
@@ -454,8 +454,8 @@ def test_the_command_answers_its_other_questions_on_the_same_index(
     ("words", "code", "line"),
     [
         (["--explain", "law_9"], 2, "curate: shard law_9: not in the ranking; did you mean law_1?"),
-        (["--explain", "law_1", "--compare"], 2, "three questions: ask one"),
-        (["--csv", "--json"], 2, "--csv goes without --json and --explain"),
+        (["--explain", "law_1", "--compare"], 2, "four questions: ask one"),
+        (["--csv", "--json"], 2, "--csv goes without --json, --explain and --check"),
         (["--explain", "law_1", "--method", "length"], 2, "has no layers to explain it"),
     ],
 )

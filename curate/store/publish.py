@@ -156,6 +156,11 @@ def is_sealed(path: Path) -> bool:
     return _beside(path).read_bytes() == digest_file(path).encode() + b"\n"
 
 
+def is_damaged(path: Path) -> bool:
+    """Say whether a file of `publish_sealed` is there in part: changed, or without its digest."""
+    return (path.exists() or _beside(path).exists()) and not is_sealed(path)
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.blake2b")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curate.corpus.copies import refresh_remote
 from curate.corpus.inputs import InputFile, find_inputs
+from curate.corpus.prints import prints_name
 from curate.corpus.reader import disk_refused
 from curate.corpus.regroup import drop_old_groups, groups_are_whole, open_corpus
 from curate.corpus.tokens import count_unigrams
@@ -16,7 +17,7 @@ from curate.records import Embedding, FileLedger, Index, Notify, Target, silent
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_file
 from curate.store.lock import locked
-from curate.store.publish import read_json_if_whole, read_meta, sweep
+from curate.store.publish import is_damaged, read_json_if_whole, read_meta, sweep
 from curate.task2vec.documents import DocumentVectors, read_documents
 from curate.task2vec.embedding import check_probe, embed_parts, embed_texts, whole_batches
 from curate.task2vec.items import digest_parts, shared_probe
@@ -71,9 +72,10 @@ def build_index(
         crew = choose_crew(opened, device, workers)
         revision = find_revision(embed.probe)
         probe = shared_probe(embed.probe, revision, crew.device if crew.here else "cpu")
+        blocks = check_probe(probe, embed)
         making = Making(folder, corpus, embed, probe.info, device=crew.device)
         embed_all(making, opened, probe, crew, notify)
-        found = publish_index(making, check_probe(probe, embed), opened)
+        found = publish_index(making, blocks, opened)
         drop_old_groups(workspace, opened)
         return found
 
@@ -113,6 +115,9 @@ def index_is_current(corpus: CorpusSettings, embed: EmbedSettings, workspace: Pa
         return False
     paths = {folder / "shards" / f"{shard.key}.safetensors" for shard in index.shards}
     if not all(check_embedding(path) for path in paths):
+        return False
+    names = (prints_name(one.shard, text=corpus.text) for one in index.shards)
+    if any(is_damaged(folder / "prints" / name) for name in names):
         return False
     if disk_refused(index.ledgers):
         return False

@@ -136,7 +136,8 @@ def train_model(
 
     Raises:
         ValueError: no documents.
-        FloatingPointError: the loss is not finite, or stays a nat above that of a guess.
+        FloatingPointError: the loss is not finite, or stays a nat above that of a guess, and of
+            the first steps from a given model.
     """
     # Data: the same order on any device.
     data = pack_blocks(
@@ -157,7 +158,7 @@ def train_model(
     model.to(device)
     optimisers = _optimisers(model)
     curve: list[tuple[int, float]] = []
-    worst = math.log(settings.vocab)  # of a uniform guess; the first batch alone may be an easy one
+    guess = math.log(settings.vocab)  # nats/token of knowing nothing
     if resume is not None:
         curve += resume.curve
         _restore(model, optimisers, resume.tensors)
@@ -181,6 +182,7 @@ def train_model(
         value = float(total) / n_labels
         curve.append((min(chosen.stop, n_blocks) * T, value))
         recent = [loss for _, loss in curve[-DIVERGED_STEPS:]]  # one odd batch is no divergence
+        worst = max([guess, *(loss for _, loss in curve[:DIVERGED_STEPS] if start)])
         if not math.isfinite(value) or sum(recent) / len(recent) > worst + 1.0:
             raise FloatingPointError(f"loss {value:.3g} at step {step + 1} of {steps}")
 
