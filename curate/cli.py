@@ -2,240 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
-import os
-import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 
-from curate.config import override, read_settings
-from curate.errors import NOT_CONFIRMED, REJECTED, USAGE, CurateError
-from curate.harmless import hide_secrets, without_controls
-from curate.records import Notify
-from curate.report.numbers import parse_tokens
-from curate.settings import Engine, Measure, Method, Settings
-
-F = TypeVar("F", bound=Callable[..., Any])
+from curate import options, terminal
+from curate.config import override
+from curate.errors import NOT_CONFIRMED, REJECTED
+from curate.harmless import without_controls
+from curate.settings import Measure, Method, Settings
 
 
-class Tokens(click.ParamType[int]):
-    """A number of tokens: 250k, 100M, 1.5B."""
-
-    name = "tokens"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the count as an int."""
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_tokens(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Share(click.ParamType[float]):
-    """A share: 1% or 0.01."""
-
-    name = "share"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return the share, 0 to 1."""
-        try:
-            text = str(value)
-            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError:
-            self.fail(f"{value!r} is not a share such as 1% or 0.01", param, ctx)
-
-
-class Stage(click.Command):
-    """A command that loads tensor libraries, which takes seconds: on a terminal it says so."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Say that something happens, then run the command."""
-        if sys.stderr.isatty():
-            click.echo(f"curate {ctx.info_name}: loading", err=True)
-        return super().invoke(ctx)
-
-
-class Commands(click.Group):
-    """The one place where a user's mistake becomes one line and an exit code."""
-
-    command_class = Stage
-
-    def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        """Read the group's own options; what is wrong with them is shown without controls."""
-        with _shown_plainly():
-            return super().make_context(*args, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a `CurateError` is one line, a bug keeps its traceback."""
-        sys.excepthook = _show_bug
-        try:
-            with _terminable(), _shown_plainly():
-                _check_text(*ctx.args, _here())
-                return super().invoke(ctx)
-        except CurateError as error:
-            _fail(str(error), error.exit_code)
-        except BrokenPipeError:
-            # the reader of our output went away; what is published stays
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
-        except OSError as error:
-            if not _is_of_the_disk(error):
-                raise
-            _fail(f"{error.filename or 'the disk'}: {error.strerror}; mend it, then run again", 1)
-        except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not end the first
-            _fail("interrupted; the same command goes on where it stopped", 130)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands in the order of the work, not of the alphabet."""
-        return list(self.commands)
-
-
-def _is_of_the_disk(error: OSError) -> bool:
-    """Say whether a file system or a device refused: what no code of ours can mend."""
-    refusals = (
-        errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS,
-        errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE, errno.EMFILE,
-        errno.ENFILE, errno.ENODEV, errno.ENXIO,
-    )  # fmt: skip
-    return error.errno in refusals
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as an exit with 143, so that children and files are cleaned."""
-
-    def leave(number: int, frame: object) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _shown_plainly() -> Iterator[None]:
-    """Take control characters and secrets out of what click says about a wrong option."""
-    try:
-        yield
-    except click.ClickException as error:
-        vars(error)["message"] = without_controls(hide_secrets(error.message))
-        raise
-
-
-def _check_text(*words: str) -> None:
-    """Refuse words whose bytes are no text: no artefact could hold them."""
-    for word in words:
-        try:
-            word.encode("utf-8")
-        except UnicodeEncodeError:
-            raise CurateError(f"{word}: is not UTF-8; rename it", exit_code=USAGE) from None
-
-
-def _here() -> str:
-    try:
-        return str(Path.cwd())
-    except OSError as error:
-        raise CurateError(f"the current folder: {error.strerror}; change to another") from None
-
-
-def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print the traceback of a bug, line by line without controls and secrets."""
-    text = hide_secrets("".join(traceback.format_exception(kind, error, trace)))
-    for line in text.splitlines():
-        click.echo(without_controls(line), err=True)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"curate: {without_controls(hide_secrets(message))}", err=True)
-    sys.exit(code)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Notify]:
-    from curate.report.progress import progress_notify
-
-    _prepare_libraries()
-    with progress_notify() as notify:
-        yield notify
-
-
-def _prepare_libraries() -> None:
-    """Keep the libraries' own bars and advice off stderr, and their idle threads off the cores.
-
-    Threads that spin while they wait take the cores from whoever shares the machine: on two
-    shared cores indexing was four times slower with spinning threads.
-    """
-    for name, value in {
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "true",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
-def _workspace(command: F) -> F:
-    return click.option(
-        "--workspace", type=click.Path(path_type=Path, file_okay=False), default=Path(".curate"),
-        show_default=True, envvar="CURATE_WORKSPACE", help="Folder for all that is published.",
-    )(command)  # fmt: skip
-
-
-def _config(command: F) -> F:
-    return click.option(
-        "--config", "settings", type=click.Path(path_type=Path, dir_okay=False),
-        callback=lambda ctx, param, value: read_settings(value),
-        help="Settings file.  [default: curate.toml where there is one]",
-    )(command)  # fmt: skip
-
-
-def _json(command: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout.")(command)
-
-
-def _device(command: F) -> F:
-    return click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-    )(command)
-
-
-def _engine(command: F) -> F:
-    for option in reversed((
-        click.option("--engine", type=click.Choice(get_args(Engine)), help="Where items run."),
-        click.option(
-            "--workers", type=click.IntRange(0),
-            help="Processes, or tasks of a job array; chosen by default.",
-        ),
-        click.option("--address", help="Of a Ray cluster; one is started here by default."),
-        click.option("--submit", help='Runs an array script to its end: "sbatch --wait".'),
-    )):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def _run_on(settings: Settings, given: dict[str, Any]) -> Settings:
-    """Put the options of `_engine` over the settings, and take them out of what was given."""
-    own = {name: given.pop(name) for name in ("engine", "workers", "address", "submit")}
-    return dataclasses.replace(settings, run=override(settings.run, **own))
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=terminal.Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="curate")
 def main() -> None:
     """Find the data to train on for a target, mix it to a token budget, and verify the gain.
@@ -269,16 +51,16 @@ def init(force: bool) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1)
-@_workspace
-@_config
+@options.workspace
+@options.config
 @click.option("--probe", help="builtin, a hub id, a folder or a .gguf file.")
 @click.option("--text", help='Field with the text, or a template: "{question} {answer}".')
-@click.option("--shard-tokens", type=Tokens(), help="Tokens a shard: 250k, 1M.")
+@click.option("--shard-tokens", type=options.Tokens(), help="Tokens a shard: 250k, 1M.")
 @click.option("--max-rejected", type=float, help="Share of documents that may be rejected.")
 @click.option("--group-by", help="What a source is: file, folder, field:NAME or cluster.")
 @click.option("--clusters", type=click.IntRange(2), help="Topics; chosen by size by default.")
 @click.option("--batches", type=click.IntRange(2), help="Sub-batches a shard.")
-@click.option("--batch-tokens", type=Tokens(), help="Tokens a sub-batch.")
+@click.option("--batch-tokens", type=options.Tokens(), help="Tokens a sub-batch.")
 @click.option("--layers", help="all, or last:K.")
 @click.option("--sketch", type=click.IntRange(1), help="Numbers a sub-batch at most.")
 @click.option(
@@ -290,9 +72,9 @@ def init(force: bool) -> None:
     help="Also keep mean gradients of 4,096 numbers, for rank --method transfer.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what it costs.")
-@_engine
-@_device
-@_json
+@options.engine
+@options.device
+@options.as_json
 def index(
     paths: tuple[str, ...], workspace: Path, settings: Settings, device: str, as_json: bool,
     dry_run: bool, **given: Any,
@@ -308,7 +90,7 @@ def index(
       curate index corpora/ --shard-tokens 1M
       curate index pool.jsonl.zst --group-by cluster --dry-run
     """
-    settings = _run_on(settings, given)
+    settings = options.run_on(settings, given)
     configured, settings = settings, _given(settings, paths=paths, **given)
     if dry_run:
         _show_plan(settings, workspace, device, as_json)
@@ -318,7 +100,7 @@ def index(
     from curate.stages import index as run
     from curate.stages import rejected
 
-    with _progress() as notify:
+    with terminal.progress() as notify:
         found = run(
             settings=settings, configured=configured, workspace=workspace, device=device,
             notify=notify,
@@ -334,8 +116,8 @@ def index(
     help="A name that curate targets lists, a file, hf:org/name or lm-eval:TASK; several with "
     "NAME:WEIGHT.",
 )  # fmt: skip
-@_workspace
-@_config
+@options.workspace
+@options.config
 @click.option("--text", help="Field of a target file.")
 @click.option("--template", help='How an item reads: "{question} {answer}".')
 @click.option("--data-dir", help="Folder of named targets where the hub is out of reach.")
@@ -356,8 +138,8 @@ def index(
     "--check", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="End with 4 where alignment fell below FILE, kept from rank --json. For CI.",
 )  # fmt: skip
-@_device
-@_json
+@options.device
+@options.as_json
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header on stdout.")
 def rank(
     targets: tuple[str, ...], workspace: Path, settings: Settings, device: str, as_json: bool,
@@ -396,7 +178,7 @@ def rank(
     to_table: Callable[[Any], Any] = ranking_table
     to_lines: Callable[[Any], str] = tables.ranking_csv if as_csv else ranking_json
     target = targets[0] if len(targets) == 1 else targets or None
-    with _progress() as notify:
+    with terminal.progress() as notify:
         if explain is not None:
             found = stages.explain(explain, target, notify=notify, **shared)
             to_table, to_lines = tables.explanation_table, tables.explanation_json
@@ -415,13 +197,15 @@ def rank(
 
 
 @main.command("build-mix")
-@click.option("--budget", type=Tokens(), help="Tokens of the mix, exactly: 250k, 100M, 1.5B.")
+@click.option(
+    "--budget", type=options.Tokens(), help="Tokens of the mix, exactly: 250k, 100M, 1.5B."
+)
 @click.option(
     "--out", type=click.Path(file_okay=False), default="mix", show_default=True,
     help="Folder of the mix, or s3://BUCKET/FOLDER.",
 )  # fmt: skip
-@_workspace
-@_config
+@options.workspace
+@options.config
 @click.option("--selection", type=click.Choice(["top", "temperature", "match"]))
 @click.option("--max-epochs", type=float, help="Times a shard may be repeated.")
 @click.option("--tokenizer", help="That counts the budget; the probe's by default.")
@@ -441,7 +225,7 @@ def rank(
     help="So much of all sources (or of one) in natural proportions.",
 )  # fmt: skip
 @click.option("--priority", multiple=True, metavar="SOURCE", help="Whose copy of a text stays.")
-@click.option("--holdout", type=Share(), help="Held out beside the mix: 1%.")
+@click.option("--holdout", type=options.Share(), help="Held out beside the mix: 1%.")
 @click.option("--whole-documents", is_flag=True, default=None, help="Cut none: nearest to budget.")
 @click.option("--manifest-only", is_flag=True, help="Write weights and records, copy no text.")
 @click.option(
@@ -453,8 +237,8 @@ def rank(
     type=click.Choice(["transformers", "nanotron", "olmo-core", "torchtitan", "axolotl", "litgpt"]),
     help="Write a file that starts it with this mix.",
 )  # fmt: skip
-@_engine
-@_json
+@options.engine
+@options.as_json
 def build_mix(
     budget: int | None, out: str, workspace: Path, settings: Settings, fmt: str, as_json: bool,
     manifest_only: bool, trainer: str | None, decontaminate: str | None, no_decontaminate: bool,
@@ -471,7 +255,7 @@ def build_mix(
     from curate.report.tables import mix_table
     from curate.stages import build_mix as run
 
-    settings = _run_on(settings, given)
+    settings = options.run_on(settings, given)
     if decontaminate and no_decontaminate:
         raise click.UsageError("--no-decontaminate goes without --decontaminate")
     clean = not no_decontaminate if decontaminate or no_decontaminate else None
@@ -479,7 +263,7 @@ def build_mix(
     given |= {"paraphrases": decontaminate == "semantic" if decontaminate else None}
     several = {name: given.pop(name) or None for name in ("keep", "blend", "priority")}
     settings = dataclasses.replace(settings, mix=override(settings.mix, **given, **several))
-    with _progress() as notify:
+    with terminal.progress() as notify:
         found = run(
             budget, settings=settings, workspace=workspace, out=out,
             fmt="manifest" if manifest_only else fmt, trainer=trainer or "", notify=notify,
@@ -488,12 +272,12 @@ def build_mix(
 
 
 @main.command()
-@_workspace
-@_config
+@options.workspace
+@options.config
 @click.option("--size", type=click.Choice(["tiny", "1M", "3M", "15M", "50M", "124M"]))
 @click.option("--model", help="Go on from this model: a hub id, a folder or a .gguf file.")
 @click.option("--lora", type=click.IntRange(1), help="Rank of adapters that learn in its place.")
-@click.option("--tokens", type=Tokens(), help="Tokens a run.")
+@click.option("--tokens", type=options.Tokens(), help="Tokens a run.")
 @click.option("--seeds", type=click.IntRange(1), help="Runs of the mix and of each control.")
 @click.option("--calibration", type=click.IntRange(2), help="Mixes trained to fit the forecast.")
 @click.option("--against", metavar="METHODS", help="Rankings to compare with, or all: a,b,all")
@@ -503,9 +287,9 @@ def build_mix(
     "--export", type=click.Path(path_type=Path, file_okay=False),
     help="Folder for ratios.csv and metrics.csv.",
 )  # fmt: skip
-@_engine
-@_device
-@_json
+@options.engine
+@options.device
+@options.as_json
 def verify(
     workspace: Path, settings: Settings, device: str, against: str | None, dry_run: bool,
     check: bool, export: Path | None, as_json: bool, **given: Any,
@@ -524,7 +308,7 @@ def verify(
     from curate.report.json_lines import verification_json
     from curate.report.tables import verification_table
 
-    settings = _run_on(settings, given)
+    settings = options.run_on(settings, given)
     rivals = tuple(filter(None, against.split(","))) if against is not None else None
     settings = dataclasses.replace(
         settings, verify=override(settings.verify, against=rivals, **given)
@@ -536,7 +320,7 @@ def verify(
 
         _show(stages.plan_verification(**where), as_json, verification_plan_table, to_json)
         return
-    with _progress() as notify:
+    with terminal.progress() as notify:
         found = stages.verify(**where, train=not check, notify=notify)
     if export is not None:
         stages.export_verification(export, workspace=workspace)
@@ -546,7 +330,7 @@ def verify(
 
 
 @main.command()
-@_workspace
+@options.workspace
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file.")
 def report(workspace: Path, out: Path | None) -> None:
     """Write one HTML file with all that the workspace holds.
@@ -562,7 +346,7 @@ def report(workspace: Path, out: Path | None) -> None:
 
 @main.command()
 @click.argument("repo")
-@_workspace
+@options.workspace
 @click.option("--private", is_flag=True, help="Of a repository that is made now.")
 @click.option("--revision", default="", help="A branch of it; main by default.")
 def push(repo: str, workspace: Path, private: bool, revision: str) -> None:
@@ -572,7 +356,7 @@ def push(repo: str, workspace: Path, private: bool, revision: str) -> None:
     Example:
       curate push my-org/proofnet-100m --private
     """
-    with _progress() as notify:
+    with terminal.progress() as notify:
         from curate.stages import push as run
 
         address = run(repo, workspace=workspace, private=private, revision=revision, notify=notify)
@@ -581,8 +365,8 @@ def push(repo: str, workspace: Path, private: bool, revision: str) -> None:
 
 @main.command()
 @click.argument("artefact", type=click.Choice(["index", "ranking", "mix", "verification"]))
-@_workspace
-@_json
+@options.workspace
+@options.as_json
 def show(artefact: str, workspace: Path, as_json: bool) -> None:
     """Print a published artefact.
 
@@ -604,9 +388,9 @@ def show(artefact: str, workspace: Path, as_json: bool) -> None:
 
 
 @main.command()
-@_config
+@options.config
 @click.option("--data-dir", help="Folder of named targets where the hub is out of reach.")
-@_json
+@options.as_json
 def targets(settings: Settings, data_dir: str | None, as_json: bool) -> None:
     """List the named targets, and which can be read now.
 
@@ -619,13 +403,13 @@ def targets(settings: Settings, data_dir: str | None, as_json: bool) -> None:
     from curate.report.json_lines import records_json
     from curate.report.overview import targets_table
 
-    _prepare_libraries()
+    terminal.prepare_libraries()
     found = list_targets(data_dir or configured(settings), ask_hub=True)
     _show(found, as_json, targets_table, records_json)
 
 
 @main.command()
-@_json
+@options.as_json
 def doctor(as_json: bool) -> None:
     """Print what is installed, which device and FAISS will be used, what is missing.
 
@@ -645,7 +429,7 @@ def doctor(as_json: bool) -> None:
     "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"),
     show_default=True, help="Where the example goes.",
 )  # fmt: skip
-@_device
+@options.device
 def demo(folder: Path, device: str) -> None:
     """Run the whole job on an example that every installation has.
 
@@ -655,7 +439,7 @@ def demo(folder: Path, device: str) -> None:
     """
     from curate.demo import run_demo
 
-    with _progress() as notify:
+    with terminal.progress() as notify:
         result = run_demo(folder, device=device, notify=notify)
     from curate.report.overview import demo_summary
     from curate.report.tables import result_console
@@ -682,7 +466,7 @@ def worker(item_list: Path, task: int | None, tasks: int) -> None:
     """
     from curate.engine.batch import task_of_array, work_through
 
-    with _progress() as notify:
+    with terminal.progress() as notify:
         task = task_of_array() if task is None else task
         done, failed = work_through(item_list, task=task, tasks=tasks, notify=notify)
     click.echo(f"{done} items done, {failed} of them failed")
@@ -695,7 +479,7 @@ def _show_plan(settings: Settings, workspace: Path, device: str, as_json: bool) 
     from curate.report.overview import plan_json, plan_table
     from curate.stages import plan
 
-    with _progress() as notify:
+    with terminal.progress() as notify:
         found = plan(settings=settings, workspace=workspace, device=device, notify=notify)
     _show(found, as_json, plan_table, plan_json)
 

@@ -1,0 +1,97 @@
+"""Options that several commands have, and the types of their values."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from curate.config import override, read_settings
+from curate.report.numbers import parse_tokens
+from curate.settings import Engine, Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Tokens(click.ParamType[int]):
+    """A number of tokens: 250k, 100M, 1.5B."""
+
+    name = "tokens"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the count as an int."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_tokens(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Share(click.ParamType[float]):
+    """A share: 1% or 0.01."""
+
+    name = "share"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the share, 0 to 1."""
+        try:
+            text = str(value)
+            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            self.fail(f"{value!r} is not a share such as 1% or 0.01", param, ctx)
+
+
+def workspace(command: F) -> F:
+    """Give a command the folder for all that is published."""
+    return click.option(
+        "--workspace", type=click.Path(path_type=Path, file_okay=False), default=Path(".curate"),
+        show_default=True, envvar="CURATE_WORKSPACE", help="Folder for all that is published.",
+    )(command)  # fmt: skip
+
+
+def config(command: F) -> F:
+    """Give a command the settings of a file."""
+    return click.option(
+        "--config", "settings", type=click.Path(path_type=Path, dir_okay=False),
+        callback=lambda ctx, param, value: read_settings(value),
+        help="Settings file.  [default: curate.toml where there is one]",
+    )(command)  # fmt: skip
+
+
+def as_json(command: F) -> F:
+    """Let a command print JSON lines."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout.")(command)
+
+
+def device(command: F) -> F:
+    """Let a command be told where the tensors are."""
+    return click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    )(command)
+
+
+def engine(command: F) -> F:
+    """Let a command be told where its work items run."""
+    for option in reversed((
+        click.option("--engine", type=click.Choice(get_args(Engine)), help="Where items run."),
+        click.option(
+            "--workers", type=click.IntRange(0),
+            help="Processes, or tasks of a job array; chosen by default.",
+        ),
+        click.option("--address", help="Of a Ray cluster; one is started here by default."),
+        click.option("--submit", help='Runs an array script to its end: "sbatch --wait".'),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def run_on(settings: Settings, given: dict[str, Any]) -> Settings:
+    """Put the options of `engine` over the settings, and take them out of what was given."""
+    own = {name: given.pop(name) for name in ("engine", "workers", "address", "submit")}
+    return dataclasses.replace(settings, run=override(settings.run, **own))
