@@ -33,7 +33,9 @@ print(f"{len(index.shards)} shards, {sum(s.shard.n_tokens for s in index.shards)
 
 With 95 % intervals. A tie is said, not hidden.""",
     """ranking = curate.rank(settings=settings, workspace=home / ".curate")
-ranking.to_pandas()[["rank", "shard", "alignment", "low", "high", "rank_low", "rank_high"]]""",
+for shard in ranking.shards:
+    print(f"{shard.rank:3} {shard.shard:20} {shard.alignment:.3f}"
+          f"  {shard.low:.3f} to {shard.high:.3f}  rank {shard.rank_low} to {shard.rank_high}")""",
     """## Build the mix
 
 Exactly so many tokens; the drop in loss is forecast before anything trains.""",

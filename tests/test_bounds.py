@@ -99,6 +99,8 @@ def test_the_names_of_a_mix_are_these():
     assert set(PAYLOAD) == {
         "README.md", "decontamination.jsonl", "duplicates.jsonl", "manifest.json",
         "provenance.parquet", "selection.parquet",
+        "train_transformers.py", "nanotron.yaml", "olmo_core_mix.py", "torchtitan_mix.py",
+        "axolotl.yaml", "litgpt_mix.py",
     }  # fmt: skip
 
 

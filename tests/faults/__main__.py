@@ -41,7 +41,7 @@ SUITES: dict[str, tuple[Suite, int, int]] = {
         10_000,
     ),
     # last: it gives this process mounts of its own
-    "small disks": (lambda w, n: disks.small_disks(w, disks=n), 1, 25),
+    "small disks": (lambda w, n: disks.small_disks(w, disks=n), 2, 25),
 }
 """What each does, how often in the default tests, how often by `make faults`."""
 
