@@ -26,7 +26,7 @@ test: $(BIN)/.installed-dev ## lint, types, layers, docs and tests, at most 8 mi
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=curate --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=curate --cov-report=term:skip-covered
 
 check: test
 
