@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,8 @@ from curate.mixing.documents import Encode, cutter
 from curate.mixing.draw import Drawn, draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile, read_rows
-from curate.mixing.mixture import Mixture, compare_mixtures, matched_shares, put_in_words
+from curate.mixing.manifest import given_tokens, manifest_of, mix_of
+from curate.mixing.mixture import compare_mixtures, matched_shares, put_in_words
 from curate.mixing.publish import clear, publish_files, staging_folder
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, find_place, load_encode, token_spec
@@ -29,7 +30,7 @@ from curate.mixing.trainers import NAMES, check_trainer, trainer_text
 from curate.mixing.weights import Spread, choose_weights, spread_tokens
 from curate.mixing.write import Layout, choose_workers, write_files
 from curate.ranking.encoder import find_encoder
-from curate.records import Embedding, Index, Mix, MixPart, Notify, Ranking, Target, silent
+from curate.records import Embedding, Index, Mix, Notify, Ranking, Target, silent
 from curate.settings import MixSettings
 from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
@@ -123,10 +124,10 @@ def build_mix(
                     folder=staging, layout=_layout(fmt, settings, index), seed=settings.seed,
                     workers=workers, notify=notify,
                 )  # fmt: skip
-                given = _given(drawn)
+                given = given_tokens(drawn)
                 written = compare_mixtures(index, ranking, own, given, tokens=settings.budget)
-                mix = _mix(ranking, target, settings, drawn, written["mix"], given, mark)
-                manifest = _manifest(mix, index, target, settings, files, held, drawn) | {
+                mix = mix_of(ranking, target, settings, drawn, written["mix"], given, mark)
+                manifest = manifest_of(mix, index, target, settings, files, held, drawn) | {
                     "planned": planned,
                     "written": written,
                 }
@@ -288,111 +289,6 @@ def meaning_of(settings: MixSettings, index: Index) -> Meaning | None:
         return None
     name = settings.encoder or index.embed.probe
     return Meaning(name, find_encoder(name), settings.cosine)
-
-
-def _given(drawn: Drawn) -> dict[str, int]:
-    """Return the tokens of each shard in the mix."""
-    tokens = np.bincount(drawn.rows.shard, drawn.rows.tokens, minlength=len(drawn.shards))
-    return {
-        shard.name: int(count) for shard, count in zip(drawn.shards, tokens, strict=True) if count
-    }
-
-
-def _interleave(drawn: Drawn) -> dict[str, float]:
-    """Return the probabilities by source with which `interleave_datasets` draws documents.
-
-    It draws documents, a mix is planned in tokens: the probability is the share of tokens
-    divided by the mean length, which is the share of documents.
-    """
-    rows: dict[str, int] = {}
-    counts = np.bincount(drawn.rows.shard, minlength=len(drawn.shards))
-    for shard, count in zip(drawn.shards, counts.tolist(), strict=True):
-        rows[shard.source] = rows.get(shard.source, 0) + count
-    return {source: count / sum(rows.values()) for source, count in rows.items() if count}
-
-
-def _mix(
-    ranking: Ranking,
-    target: Target,
-    settings: MixSettings,
-    drawn: Drawn,
-    own: Mixture,
-    given: Mapping[str, int],
-    mark: str,
-) -> Mix:
-    leaks = sum(each.reason == "leak" for each in drawn.dropped)
-    return Mix(
-        folder="",
-        target=target.name,
-        budget=settings.budget,
-        tokens=int(drawn.rows.tokens.sum()),
-        alignment=own.alignment,
-        low=own.low,
-        high=own.high,
-        forecast=own.forecast,
-        parts=_parts(ranking, given),
-        decontaminated=leaks,
-        duplicates=len(drawn.dropped) - leaks,
-        ranking_fingerprint=ranking.fingerprint,
-        fingerprint=mark,
-    )
-
-
-def _manifest(
-    mix: Mix,
-    index: Index,
-    target: Target,
-    settings: MixSettings,
-    files: list[WrittenFile],
-    held: list[WrittenFile],
-    drawn: Drawn,
-) -> dict[str, Any]:
-    return {
-        "budget": mix.budget,
-        "tokens": mix.tokens,
-        "settings": settings,
-        "tokenizer": settings.tokenizer or index.embed.probe,
-        "probe": index.probe,
-        "target": {
-            "name": target.name,
-            "origin": target.origin,
-            "licence": target.licence,
-            "select_digest": target.select_digest,
-            "eval_digest": target.eval_digest,
-            "items": len(target.select) + len(target.eval),
-        },
-        "index": index.fingerprint,
-        "ranking": mix.ranking_fingerprint,
-        "inputs": {ledger.path: ledger.digest for ledger in index.ledgers},
-        "sources": mix.sources,
-        "parts": mix.parts,
-        "decontaminated": mix.decontaminated,
-        "duplicates": mix.duplicates,
-        "near_unchecked": drawn.unchecked,
-        "rows": {
-            "all": len(drawn.rows.tokens),
-            "cut": int((drawn.rows.end >= 0).sum()),
-            "repeated": int((drawn.rows.epoch > 0).sum()),
-        },
-        "weights": {shard: tokens / mix.tokens for shard, tokens in _given(drawn).items()},
-        "interleave": _interleave(drawn),
-        "files": files,
-        "holdout": {"tokens": sum(file.tokens for file in held), "files": held},
-    }
-
-
-def _parts(ranking: Ranking, given: Mapping[str, int]) -> tuple[MixPart, ...]:
-    return tuple(
-        MixPart(
-            shard=line.shard,
-            source=line.source,
-            tokens=given[line.shard],
-            epochs=given[line.shard] / max(line.tokens, 1),
-            alignment=line.alignment,
-        )
-        for line in ranking.shards
-        if given.get(line.shard)
-    )
 
 
 def _choices(drawn: Drawn, ranking: Ranking, settings: MixSettings) -> list[Choice]:
