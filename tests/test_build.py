@@ -141,6 +141,17 @@ def test_a_ranking_by_words_is_matched_by_words(place, tmp_path):
     assert recount(mixes["match"], encode) == 700
 
 
+def test_what_a_kill_after_the_meta_left_goes_with_the_next_call(build, tmp_path):
+    first, staging = build(), tmp_path / ".mix.staging"
+    staging.mkdir()
+    (staging / "mark").write_text("of a run that was killed")
+    (staging / "part.arrow").write_text("spooled")
+    assert build() == first and not staging.exists()
+    staging.mkdir()
+    (staging / "mine.txt").write_text("nothing of ours")  # without a mark it is not touched
+    assert build() == first and (staging / "mine.txt").is_file()
+
+
 def test_jsonl_and_repetitions_meet_it_too(build, place):
     total = sum(entry.shard.n_tokens for entry in place[1].shards)
     mix = build(budget=total + 500, max_epochs=2.0, fmt="jsonl")

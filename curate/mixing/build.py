@@ -23,7 +23,7 @@ from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile, read_rows
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
 from curate.mixing.mixture import compare_mixtures, matched_shares, put_in_words
-from curate.mixing.publish import clear, publish_files, staging_folder
+from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, find_place, load_encode, token_spec
 from curate.mixing.trainers import NAMES, check_trainer, trainer_text
@@ -108,7 +108,9 @@ def build_mix(
         **({"trainer": (trainer, str(out.resolve()))} if trainer else {}),
     )
     with locked(out, notify=notify):
-        if not is_current(out, kind="mix", fingerprint=mark):
+        if is_current(out, kind="mix", fingerprint=mark):
+            clear_staging(out)
+        else:
             own = embed_target(target, index, workspace=workspace, notify=notify)
             spread, plan = _plan(index, ranking, target, own, settings, encode)
             planned = compare_mixtures(index, ranking, own, plan, tokens=settings.budget)

@@ -35,7 +35,7 @@ def staging_folder(out: Path, *, mark: str) -> Iterator[Path]:
     Raises:
         CurateError: the file system refused (full, read-only, no permission).
     """
-    staging = out.parent / f".{out.name}.staging"
+    staging = _staging(out)
     here = f"{mark} {_boot()}"
     try:
         if not (staging / "mark").is_file() or (staging / "mark").read_bytes() != here.encode():
@@ -52,6 +52,17 @@ def staging_folder(out: Path, *, mark: str) -> Iterator[Path]:
             _remove(staging)
         raise
     _remove(staging)
+
+
+def clear_staging(out: Path) -> None:
+    """Remove what a run left beside a whole mix that was killed after its `meta.json`."""
+    staging = _staging(out)
+    if not staging.is_symlink() and (staging / "mark").is_file():
+        _remove(staging)
+
+
+def _staging(out: Path) -> Path:
+    return out.parent / f".{out.name}.staging"
 
 
 def _remove(staging: Path) -> None:
