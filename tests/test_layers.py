@@ -89,7 +89,7 @@ def may_import(module: str) -> set[str]:
     room = module.split(".")[0]
     if room in FOUNDATION:
         return {
-            "records": {"settings", "frames"},
+            "records": {"records", "settings", "frames"},
             "frames": {"errors", "report"},
             "errors": {"harmless"},
         }.get(room, set())

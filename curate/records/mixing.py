@@ -1,0 +1,108 @@
+"""A mix, its forecast, and what it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from curate.frames import Frame, plain
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The drop in loss predicted before training, nats/token, control minus mix."""
+
+    drop: float
+    low: float
+    high: float
+    basis: str  # what it was computed from
+    made_at: str = ""  # UTC, ISO 8601
+
+
+@dataclass(frozen=True, slots=True)
+class MixPart:
+    """How much of one shard is in the mix."""
+
+    shard: str
+    source: str
+    tokens: int
+    epochs: float
+    alignment: float
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Mix(Frame):
+    """A published mix, read back."""
+
+    folder: str
+    target: str
+    budget: int
+    tokens: int
+    alignment: float
+    low: float
+    high: float
+    forecast: Forecast
+    parts: tuple[MixPart, ...]
+    decontaminated: int  # documents taken out because they hold an item of the target
+    duplicates: int  # documents taken out because another is the same
+    ranking_fingerprint: str
+    fingerprint: str
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """Tokens by source, largest first."""
+        totals: dict[str, int] = {}
+        for part in self.parts:
+            totals[part.source] = totals.get(part.source, 0) + part.tokens
+        return dict(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def summary(self) -> str:
+        """Return the mix in one line."""
+        best = ", ".join(f"{name} {n / self.tokens:.0%}" for name, n in self.sources.items())
+        drop = f"forecast drop {self.forecast.drop:+.3f} nats/token"
+        return f"{self.tokens:,} tokens for {self.target} ({best}); {drop}"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row a shard."""
+        return [plain(part) for part in self.parts]
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The beginning of a document of a mix."""
+
+    source: str
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MixTopic:
+    """Documents of a mix that are about the same."""
+
+    terms: tuple[str, ...]  # most telling first
+    share: float  # of the tokens looked at
+    example: Excerpt  # the document nearest to its centre
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A document that a mix does not hold, and why."""
+
+    reason: str  # leak, exact or near
+    source: str
+    id: str
+    of: str  # the item of the target that it holds, or the document that stays
+    words: str  # that it shares with the item
+    overlap: float  # of a near copy: estimated Jaccard, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class MixContents:
+    """A look into a mix: some of its documents, their topics, some of what was left out."""
+
+    rows: int  # looked at; rows are shuffled, so the first are as good as any
+    tokens: int  # in them
+    examples: tuple[Excerpt, ...]  # the first of each source, largest source first
+    topics: tuple[MixTopic, ...]  # largest first
+    left_out: tuple[LeftOut, ...]  # the first of each reason

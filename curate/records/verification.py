@@ -1,0 +1,105 @@
+"""Runs, arms and the verdict over a forecast."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from curate.frames import Frame, plain
+from curate.records.mixing import Forecast
+from curate.records.values import NOT_MEASURED, Interval
+
+Verdict = Literal["confirmed", "better", "worse", "refuted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One small model, trained."""
+
+    arm: str
+    seed: int
+    tokens: int
+    loss: float  # nats/token on the eval split of the target, mean over its tokens
+    bpb: float
+    item_nats: tuple[float, ...]  # summed nats of each item
+    item_tokens: tuple[int, ...]
+    curve: tuple[tuple[int, float], ...]  # (tokens seen, training loss)
+    seconds: float
+    started_at: str = ""  # UTC, ISO 8601
+    forecast: str = ""  # digest of the forecast published before it trained; "" for none
+    points: tuple[tuple[int, float], ...] = ()  # (tokens seen, loss on some eval items)
+    control_nats: tuple[float, ...] = ()  # summed nats of each document of the control set
+    control_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """All runs of one arm."""
+
+    arm: str
+    loss: float  # nats/token, mean over seeds
+    low: float
+    high: float
+    seeds: int
+    alignment: float  # of the arm's own mixture
+    forecast_loss: float  # predicted before the arm trained; NaN where nothing was
+    forecast_low: float = float("nan")
+    forecast_high: float = float("nan")
+    forecast_at: str = ""  # UTC, ISO 8601: when that was published
+    trained_at: str = ""  # UTC: when its first run started
+    bpb: float = float("nan")
+    control_loss: float = float("nan")  # nats/token on held-out documents of the natural mix
+    sources: dict[str, float] = field(default_factory=dict)  # source → share of the tokens
+
+    @property
+    def perplexity(self) -> float:
+        """Perplexity a token: e to the loss."""
+        return math.exp(self.loss)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Verification(Frame):
+    """The forecast held against the measurement."""
+
+    target: str
+    verdict: Verdict
+    sentence: str  # the verdict as a person would quote it
+    drop: Interval  # nats/token, random minus mix, measured
+    forecast: Forecast
+    arms: tuple[ArmResult, ...]
+    runs: tuple[Run, ...]
+    slope: Interval  # loss per unit of alignment over all arms
+    spearman: float  # of −alignment and loss over all arms
+    unigram_entropy: float  # nats/token of the eval split under the mix's unigrams
+    warnings: tuple[str, ...]
+    fingerprint: str
+    law: str = ""  # that the forecast follows
+    forecast_digest: str = ""  # each run of the mix holds it too
+    price: Interval = NOT_MEASURED  # control set: loss of the mix minus random, nats/token
+    multiplier: float = float("nan")  # tokens of random per token of the mix, for one loss
+    r2: float = float("nan")  # of alignment and loss over all arms
+    p_value: float = float("nan")  # of that slope being 0
+    seeds_needed: int = 0  # an arm, to see the forecast drop at 90 % power; 0: not known
+
+    def summary(self) -> str:
+        """Return the verdict in one line."""
+        return f"{self.verdict}: {self.sentence}"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return one row an arm, lowest loss first."""
+        return [plain(arm) for arm in sorted(self.arms, key=lambda arm: arm.loss)]
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationPlan:
+    """What a verification will take, said before it starts."""
+
+    runs: int
+    at_once: int
+    tokens: int  # a run
+    steps: int  # a run
+    parameters: int  # of a model, embedding included
+    seconds_a_step: float  # measured on this machine
+    seconds: float  # all runs, nothing there yet
+    enough_tokens: float  # a run, to get 1 nat/token below word frequencies; NaN: not known yet

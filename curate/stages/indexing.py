@@ -1,0 +1,128 @@
+"""From documents to an index."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from curate.config import override
+from curate.corpus.shards import check_ledgers
+from curate.engine.run import working_on
+from curate.errors import REJECTED, USAGE, CurateError
+from curate.records import Index, IndexPlan, Notify, silent
+from curate.settings import CorpusSettings, Settings
+from curate.stages.workspace import WORKSPACE, noted, swept
+from curate.store.publish import publish_json, read_json_if_whole
+from curate.task2vec.embed import build_index, index_is_current, open_index
+from curate.task2vec.plan import plan_index
+
+
+def index(
+    *inputs: str | Path,
+    settings: Settings | None = None,
+    configured: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> Index:
+    """Cut the inputs into shards and embed each: documents → `workspace/index`.
+
+    Args:
+        inputs: files, folders, globs or `hf:org/name`; none takes those of `settings`.
+        settings: of the corpus and the embedding; None takes the defaults.
+        configured: those of `curate.toml`, where options have changed `settings`. While the
+            file stays the same, `rank` keeps an index that was made with other options.
+        workspace: folder for everything that is published.
+        device: auto, cpu or cuda.
+        notify: progress.
+
+    Raises:
+        CurateError: no input, nothing readable in it, or a probe that cannot be had.
+    """
+    settings = settings or Settings()
+    corpus = _named_corpus(settings, inputs)
+    place = swept(workspace)
+    used = Settings(corpus=corpus, embed=settings.embed)
+    with (
+        noted(place, "index", "curate index", used, device) as note,
+        working_on(settings.run, folder=place / "batch"),
+    ):
+        found = build_index(
+            corpus,
+            settings.embed,
+            workspace=place,
+            device=device,
+            workers=settings.run.workers,
+            notify=notify,
+        )
+        note.fingerprint = found.fingerprint
+    named = configured or settings
+    publish_json(place / "configured.json", Settings(corpus=named.corpus, embed=named.embed))
+    return found
+
+
+def plan(
+    *inputs: str | Path,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> IndexPlan:
+    """Say what `index` would do (documents, tokens, shards, time, disk), and write nothing.
+
+    Takes the arguments of `index`.
+
+    Raises:
+        CurateError: as `index`, as far as schemas and beginnings of files tell.
+    """
+    settings = settings or Settings()
+    corpus = _named_corpus(settings, inputs)
+    return plan_index(
+        corpus, settings.embed, workspace=Path(workspace), device=device, notify=notify
+    )
+
+
+def rejected(found: Index) -> CurateError | None:
+    """Return the error (exit code 3) of an index that rejected more than its settings allow.
+
+    A shard that could not be embedded is always too much.
+    """
+    if found.rejected:
+        first = found.rejected[0]
+        count = len(found.rejected) + len(found.shards)
+        return CurateError(
+            f"{len(found.rejected)} of {count} shards rejected, the first {first.shard.name} "
+            f"({first.reason}); the same command tries them again",
+            exit_code=REJECTED,
+        )
+    return check_ledgers(found.ledgers, found.corpus.max_rejected)
+
+
+def current_index(settings: Settings, place: Path, device: str, notify: Notify) -> Index:
+    """Open the index, or make it where it is absent or stale."""
+    there = (place / "index" / "meta.json").is_file()
+    if there and (not settings.corpus.inputs or _as_configured(settings, place)):
+        found = open_index(place)
+        settings = dataclasses.replace(settings, corpus=found.corpus, embed=found.embed)
+    if there and index_is_current(settings.corpus, settings.embed, place):
+        return open_index(place)
+    notify("index is stale: indexing" if there else "no index yet: indexing", 0, 0)
+    return index(settings=settings, workspace=place, device=device, notify=notify)
+
+
+def _as_configured(settings: Settings, place: Path) -> bool:
+    """Say whether the file's settings are still those beside which the index was made."""
+    named = read_json_if_whole(place / "configured.json", Settings)
+    return named is not None and (named.corpus, named.embed) == (settings.corpus, settings.embed)
+
+
+def _named_corpus(settings: Settings, inputs: Sequence[str | Path]) -> CorpusSettings:
+    corpus = override(settings.corpus, inputs=tuple(map(str, inputs)) or None)
+    if not corpus.inputs:
+        raise CurateError(
+            "no corpus named: give paths (curate index PATH...) or [corpus] inputs in curate.toml"
+            " (curate init writes one)",
+            exit_code=USAGE,
+        )
+    return corpus

@@ -1,0 +1,181 @@
+"""From an index and a target to a ranking."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from curate.config import data_dir
+from curate.corpus.targets import load_target, split_weight
+from curate.errors import USAGE, CurateError
+from curate.ranking.check import check_alignment
+from curate.ranking.compare import compare_methods, side_by_side
+from curate.ranking.explain import explain_shard
+from curate.ranking.rank import rank_shards
+from curate.records import AlignmentCheck, Comparison, Explanation, Notify, Ranking, silent
+from curate.settings import Settings, TargetSettings
+from curate.stages.indexing import current_index
+from curate.stages.workspace import WORKSPACE, noted, ranked_target, swept
+from curate.store.publish import publish_json
+from curate.task2vec.embed import open_index
+
+
+def rank(
+    target: str | Path | tuple[str, ...] | None = None,
+    *,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> Ranking:
+    """Order the shards by alignment to a target; index first where that is needed.
+
+    Args:
+        target: a named target, a file or `hf:org/name`; several, each NAME or NAME:WEIGHT; None
+            takes that of `settings`.
+        settings: None takes the defaults, and the corpus and probe of the index.
+        workspace: where the index is, and where the ranking goes.
+        device: auto, cpu or cuda.
+        notify: progress; also told when the index has to be made first.
+
+    Raises:
+        CurateError: no or unknown target, no corpus, or too little data in either.
+    """
+    settings, place = settings or Settings(), swept(workspace)
+    wanted = settings.target
+    if target is not None:
+        if isinstance(target, str | Path):
+            wanted = dataclasses.replace(wanted, name=str(target), names=())
+        else:
+            wanted = dataclasses.replace(wanted, name="", names=target)
+    if not wanted.name and not wanted.names:
+        raise CurateError(
+            "no target named: give --target NAME|FILE or [target] name in curate.toml"
+            " (curate targets lists the known ones)",
+            exit_code=USAGE,
+        )
+    wanted = _located(dataclasses.replace(wanted, data_dir=data_dir(settings)))
+    loaded = load_target(wanted)
+    current = current_index(settings, place, device, notify)
+    used = Settings(target=wanted, rank=settings.rank)
+    with noted(place, "rank", "curate rank", used, device) as note:
+        ranking = rank_shards(
+            current, loaded, settings.rank, workspace=place, device=device, notify=notify
+        )
+        note.fingerprint = ranking.fingerprint
+    publish_json(place / "target.json", wanted)
+    return ranking
+
+
+def compare(
+    target: str | Path | tuple[str, ...] | None = None,
+    *,
+    against: Sequence[str | Path] = (),
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> Comparison:
+    """Rank by every method; or by one, against several targets. The ranking of `rank` is last.
+
+    Args:
+        target: as for `rank`; the workspace is left with its ranking.
+        against: more targets, read with the same text field or template; none: every method.
+        settings: None takes the defaults.
+        workspace: as for `rank`.
+        device: auto, cpu or cuda.
+        notify: progress.
+
+    Raises:
+        CurateError: as `rank`.
+    """
+    settings, place = settings or Settings(), Path(workspace)
+    others = [
+        rank(each, settings=settings, workspace=place, device=device, notify=notify)
+        for each in against
+    ]
+    first = rank(target, settings=settings, workspace=place, device=device, notify=notify)
+    if others:
+        found = side_by_side([first, *others], what="targets")
+    else:
+        found = compare_methods(
+            open_index(place),
+            ranked_target(place),
+            settings.rank,
+            workspace=place,
+            device=device,
+            notify=notify,
+        )
+    publish_json(place / "ranking" / f"{found.what}.json", found)
+    return found
+
+
+def check(
+    kept: str | Path,
+    target: str | Path | tuple[str, ...] | None = None,
+    *,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> AlignmentCheck:
+    """Rank, and hold the ranking against a kept one: did a change of the data lower alignment?
+
+    Args:
+        kept: what `curate rank --json` printed before the change.
+        target: as for `rank`; the same as then.
+        settings: as for `rank`.
+        workspace: as for `rank`.
+        device: auto, cpu or cuda.
+        notify: progress.
+
+    Raises:
+        CurateError: as `rank`, or the file is not such a ranking.
+    """
+    ranking = rank(target, settings=settings, workspace=workspace, device=device, notify=notify)
+    return check_alignment(ranking, Path(kept))
+
+
+def explain(
+    shard: str,
+    target: str | Path | tuple[str, ...] | None = None,
+    *,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    notify: Notify = silent,
+) -> Explanation:
+    """Say why a shard ranks where it does; rank first where that is needed.
+
+    Raises:
+        CurateError: as `rank`, no such shard, or a ranking by another method than task2vec.
+    """
+    settings, place = settings or Settings(), Path(workspace)
+    ranking = rank(target, settings=settings, workspace=place, device=device, notify=notify)
+    return explain_shard(
+        shard,
+        index=open_index(place),
+        target=ranked_target(place),
+        ranking=ranking,
+        settings=settings.rank,
+        workspace=place,
+        device=device,
+        notify=notify,
+    )
+
+
+def _located(wanted: TargetSettings) -> TargetSettings:
+    """Make the paths of a file target absolute, so that later stages find it from anywhere."""
+    weighted = [split_weight(name) for name in wanted.names]
+    names = tuple(f"{_absolute(name)}:{weight:g}" for name, weight in weighted)
+    return dataclasses.replace(wanted, name=_absolute(wanted.name), names=names)
+
+
+def _absolute(name: str) -> str:
+    parts = name.split("=", 1)
+    files = parts[-1].split(",")
+    if not all(Path(file).is_file() for file in files):
+        return name
+    located = ",".join(str(Path(file).resolve()) for file in files)
+    return f"{parts[0]}={located}" if len(parts) == 2 else located

@@ -1,0 +1,68 @@
+"""What a workspace holds, as one page or as records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from curate.mixing.build import open_mix
+from curate.mixing.contents import read_contents
+from curate.ranking.rank import open_ranking
+from curate.records import Comparison, Index
+from curate.report.html import render_report
+from curate.stages.workspace import WORKSPACE, input_files
+from curate.store.history import read_history
+from curate.store.protect import refuse_input
+from curate.store.publish import publish_bytes, read_json
+from curate.task2vec.embed import open_index
+from curate.verification.verify import open_verification
+
+
+def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = None) -> Path:
+    """Write everything that the workspace holds as one HTML file; return its path.
+
+    Raises:
+        CurateError: there is no index yet, or the file is an input.
+    """
+    place = Path(workspace)
+    path = Path(out) if out else place / "report.html"
+    refuse_input(path, input_files(place))
+    found = open_index(place)
+    mix = _if_there(open_mix, place, "mix.json")
+    html = render_report(
+        index=found,
+        ranking=_if_there(open_ranking, place, "ranking/latest.json"),
+        mix=mix,
+        verification=_if_there(open_verification, place, "verify/meta.json"),
+        comparisons=_comparisons(place, found),
+        contents=read_contents(mix) if mix is not None else None,
+        history=read_history(place),
+    )
+    publish_bytes(path, html.encode("utf-8"))
+    return path
+
+
+def open_artefact(artefact: str, *, workspace: str | Path = WORKSPACE) -> Any:
+    """Read back what a stage published: index, ranking, mix or verification.
+
+    Raises:
+        CurateError: it is not there, or not what was published.
+    """
+    openers: dict[str, Any] = {
+        "index": open_index,
+        "ranking": open_ranking,
+        "mix": open_mix,
+        "verification": open_verification,
+    }
+    return openers[artefact](Path(workspace))
+
+
+def _comparisons(place: Path, found: Index) -> list[Comparison]:
+    """Return the comparisons of targets and of methods that were made on this index."""
+    paths = [place / "ranking" / f"{what}.json" for what in ("targets", "methods")]
+    there = [read_json(path, Comparison) for path in paths if path.is_file()]
+    return [each for each in there if each.index_fingerprint == found.fingerprint]
+
+
+def _if_there(opener: Any, place: Path, mark: str) -> Any:
+    return opener(place) if (place / mark).is_file() else None

@@ -1,0 +1,92 @@
+"""From a mix to a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curate.engine.run import working_on
+from curate.mixing.build import open_mix
+from curate.ranking.rank import open_ranking
+from curate.records import Notify, Verification, VerificationPlan, silent
+from curate.settings import Settings
+from curate.stages.workspace import WORKSPACE, input_files, noted, ranked_target, swept
+from curate.store.protect import refuse_input
+from curate.task2vec.embed import open_index
+from curate.verification.estimate import estimate_verification
+from curate.verification.export import TABLES, write_tables
+from curate.verification.verify import open_verification, verify_mix
+
+
+def verify(
+    *,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+    train: bool = True,
+    notify: Notify = silent,
+) -> Verification:
+    """Train small models on the mix and on controls; hold the loss against the forecast.
+
+    Args:
+        settings: None takes the defaults.
+        workspace: where the mix is.
+        device: auto, cpu or cuda.
+        train: False only checks what is published: of these inputs, unchanged, forecast first.
+        notify: progress.
+
+    Raises:
+        CurateError: no mix yet, or an eval split that ranking has seen.
+    """
+    settings, place = settings or Settings(), swept(workspace)
+    command = "curate verify" + ("" if train else " --check")
+    with (
+        noted(place, "verify", command, Settings(verify=settings.verify), device) as note,
+        working_on(settings.run, folder=place / "batch"),
+    ):
+        found = verify_mix(
+            open_index(place),
+            open_ranking(place),
+            open_mix(place),
+            ranked_target(place),
+            settings.verify,
+            workspace=place,
+            device=device,
+            workers=settings.run.workers,
+            train=train,
+            notify=notify,
+        )
+        note.fingerprint = found.fingerprint
+    return found
+
+
+def plan_verification(
+    *,
+    settings: Settings | None = None,
+    workspace: str | Path = WORKSPACE,
+    device: str = "auto",
+) -> VerificationPlan:
+    """Say what `verify` will take, from a few steps measured here; nothing is written.
+
+    Args:
+        settings: None takes the defaults.
+        workspace: where the mix is.
+        device: auto, cpu or cuda.
+
+    Raises:
+        CurateError: no mix yet, or a setting out of its range.
+    """
+    settings, place = settings or Settings(), Path(workspace)
+    return estimate_verification(
+        open_mix(place), ranked_target(place), settings.verify, workspace=place, device=device
+    )
+
+
+def export_verification(out: str | Path, *, workspace: str | Path = WORKSPACE) -> tuple[Path, Path]:
+    """Write `ratios.csv` and `metrics.csv` of a verification to a folder; return their paths.
+
+    Raises:
+        CurateError: nothing verified yet, or one of the files is an input.
+    """
+    for name in TABLES:
+        refuse_input(Path(out) / name, input_files(Path(workspace)))
+    return write_tables(open_verification(Path(workspace)), Path(out))
