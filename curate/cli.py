@@ -122,12 +122,12 @@ def index(
 @click.option("--template", help='How an item reads: "{question} {answer}".')
 @click.option("--data-dir", help="Folder of named targets where the hub is out of reach.")
 @click.option(
-    "--method", type=click.Choice(get_args(Method)), help="What ranks; task2vec by default."
+    "--method", type=click.Choice(get_args(Method)), help="What ranks; lexical by default."
 )
 @click.option(
     "--measure",
     type=click.Choice(get_args(Measure)),
-    help="Form of the alignment.",
+    help="Form of Task2Vec alignment; means --method task2vec.",
 )
 @click.option("--encoder", help="Sentence encoder of method embedding: a folder, or a hub id.")
 @click.option("--exact", is_flag=True, default=None, help="Align every shard, no shortlist.")
@@ -161,11 +161,14 @@ def rank(
         )
     if as_csv and (as_json or explain is not None or check is not None):
         raise click.UsageError("--csv goes without --json, --explain and --check")
+    if measure and method not in (None, "task2vec"):
+        raise click.UsageError("--measure is one of method task2vec")
     from curate import stages
     from curate.report import comparison as tables
     from curate.report.json_lines import ranking_json
     from curate.report.tables import ranking_table
 
+    method = method or ("task2vec" if measure else None)
     settings = dataclasses.replace(
         settings,
         target=override(settings.target, **given),

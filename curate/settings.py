@@ -20,6 +20,7 @@ Method = Literal[
     "task2vec", "lexical", "ngram", "ngram-lm", "compression", "embedding", "classifier",
     "perplexity", "length", "random", "transfer",
 ]  # fmt: skip
+ALIGNMENTS: tuple[Method, ...] = ("task2vec", "lexical")  # what they give is 0 to 1
 Engine = Literal["local", "ray", "batch"]
 Selection = Literal["top", "temperature", "match"]
 
@@ -76,8 +77,8 @@ class TargetSettings:
 class RankSettings:
     """How shards are ordered."""
 
-    method: Method = "task2vec"
-    measure: Measure = "scaled"
+    method: Method = "lexical"
+    measure: Measure = "scaled"  # of method task2vec
     confidence: float = 0.95
     bootstrap: int = 1_000  # resamples
     seed: int = 0

@@ -36,7 +36,7 @@ shard_tokens = "1M"  # a shard is what is embedded, ranked and mixed
 # data_dir = "path"  # named targets where the hub is out of reach, or set CURATE_DATA_DIR
 
 [rank]
-# method = "task2vec"  # or lexical, ngram, compression, embedding, perplexity, length, random
+# method = "lexical"  # or task2vec, ngram, compression, embedding, perplexity, length, random
 
 [mix]
 budget = {budget}  # tokens, exactly: "250k", "100M", "1.5B"

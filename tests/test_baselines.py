@@ -22,65 +22,6 @@ LAW = ["The court held that the claim was barred.", "The plaintiff appealed to t
 ITEMS = ["theorem baz (n : nat) : n + 0 = n := by simp", "lemma qux : q → q := λ h, h"]
 
 
-def counts(rows, vocab=6):
-    return np.array(rows, dtype=np.int64).reshape(-1, vocab)
-
-
-def test_lexical_is_minus_the_cross_entropy_under_the_smoothed_shard():
-    items = counts([[2, 1, 0, 0, 0, 0], [0, 3, 1, 0, 0, 0]])
-    shards = counts([[50, 40, 10, 0, 0, 0], [0, 0, 0, 30, 30, 40]])
-    background = shards.sum(axis=0)
-    values, _ = baselines.lexical(items, shards, background=background, prior=10.0)
-    spread = (background + 0.5) / (background + 0.5).sum()
-    for row, value in zip(shards, values, strict=True):
-        model = (row + 10 * spread) / (row.sum() + 10)
-        naive = sum(math.log(model[token]) for token in [0, 0, 1, 1, 1, 1, 2]) / 7
-        assert value == pytest.approx(naive)
-
-
-def test_lexical_is_best_for_the_targets_own_distribution_and_bounded_by_its_entropy():
-    rng = np.random.default_rng(0)
-    places = rng.dirichlet(np.ones(50), size=5)
-    shards = np.stack([rng.multinomial(100_000, place) for place in places])
-    items = rng.multinomial(500, places[2], size=40)
-    values, influence = baselines.lexical(items, shards, background=shards.sum(axis=0))
-    entropy = -(places[2] * np.log(places[2])).sum()
-    assert values.argmax() == 2
-    assert values[2] == pytest.approx(-entropy, abs=0.03)
-    low, high = t_intervals(values, influence)
-    assert (low < values).all() and (values < high).all()
-    assert (low[2] < -entropy) and (-entropy < high[2])
-
-
-def test_lexical_intervals_cover_over_items():
-    rng = np.random.default_rng(1)
-    place, other = rng.dirichlet(np.ones(30), size=2)
-    shard = rng.multinomial(100_000, other)[None]
-    spread = (shard[0] + 0.5) / (shard[0] + 0.5).sum()
-    model = (shard[0] + 1_000 * spread) / (shard[0].sum() + 1_000)
-    truth = place @ np.log(model)
-    hits = 0
-    for _ in range(400):
-        items = rng.multinomial(20, place, size=12)
-        values, influence = baselines.lexical(items, shard, background=shard[0])
-        low, high = t_intervals(values, influence)
-        hits += bool(low[0] <= truth <= high[0])
-    assert 0.93 <= hits / 400 <= 0.97
-
-
-def test_lexical_does_not_mind_empty_items_and_refuses_an_empty_target():
-    shards = counts([[5, 5, 0, 0, 0, 1]])
-    with_empty = baselines.lexical(
-        counts([[1, 0, 0, 0, 0, 0], [0] * 6]), shards, background=shards[0]
-    )
-    without = baselines.lexical(counts([[1, 0, 0, 0, 0, 0]]), shards, background=shards[0])
-    assert with_empty[0] == pytest.approx(without[0])
-    with pytest.raises(ValueError, match="no token"):
-        baselines.lexical(counts([[0] * 6]), shards, background=shards[0])
-    with pytest.raises(ValueError, match="vocabularies"):
-        baselines.lexical(counts([[1] * 6]), shards, background=np.ones(5))
-
-
 def test_hidden_cosine_is_the_cosine_of_the_means():
     rng = np.random.default_rng(2)
     target = rng.normal(size=(1, 8))

@@ -99,7 +99,9 @@ def index_and_mix(world, place, workers):
         device="cpu",
         workers=workers,
     )
-    ranking = rank_shards(index, target, RankSettings(), workspace=place / "ws", device="cpu")
+    ranking = rank_shards(
+        index, target, RankSettings(method="task2vec"), workspace=place / "ws", device="cpu"
+    )
     build_mix(
         index, ranking, target, MixSettings(budget=4_001),
         workspace=place / "ws", out=place / "mix", workers=workers,

@@ -224,12 +224,23 @@ def test_a_long_ranking_names_what_it_leaves_out():
 
 def test_what_is_missing_or_not_finite_reads_as_a_dash():
     baseline = dataclasses.replace(
-        ranking(), method="lexical", ceiling=math.nan, floor=math.nan, map=()
+        ranking(), method="compression", ceiling=math.nan, floor=math.nan, map=()
     )
     text = words(whole(ranking=baseline))
     assert "of ceiling" not in text
-    assert "Ordered by lexical" in text
+    assert "Ordered by compression" in text
     assert "nan" not in text.split()
+
+
+def test_a_ranking_by_words_says_what_one_is():
+    by_words = dataclasses.replace(ranking(), method="lexical", ceiling=0.71, floor=0.0)
+    text = words(whole(ranking=by_words))
+    assert "how well a shard's words predict the target's" in text
+    assert "One half of the target gives 0.710 on the other half" in text
+    assert "of ceiling" not in text
+    alone = words(whole(ranking=dataclasses.replace(by_words, ceiling=math.nan)))
+    assert "One half of the target" not in alone
+    assert "nan" not in alone.split()
 
 
 def test_topics_are_shown_with_an_example():

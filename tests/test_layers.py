@@ -32,6 +32,7 @@ NUMERICS = {
     "ranking.baselines",
     "ranking.classifier",
     "ranking.compression",
+    "ranking.lexical",
     "ranking.ngrams",
     "ranking.terms",
     "corpus.words",

@@ -116,7 +116,10 @@ def test_the_like_comes_first(index, target, workspace, method):
 @pytest.mark.parametrize("measure", get_args(Measure))
 def test_every_measure_puts_the_like_first(index, target, workspace, measure):
     ranking = rank_shards(
-        index, target, RankSettings(measure=measure, bootstrap=200), workspace=workspace
+        index,
+        target,
+        RankSettings(method="task2vec", measure=measure, bootstrap=200),
+        workspace=workspace,
     )
     assert {line.source for line in ranking.shards[:2]} == {"lean_0", "lean_1"}
     assert all(0 <= line.low <= line.high <= 1 for line in ranking.shards)
@@ -125,7 +128,7 @@ def test_every_measure_puts_the_like_first(index, target, workspace, measure):
 
 
 def test_the_map_holds_every_shard_and_the_target_last(index, target, workspace):
-    ranking = rank_shards(index, target, RankSettings(), workspace=workspace)
+    ranking = rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace)
     names = [name for name, _, _ in ranking.map]
     assert names[:-1] == [line.shard for line in ranking.shards]
     assert names[-1] == "proofs"
@@ -136,29 +139,29 @@ def test_the_map_holds_every_shard_and_the_target_last(index, target, workspace)
 
 
 def test_the_same_command_does_nothing_again(index, target, workspace, monkeypatch):
-    first = rank_shards(index, target, RankSettings(), workspace=workspace)
+    first = rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace)
     folder = workspace / "ranking" / "proofs-task2vec"
     written = (folder / "ranking.json").stat().st_mtime_ns
     monkeypatch.setattr(methods, "load_embedding", None)
-    assert rank_shards(index, target, RankSettings(), workspace=workspace) == first
+    assert rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace) == first
     assert (folder / "ranking.json").stat().st_mtime_ns == written
 
 
 def test_a_changed_ranking_is_made_again(index, target, workspace):
-    first = rank_shards(index, target, RankSettings(), workspace=workspace)
+    first = rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace)
     path = workspace / "ranking" / "proofs-task2vec" / "ranking.json"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CurateError, match="changed"):
         open_ranking(workspace)
-    assert rank_shards(index, target, RankSettings(), workspace=workspace) == first
+    assert rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace) == first
     assert path.read_bytes() == whole
 
 
 def test_the_eval_split_does_not_move_the_ranking(index, target, workspace):
     other = dataclasses.replace(target, eval=("x",), eval_digest=digest_texts(("x",)))
-    one = rank_shards(index, target, RankSettings(), workspace=workspace)
-    assert rank_shards(index, other, RankSettings(), workspace=workspace) == one
+    one = rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace)
+    assert rank_shards(index, other, RankSettings(method="task2vec"), workspace=workspace) == one
 
 
 def test_a_second_target_embeds_itself_alone_and_no_document_is_read(
@@ -221,9 +224,9 @@ def test_a_target_of_any_name_has_a_folder_of_its_own(index, target, workspace):
 def test_what_cannot_be_ranked_is_said_in_one_line(index, target, workspace, tmp_path):
     empty = dataclasses.replace(index, shards=())
     with pytest.raises(CurateError, match="holds no shard"):
-        rank_shards(empty, target, RankSettings(), workspace=workspace)
+        rank_shards(empty, target, RankSettings(method="task2vec"), workspace=workspace)
     with pytest.raises(CurateError, match="holds no text"):
-        rank_shards(index, make_target([" "]), RankSettings(), workspace=workspace)
+        rank_shards(index, make_target([" "]), RankSettings(method="task2vec"), workspace=workspace)
     with pytest.raises(CurateError, match="nothing ranked yet"):
         open_ranking(tmp_path)
 
@@ -239,7 +242,7 @@ def test_methods_are_compared_on_one_sample_of_text(index, target, workspace, mo
     )
     for folder in (workspace / "ranking").glob("*"):
         shutil.rmtree(folder, ignore_errors=True)
-    found = compare_methods(index, target, RankSettings(), workspace=workspace)
+    found = compare_methods(index, target, RankSettings(method="task2vec"), workspace=workspace)
     assert sorted(reads) == sorted(entry.shard.name for entry in index.shards)  # each once
     assert found.columns[0] == "task2vec"
     assert set(found.columns) == set(METHODS)
@@ -253,7 +256,7 @@ def test_methods_are_compared_on_one_sample_of_text(index, target, workspace, mo
     # another target: its own text alone is read
     law = make_target(texts("law", 1_000, 60), name="law")
     reads.clear()
-    compare_methods(index, law, RankSettings(), workspace=workspace)
+    compare_methods(index, law, RankSettings(method="task2vec"), workspace=workspace)
     assert reads == []
 
 
@@ -284,7 +287,8 @@ def test_a_sample_is_seeded_bounded_and_of_whole_documents(index, workspace, mon
 def test_targets_stand_side_by_side_in_the_order_of_the_first(index, target, workspace):
     law = make_target(texts("law", 1_000, 60), name="law")
     rankings = [
-        rank_shards(index, each, RankSettings(), workspace=workspace) for each in (target, law)
+        rank_shards(index, each, RankSettings(method="task2vec"), workspace=workspace)
+        for each in (target, law)
     ]
     found = side_by_side(rankings, what="targets")
     assert found.columns == ("proofs", "law")
@@ -336,7 +340,7 @@ def test_noise_takes_nothing_away(measure):
 
 
 def test_an_explanation_shows_layers_rows_documents_and_terms(index, target, workspace):
-    ranking = rank_shards(index, target, RankSettings(), workspace=workspace)
+    ranking = rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace)
 
     def explain(shard):
         return explain_shard(
@@ -344,7 +348,7 @@ def test_an_explanation_shows_layers_rows_documents_and_terms(index, target, wor
             index=index,
             target=target,
             ranking=ranking,
-            settings=RankSettings(),
+            settings=RankSettings(method="task2vec"),
             workspace=workspace,
         )
 
@@ -368,15 +372,65 @@ def test_an_explanation_shows_layers_rows_documents_and_terms(index, target, wor
     with pytest.raises(CurateError, match="did you mean lean_1"):
         explain("lean-1")
     by_length = dataclasses.replace(ranking, method="length")
-    with pytest.raises(CurateError, match="no layers"):
+    with pytest.raises(CurateError, match="nothing to explain"):
         explain_shard(
             "law_0",
             index=index,
             target=target,
             ranking=by_length,
+            settings=RankSettings(method="task2vec"),
+            workspace=workspace,
+        )
+
+
+def test_words_are_counted_where_nothing_else_is_asked_for(index, target, workspace):
+    ranking = rank_shards(index, target, RankSettings(), workspace=workspace)
+    assert ranking.method == "lexical"
+    assert {line.source for line in ranking.shards[:2]} == {"lean_0", "lean_1"}
+    assert all(0 < line.low <= line.alignment <= line.high <= 1 for line in ranking.shards)
+    assert 0.5 < ranking.ceiling < 1.5
+    assert ranking.shards[0].alignment > 10 * ranking.shards[-1].alignment
+    names = [name for name, _, _ in ranking.map]
+    assert names == [*(line.shard for line in ranking.shards), "proofs"]
+    places = {name: np.array([x, y]) for name, x, y in ranking.map}
+    to_lean, to_law = (np.linalg.norm(places[n] - places["proofs"]) for n in ("lean_0", "law_0"))
+    assert to_lean < to_law
+
+
+def test_a_ranking_by_words_is_explained_by_words(index, target, workspace):
+    ranking = rank_shards(index, target, RankSettings(), workspace=workspace)
+    law, lean = (
+        explain_shard(
+            shard,
+            index=index,
+            target=target,
+            ranking=ranking,
             settings=RankSettings(),
             workspace=workspace,
         )
+        for shard in ("law_0", "lean_0")
+    )
+    assert law.layers == ()
+    assert len(law.rows) > 4
+    assert all(row.share > row.usual for row in law.rows[:4])
+    assert all(row.target > row.shard for row in law.rows[:4])
+    assert [value for value, _ in law.nearest] == sorted((v for v, _ in law.nearest), reverse=True)
+    assert lean.nearest[0][0] > law.nearest[0][0]
+    assert law.to_rows()[0]["name"] == law.rows[0].name
+
+
+def test_a_measure_means_task2vec(index, workspace, tmp_path, target):
+    for split in ("select", "eval"):
+        lines = [json.dumps({"text": text}) for text in getattr(target, split)]
+        (tmp_path / split).with_suffix(".jsonl").write_text("\n".join(lines))
+    named = f"proofs={tmp_path}/select.jsonl,{tmp_path}/eval.jsonl"
+    words = ["rank", "--workspace", str(workspace), "--target", named, "--measure", "kl"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert "task2vec, kl" in done.stdout
+    refused = CliRunner().invoke(main, [*words, "--method", "lexical"])
+    assert refused.exit_code == 2
+    assert "--measure is one of method task2vec" in refused.stderr.splitlines()[-1]
 
 
 def test_terms_are_log_odds_in_standard_errors():
@@ -436,8 +490,11 @@ def test_the_command_answers_its_other_questions_on_the_same_index(
     why = run("--explain", "law_1", "--json")
     assert json.loads(why.stdout)["shard"] == "law_1"
     shown = run("--explain", "law_1").stdout
-    assert "share of what is missing" in shown
+    assert "how often in 1,000 tokens" in shown
     assert "terms of the target" in shown
+    fisher = run("--method", "task2vec", "--explain", "law_1").stdout
+    assert "share of what is missing" in fisher
+    assert run("--csv").exit_code == 0
     found = [json.loads(line) for line in run("--against", law, "--json").stdout.split("\n")[:-1]]
     assert list(found[0]["values"]) == ["lean", "law"]
     assert len(found) == 7
@@ -456,7 +513,7 @@ def test_the_command_answers_its_other_questions_on_the_same_index(
         (["--explain", "law_9"], 2, "curate: shard law_9: not in the ranking; did you mean law_1?"),
         (["--explain", "law_1", "--compare"], 2, "four questions: ask one"),
         (["--csv", "--json"], 2, "--csv goes without --json, --explain and --check"),
-        (["--explain", "law_1", "--method", "length"], 2, "has no layers to explain it"),
+        (["--explain", "law_1", "--method", "length"], 2, "has nothing to explain it by"),
     ],
 )
 def test_the_command_refuses_in_one_line(
@@ -522,17 +579,20 @@ def test_beyond_the_flat_index_a_shortlist_is_ranked_exactly(tmp_path, monkeypat
     monkeypatch.setattr(
         methods, "load_embedding", lambda folder, key: reads.append(key) or real(folder, key)
     )
-    full = rank_shards(index, target, RankSettings(), workspace=tmp_path)
+    full = rank_shards(index, target, RankSettings(method="task2vec"), workspace=tmp_path)
     monkeypatch.setattr(methods, "EXACT_UP_TO", 50)
     monkeypatch.setattr(methods, "SHORTLIST", 20)
     other = dataclasses.replace(target, name="other")
-    short = rank_shards(index, other, RankSettings(), workspace=tmp_path)
+    short = rank_shards(index, other, RankSettings(method="task2vec"), workspace=tmp_path)
     assert "60 shards the 20 on the shortlist of the flat index" in short.warnings[-1]
     assert [s.shard for s in short.shards][:12] == [s.shard for s in full.shards][:12]
     assert [s.alignment for s in short.shards][:12] == [s.alignment for s in full.shards][:12]
     reads.clear()
     rank_shards(
-        index, dataclasses.replace(target, name="third"), RankSettings(), workspace=tmp_path
+        index,
+        dataclasses.replace(target, name="third"),
+        RankSettings(method="task2vec"),
+        workspace=tmp_path,
     )
     assert len(set(reads)) == 20  # the stand-ins are kept: only candidates are read
 
@@ -570,7 +630,7 @@ def test_damaged_stand_ins_are_computed_again(tmp_path):
 
 
 def test_another_first_source_by_word_counts_is_warned_of(index, workspace, target, monkeypatch):
-    plain = rank_shards(index, target, RankSettings(), workspace=workspace)
+    plain = rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace)
     assert not any("counting words" in warning for warning in plain.warnings)
     real = methods.measure
 
@@ -583,7 +643,9 @@ def test_another_first_source_by_word_counts_is_warned_of(index, workspace, targ
         lambda i, t, s, *rest: (turned if s.method == "lexical" else real)(i, t, s, *rest),
     )
     other = dataclasses.replace(target, name="elsewhere")
-    (warning,) = rank_shards(index, other, RankSettings(), workspace=workspace).warnings[-1:]
+    (warning,) = rank_shards(
+        index, other, RankSettings(method="task2vec"), workspace=workspace
+    ).warnings[-1:]
     last = plain.shards[-1].source
     assert f"put {last} first, not {plain.shards[0].source}" in warning
 
@@ -592,7 +654,7 @@ def test_a_lone_shard_and_equal_shards_are_warned_of(tmp_path, monkeypatch, targ
     index, own = made_index(tmp_path, 4)
     monkeypatch.setattr(methods, "embed_target", lambda *a, **k: own)
     lone = dataclasses.replace(index, shards=index.shards[:1], fingerprint="1")
-    ranking = rank_shards(lone, target, RankSettings(), workspace=tmp_path)
+    ranking = rank_shards(lone, target, RankSettings(method="task2vec"), workspace=tmp_path)
     assert "one shard only" in ranking.warnings[0]
     assert ranking.map[0][0] == "s000"
     noisy = dataclasses.replace(
@@ -600,13 +662,13 @@ def test_a_lone_shard_and_equal_shards_are_warned_of(tmp_path, monkeypatch, targ
     )
     monkeypatch.setattr(methods, "embed_target", lambda *a, **k: noisy)
     ranking = rank_shards(
-        index, make_target(target.select, "n"), RankSettings(), workspace=tmp_path
+        index, make_target(target.select, "n"), RankSettings(method="task2vec"), workspace=tmp_path
     )
     assert any("before correction" in warning for warning in ranking.warnings)
     single = dataclasses.replace(own, vectors=own.vectors[:1])
     monkeypatch.setattr(methods, "embed_target", lambda *a, **k: single)
     ranking = rank_shards(
-        index, make_target(target.select, "1"), RankSettings(), workspace=tmp_path
+        index, make_target(target.select, "1"), RankSettings(method="task2vec"), workspace=tmp_path
     )
     assert any("one sub-batch" in warning for warning in ranking.warnings)
 

@@ -65,7 +65,7 @@ def arm_documents(arm):
 
 def look(mixtures):
     shares = np.array([[mixture.get(kind, 0.0) for kind in KINDS] for mixture in mixtures])
-    return Look(shares @ ALIGNMENTS, shares, np.log(shares + 0.01))
+    return Look(shares @ ALIGNMENTS, shares @ ALIGNMENTS, shares, np.log(shares + 0.01))
 
 
 def make_experiment(folder, *, mix=(2_000, 0, 0, 0), settings=SETTINGS):

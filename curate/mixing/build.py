@@ -22,7 +22,7 @@ from curate.mixing.draw import Drawn, draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile, read_rows
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
-from curate.mixing.mixture import compare_mixtures, matched_shares, put_in_words
+from curate.mixing.mixture import compare_mixtures, matched_shares, put_in_words, ranked_items
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, find_place, load_encode, token_spec
@@ -113,7 +113,10 @@ def build_mix(
         else:
             own = embed_target(target, index, workspace=workspace, notify=notify)
             spread, plan = _plan(index, ranking, target, own, settings, encode)
-            planned = compare_mixtures(index, ranking, own, plan, tokens=settings.budget)
+            items = ranked_items(index, ranking, target)
+            planned = compare_mixtures(
+                index, ranking, own, plan, tokens=settings.budget, items=items
+            )
             notify(put_in_words(planned), 0, 0)
             workers = choose_workers(workers, settings.budget)
             drawn = _draw(
@@ -127,7 +130,9 @@ def build_mix(
                     workers=workers, notify=notify,
                 )  # fmt: skip
                 given = given_tokens(drawn)
-                written = compare_mixtures(index, ranking, own, given, tokens=settings.budget)
+                written = compare_mixtures(
+                    index, ranking, own, given, tokens=settings.budget, items=items
+                )
                 mix = mix_of(ranking, target, settings, drawn, written["mix"], given, mark)
                 manifest = manifest_of(mix, index, target, settings, files, held, drawn) | {
                     "planned": planned,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_e
 from curate.mixing.matching import match_embeddings, match_words
 from curate.mixing.tokenizer import load_encode
 from curate.ranking.alignment import align_all
+from curate.ranking.lexical import count_items, lexical
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import Influences, t_intervals
 from curate.records import Embedding, Forecast, Index, Ranking, Target
@@ -38,9 +39,10 @@ TARGET_PARTS = 4
 class Mixture:
     """A mixture by its tokens per shard: how close it is to the target, and what that promises."""
 
-    alignment: float  # 0 to 1
+    alignment: float  # 0 to 1, as the ranking measures it
     low: float
     high: float
+    fisher: float  # Task2Vec alignment, 0 to 1
     lexical: float  # nats/token of the target's select split under the mixture's unigrams
     forecast: Forecast  # of the drop against natural proportions
 
@@ -58,6 +60,7 @@ def describe_mixtures(
     *,
     tokens: int,
     measure: Measure,
+    items: Any = None,
     confidence: float = 0.95,
 ) -> dict[str, Mixture]:
     """Return alignment and forecast of mixtures of an index's shards, in one pass over them.
@@ -71,7 +74,8 @@ def describe_mixtures(
         target: embedding of the select split.
         mixtures: name → shard → tokens (or any share), >= 0, not all 0.
         tokens: size of each mixture, for the smoothing of its unigrams.
-        measure: of alignment; `log` and `whitened` read the embeddings twice.
+        measure: of Task2Vec alignment; `log` and `whitened` read the embeddings twice.
+        items: (n_items, vocab) token counts of the target's items, where alignment is lexical.
         confidence: of the intervals.
     """
     natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
@@ -86,14 +90,21 @@ def describe_mixtures(
         blocks=index.blocks,
         reference=reference,
     )
-    influence = Influences(found.target_influence, found.shard_influence, found.shard_batches)
-    bounds = t_intervals(found.values, influence, confidence=confidence)
-    value, low, high = (np.clip(row, 0.0, 1.0).tolist() for row in (found.values, *bounds))
+    fisher = np.clip(found.values, 0.0, 1.0).tolist()
+    if items is None:
+        moves = Influences(found.target_influence, found.shard_influence, found.shard_batches)
+        rows = [found.values, *t_intervals(found.values, moves, confidence=confidence)]
+    else:
+        drawn = [unigrams[name] * tokens for name in mixtures]
+        logs, moves = lexical(items, drawn, background=control * sum(natural.values()))
+        rows = [np.exp(row) for row in (logs, *t_intervals(logs, moves, confidence=confidence))]
+    value, low, high = (np.clip(row, 0.0, 1.0).tolist() for row in rows)
     return {
         name: Mixture(
             alignment=value[place],
             low=low[place],
             high=high[place],
+            fisher=fisher[place],
             lexical=lexical_cross_entropy(target.unigrams, unigrams[name], tokens=tokens),
             forecast=forecast_without_runs(
                 target.unigrams, unigrams[name], control, tokens=tokens, prior=prior
@@ -110,6 +121,7 @@ def compare_mixtures(
     parts: Mapping[str, float],
     *,
     tokens: int,
+    items: Any = None,
 ) -> dict[str, Mixture]:
     """Return a mix beside what `random` and `worst` of the same size would be.
 
@@ -119,6 +131,7 @@ def compare_mixtures(
         target: embedding of the select split.
         parts: shard → tokens of the mix.
         tokens: size of each.
+        items: as for `describe_mixtures`.
     """
     left = float(tokens)
     worst: dict[str, float] = {}
@@ -127,7 +140,17 @@ def compare_mixtures(
         left -= worst[line.shard]
     natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
     mixtures = {"mix": parts, "random": natural, "worst": worst}
-    return describe_mixtures(index, target, mixtures, tokens=tokens, measure=ranking.measure)
+    return describe_mixtures(
+        index, target, mixtures, tokens=tokens, measure=ranking.measure, items=items
+    )
+
+
+def ranked_items(index: Index, ranking: Ranking, target: Target) -> Any:
+    """Return the token counts (n_items, vocab) of a target that was ranked by words; else None."""
+    if ranking.method != "lexical":
+        return None
+    encode, _ = load_encode(index.embed.probe, index.probe)
+    return count_items(target.select, encode, vocab=index.probe.vocab)
 
 
 def put_in_words(found: Mapping[str, Mixture]) -> str:

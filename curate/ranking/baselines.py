@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from curate.ranking.alignment import align_all
 from curate.ranking.classifier import classifier
@@ -19,47 +18,7 @@ from curate.settings import Method
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
 
-PRIOR_TOKENS = 1_000.0  # weight of the corpus's distribution in a shard's
 PAIRED = 32  # documents of a shard that `compression` pairs with every item: the first ones
-
-
-def lexical(
-    items: Any, shards: Iterable[Counts], *, background: Floats, prior: float = PRIOR_TOKENS
-) -> Measured:
-    """Return minus the cross-entropy of the target's tokens under each shard's unigrams.
-
-    The shard's distribution is smoothed towards the corpus (Dirichlet prior: Zhai and Lafferty,
-    2004): (count + prior · background) / (tokens + prior). It is asymmetric, as transfer is:
-    what the target needs has to be in the shard, and not the reverse. Intervals are over the
-    target's items; the shard's own counts are complete, not drawn.
-
-    Args:
-        items: (n_items, vocab) token counts of the target's items, dense or sparse.
-        shards: (vocab,) counts, one a shard.
-        background: (vocab,) counts of the whole corpus; half a token is added to each.
-        prior: tokens, > 0.
-
-    Returns:
-        Values in -nats/token (0 is the best there could be), and influences of the items.
-
-    Raises:
-        ValueError: vocabularies differ, or the target has no token.
-    """
-    counts = sparse.csr_array(items, dtype=np.float64)
-    tokens = np.asarray(counts.sum(axis=1)).ravel()
-    counts, tokens = counts[tokens > 0], tokens[tokens > 0]
-    if not len(tokens):
-        raise ValueError("the target has no token")
-    if counts.shape[1] != len(background):
-        raise ValueError(f"vocabularies differ: {counts.shape[1]} and {len(background)}")
-    expected = prior * (background + 0.5) / (background + 0.5).sum()
-    values, moves = [], []
-    for row in shards:
-        nats = counts @ (np.log(row.sum() + prior) - np.log(row + expected))
-        rate = nats.sum() / tokens.sum()
-        values.append(-rate)
-        moves.append((rate * tokens - nats) / tokens.mean())
-    return np.array(values), _target_only(np.array(moves).reshape(len(values), len(tokens)))
 
 
 def hidden_cosine(target: Floats, shards: Iterable[Floats]) -> Measured:
@@ -149,8 +108,3 @@ def _certain(values: npt.NDArray[np.float64]) -> Measured:
     """Return values that no drawing of text stands behind: their intervals are points."""
     none = np.zeros((len(values), 1))
     return values, Influences(none, none, np.ones(len(values), dtype=np.int64))
-
-
-def _target_only(moves: Floats) -> Influences:
-    count = len(moves)
-    return Influences(moves, np.zeros((count, 1)), np.ones(count, dtype=np.int64))

@@ -7,40 +7,18 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from curate.errors import USAGE, CurateError
-from curate.ranking.alignment import align_all
-from curate.ranking.measures import shortfalls
-from curate.ranking.methods import read_embeddings
-from curate.ranking.prepared import Prepared, Reference, corpus_reference, prepare
+from curate.ranking.explain_fisher import reasons_by_fisher
+from curate.ranking.explain_words import reasons_by_words
 from curate.ranking.samples import read_samples
 from curate.ranking.terms import characteristic_terms, count_words
-from curate.records import (
-    Contribution,
-    Embedding,
-    Explanation,
-    Index,
-    Notify,
-    Ranking,
-    RowBlock,
-    Target,
-    silent,
-)
-from curate.settings import Measure, RankSettings
-from curate.task2vec.embed import embed_target, embed_texts
-from curate.task2vec.probe import encode_texts, load_probe
+from curate.records import Explanation, Index, Notify, Ranking, Target, silent
+from curate.settings import ALIGNMENTS, RankSettings
 
-if TYPE_CHECKING:
-    from curate.records import Floats
-
-COMPARED = 200  # shards that "usual" is the mean of, at most
 LOOKED_AT = 24  # documents of the shard
 DOCUMENT = 1_000  # characters of each: of equal length, so that noise treats them alike
 SHOWN = 4  # nearest and farthest documents
-ROWS = 6  # of the weight matrices
 TERMS = 12
 
 
@@ -70,9 +48,10 @@ def explain_shard(
     Raises:
         CurateError: no such shard, a ranking by another method, or an input that changed.
     """
-    if ranking.method != "task2vec":
+    if ranking.method not in ALIGNMENTS:
         raise CurateError(
-            f"a ranking by {ranking.method} has no layers to explain it; use --method task2vec",
+            f"a ranking by {ranking.method} has nothing to explain it by; use --method lexical or "
+            "task2vec",
             exit_code=USAGE,
         )
     line = next((line for line in ranking.shards if line.shard == shard), None)
@@ -82,20 +61,31 @@ def explain_shard(
         raise CurateError(
             f"shard {shard}: not in the ranking; did you mean {near[0]}?", exit_code=USAGE
         )
-    own = embed_target(target, index, workspace=workspace, device=device, notify=notify)
-    reference = _reference(index, settings.measure, notify)
-    layers, rows = _contributions(index, own, shard, settings.measure, reference, notify)
     texts = read_samples(index, seed=settings.seed, workspace=workspace, notify=notify)
     number = next(n for n, entry in enumerate(index.shards) if entry.shard.name == shard)
-    found = _documents(texts[number], own, index, settings.measure, reference, device, notify)
+    documents = _of_one_length(texts[number])
+    if ranking.method == "lexical":
+        why = reasons_by_words(shard, documents, index=index, target=target, device=device)
+    else:
+        why = reasons_by_fisher(
+            shard,
+            documents,
+            index=index,
+            target=target,
+            settings=settings,
+            workspace=workspace,
+            device=device,
+            notify=notify,
+        )
+    found = [(value, " ".join(text[:200].split())) for value, text in why.documents]
     corpus: Counter[str] = Counter()
     for one in texts:
         corpus.update(count_words(one))
     return Explanation(
         ranking=dataclasses.replace(ranking, map=()),
         shard=line,
-        layers=layers,
-        rows=rows,
+        layers=why.layers,
+        rows=why.rows,
         nearest=tuple(found[:SHOWN]),
         farthest=tuple(found[::-1][: min(SHOWN, len(found) - SHOWN)] if len(found) > SHOWN else ()),
         documents=len(found),
@@ -104,102 +94,10 @@ def explain_shard(
     )
 
 
-def _reference(index: Index, measure: Measure, notify: Notify) -> Reference | None:
-    stacks = (found.vectors for found in read_embeddings(index.shards, index, notify))
-    return corpus_reference(stacks, measure=measure, blocks=index.blocks)
-
-
-def _contributions(
-    index: Index,
-    own: Embedding,
-    shard: str,
-    measure: Measure,
-    reference: Reference | None,
-    notify: Notify,
-) -> tuple[tuple[Contribution, ...], tuple[Contribution, ...]]:
-    """Return what each layer takes away, and the rows that take most more than usual."""
-
-    def made(stack: Floats) -> Prepared:
-        return prepare(stack, measure=measure, blocks=index.blocks, reference=reference)
-
-    left = made(own.vectors)
-    step = max(1, -(-len(index.shards) // COMPARED))
-    some = tuple(e for n, e in enumerate(index.shards) if n % step == 0 or e.shard.name == shard)
-    usual, count, mine, values = np.zeros(left.mean.shape[1]), 0, None, left.mean[0]
-    for entry, found in zip(some, read_embeddings(some, index, notify), strict=True):
-        right = made(found.vectors)
-        lost = shortfalls(
-            left.mean[0],
-            left.variance[0],
-            right.mean[0],
-            right.variance[0],
-            measure=measure,
-            weights=left.weights,
-        )
-        usual, count = usual + lost, count + 1
-        if entry.shard.name == shard:
-            mine, values = lost, right.mean[0]
-    assert mine is not None, "the shard is in the ranking"
-    pair = (mine / _total(mine), usual / count / _total(usual / count))
-    return _by_layer(index.blocks, pair), _by_row(index.blocks, pair, (left.mean[0], values))
-
-
-def _total(lost: Floats) -> float:
-    """Return the sum that shares are of; where noise alone differs, the sum of sizes."""
-    total = float(lost.sum())
-    return total if total > 0 else max(float(np.abs(lost).sum()), 1e-300)
-
-
-def _by_layer(
-    blocks: Sequence[RowBlock], shares: tuple[Floats, Floats]
-) -> tuple[Contribution, ...]:
-    layers: dict[int, list[float]] = {}
-    for block in blocks:
-        sums = layers.setdefault(block.layer, [0.0, 0.0])
-        for place, share in enumerate(shares):
-            sums[place] += float(share[block.start : block.stop].sum())
-    return tuple(
-        Contribution(f"layer {layer}", share, usual, np.nan, np.nan)
-        for layer, (share, usual) in sorted(layers.items())
-    )
-
-
-def _by_row(
-    blocks: Sequence[RowBlock], shares: tuple[Floats, Floats], values: tuple[Floats, Floats]
-) -> tuple[Contribution, ...]:
-    stops = np.array([block.stop for block in blocks])
-    result = []
-    for place in np.argsort(-(shares[0] - shares[1]), kind="stable")[:ROWS].tolist():
-        block = blocks[int(np.searchsorted(stops, place, side="right"))]
-        numbers = (float(each[place]) for each in (*shares, *values))
-        result.append(Contribution(f"{block.name}[{place - block.start}]", *numbers))
-    return tuple(result)
-
-
-def _documents(
-    texts: Sequence[str],
-    own: Embedding,
-    index: Index,
-    measure: Measure,
-    reference: Reference | None,
-    device: str,
-    notify: Notify,
-) -> list[tuple[float, str]]:
-    """Return the alignment of some documents, each alone, with its beginning; nearest first."""
-    probe = load_probe(index.embed.probe, device=device)
+def _of_one_length(texts: Sequence[str]) -> list[str]:
+    """Return the beginnings of some documents, the short ones left out where there are others."""
     long = [text for text in texts if len(text) >= DOCUMENT // 2] or list(texts)
-    long = [text[:DOCUMENT] for text in long[:LOOKED_AT]]
-    long = [text for text in long if len(encode_texts(probe, [text])[0]) > 1]
-    settings = dataclasses.replace(index.embed, batches=1)
-    stacks = []
-    for number, text in enumerate(long, start=1):
-        stacks.append(embed_texts([text], probe, settings).vectors)
-        notify("embedding documents", number, len(long))
-    found = align_all(
-        own.vectors, stacks, measure=measure, blocks=index.blocks, reference=reference
-    )
-    order = np.argsort(-found.raw, kind="stable")
-    return [(float(found.raw[n]), " ".join(long[n][:200].split())) for n in order]
+    return [text[:DOCUMENT] for text in long[:LOOKED_AT] if text.strip()]
 
 
 def _terms(texts: Sequence[str], corpus: Counter[str]) -> tuple[str, ...]:

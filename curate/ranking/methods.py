@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from curate.errors import CurateError
 from curate.ranking import baselines
@@ -16,10 +15,11 @@ from curate.ranking.alignment import align_all
 from curate.ranking.candidates import find_candidates
 from curate.ranking.encoder import deal, encode, load_encoder, read_encoded
 from curate.ranking.index import index_kind
+from curate.ranking.lexical import count_items, lexical, own_halves
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.samples import draw_items, read_samples
 from curate.ranking.stats import Influences
-from curate.records import Embedding, Index, IndexedShard, Notify, Target
+from curate.records import Embedding, Index, IndexedShard, Notify, Target, silent
 from curate.settings import RankSettings
 from curate.task2vec.embed import embed_target, load_embedding
 from curate.task2vec.probe import encode_texts, load_probe
@@ -44,6 +44,8 @@ class Measured:
     floor: float = 0.0
     warnings: tuple[str, ...] = ()
     target: Embedding | None = None  # where the method embedded the target
+    words: Floats | None = None  # (vocab,) of the target, where the method counted them
+    logs: bool = False  # the values are logarithms of alignments
 
 
 def measure(
@@ -83,7 +85,7 @@ def measure(
         hidden = (found.hidden for found in read_embeddings(index.shards, index, notify))
         return _plain(index, *baselines.hidden_cosine(own.hidden, hidden), own=own)
     if method == "lexical":
-        return _by_tokens(index, target, device, notify)
+        return _by_words(index, target, settings, device, notify)
     if method == "perplexity":
         losses = np.array([found.loss for found in read_embeddings(index.shards, index, notify)])
         return _plain(index, *baselines.perplexity(losses))
@@ -155,20 +157,28 @@ def _gradients(found: Embedding) -> Floats:
     return found.gradients
 
 
-def _by_tokens(index: Index, target: Target, device: str, notify: Notify) -> Measured:
+def _by_words(
+    index: Index, target: Target, settings: RankSettings, device: str, notify: Notify
+) -> Measured:
     probe = load_probe(index.embed.probe, device=device)
-    items = encode_texts(probe, list(target.select))
-    vocab = index.probe.vocab
-    rows = np.repeat(np.arange(len(items)), [len(ids) for ids in items])
-    columns = np.concatenate(items)
-    counts = sparse.csr_array(
-        (np.ones(len(columns)), (rows, columns)), shape=(len(items), vocab), dtype=np.float64
+    items = count_items(
+        target.select, lambda texts: encode_texts(probe, texts), vocab=index.probe.vocab
     )
-    background = np.zeros(vocab)
-    for found in read_embeddings(index.shards, index, notify):
+    background = corpus_words(index)
+    counts = (found.unigrams for found in read_embeddings(index.shards, index, notify))
+    values, influence = lexical(items, counts, background=background)
+    halves = own_halves(items, background=background, seed=settings.seed)
+    words = np.asarray(items.sum(axis=0)).ravel()
+    ceiling = float(np.exp(halves))
+    return Measured(index.shards, values, influence, logs=True, ceiling=ceiling, words=words)
+
+
+def corpus_words(index: Index) -> Floats:
+    """Return the token counts (vocab,) of all shards."""
+    background = np.zeros(index.probe.vocab)
+    for found in read_embeddings(index.shards, index, silent):
         background += found.unigrams
-    unigrams = (found.unigrams for found in read_embeddings(index.shards, index, notify))
-    return _plain(index, *baselines.lexical(counts, unigrams, background=background))
+    return background
 
 
 def _by_encoder(

@@ -15,7 +15,7 @@ from curate.ranking.index import log_embedding
 from curate.ranking.methods import Measured, measure, read_embeddings
 from curate.ranking.stats import Influences, rank_intervals, t_intervals
 from curate.records import Embedding, Index, Notify, RankedShard, Ranking, Target, silent
-from curate.settings import RankSettings
+from curate.settings import ALIGNMENTS, RankSettings
 from curate.store.fingerprint import digest_texts, fingerprint
 from curate.store.lock import locked
 from curate.store.publish import is_current, publish_json, publish_meta, read_json, read_meta, sweep
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FEW_ITEMS = 50  # of a target: up to so many, the ranking carries a warning
 MAPPED = 500  # shards on the map: the first ones
+WORDS = 4_096  # of the vocabulary, that the map by word counts looks at
 COUNTED = 2_000  # shards, at most, whose words are counted for a second opinion
 
 
@@ -109,7 +110,9 @@ def _in_order(
         draws=settings.bootstrap,
         seed=settings.seed,
     )
-    bounds = (0.0, 1.0) if settings.method == "task2vec" else (-np.inf, np.inf)
+    if found.logs:
+        values, low, high = np.exp(values), np.exp(low), np.exp(high)
+    bounds = (0.0, 1.0) if settings.method in ALIGNMENTS else (-np.inf, np.inf)
     values, low, high = (np.clip(row, *bounds) for row in (values, low, high))
     lines = tuple(
         RankedShard(
@@ -188,6 +191,10 @@ def _map(
     found: Measured, index: Index, name: str, settings: RankSettings
 ) -> tuple[tuple[str, float, float], ...]:
     """Place shards and target in the plane: classical scaling of what the method compares."""
+    names = [entry.shard.name for entry in found.shards]
+    if found.words is not None:
+        counts = [one.unigrams for one in read_embeddings(found.shards, index, silent)]
+        return _labelled([*names, name], plane(_word_rows(np.stack([*counts, found.words]))))
     if found.target is None:
         return ()
     fisher = settings.method == "task2vec"
@@ -198,11 +205,18 @@ def _map(
         return one.hidden.mean(axis=0).astype(np.float32)
 
     rows = [row(one) for one in read_embeddings(found.shards, index, silent)]
-    names = [entry.shard.name for entry in found.shards]
-    places = plane(np.stack([*rows, row(found.target)]))
-    return tuple(
-        (label, float(x), float(y)) for label, (x, y) in zip([*names, name], places, strict=True)
-    )
+    return _labelled([*names, name], plane(np.stack([*rows, row(found.target)])))
+
+
+def _labelled(names: list[str], places: Floats) -> tuple[tuple[str, float, float], ...]:
+    return tuple((name, float(x), float(y)) for name, (x, y) in zip(names, places, strict=True))
+
+
+def _word_rows(counts: Floats) -> Floats:
+    """Return roots of the shares of the words that are most frequent: distances are Hellinger's."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    columns = np.sort(np.argsort(-shares.sum(axis=0), kind="stable")[:WORDS])
+    return np.sqrt(shares[:, columns])
 
 
 def plane(rows: Floats) -> Floats:

@@ -81,12 +81,14 @@ class Comparison(Frame):
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What a layer, or one row of a weight matrix, takes away from the alignment of a shard."""
+    """What a layer, a row of a weight matrix, or a word takes away from a shard's alignment."""
 
-    name: str  # layer 3, or model.layers.3.mlp.up_proj[17]
+    name: str  # layer 3, model.layers.3.mlp.up_proj[17], or the word with its spaces shown
     share: float  # of all that is taken away; noise taken out, so it may lie below 0
     usual: float  # its share in the average shard
-    target: float  # of a row: the target's value, 1 is the mean of its matrix; of a layer: NaN
+    target: float
+    """Of a row: the target's value, 1 is the mean of its matrix; of a word: times in 1,000 tokens;
+    of a layer: NaN."""
     shard: float  # likewise
 
 
@@ -96,8 +98,8 @@ class Explanation(Frame):
 
     ranking: Ranking  # without its map
     shard: RankedShard
-    layers: tuple[Contribution, ...]  # all of them, lowest first
-    rows: tuple[Contribution, ...]  # those that take most
+    layers: tuple[Contribution, ...]  # all of them, lowest first; none where words were counted
+    rows: tuple[Contribution, ...]  # rows of weight matrices or words, those that take most first
     nearest: tuple[tuple[float, str], ...]  # (alignment of the document alone, its beginning)
     farthest: tuple[tuple[float, str], ...]
     documents: int  # that were looked at
@@ -110,8 +112,8 @@ class Explanation(Frame):
         return f"{self.shard.shard}: {place} for {self.ranking.target}"
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """Return one row a layer."""
-        return [plain(layer) for layer in self.layers]
+        """Return one row a layer; a word, where words were counted."""
+        return [plain(part) for part in self.layers or self.rows]
 
 
 @dataclass(frozen=True, slots=True)

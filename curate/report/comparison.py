@@ -135,14 +135,7 @@ def explanation_table(found: Explanation) -> RenderableType:
     )
     if has_ceiling(ranking):
         line += f", {format_share(shard.alignment / ranking.ceiling)} of the ceiling"
-    layers = _table("layer", "share of what is missing", "", "usual")
-    most = max((part.share for part in found.layers), default=1.0)
-    for part in found.layers:
-        drawn = Text(bar(part.share / most if most > 0 else 0, 24), style="cyan")
-        layers.add_row(
-            Text(show(part.name)), format_share(part.share), drawn, format_share(part.usual)
-        )
-    rows = _table("row", "share", "usual", "target", "shard")
+    rows = _table("row" if found.layers else "word", "share", "usual", "target", "shard")
     for part in found.rows:
         rows.add_row(Text(show_middle(part.name, 44)), *_numbers(part))
     documents = _table("document", "alignment", "begins")
@@ -155,8 +148,22 @@ def explanation_table(found: Explanation) -> RenderableType:
         f"terms of the target: {_terms(found.target_terms, found.shard_terms)}",
         "* in both" if set(found.shard_terms) & set(found.target_terms) else "",
     ]
+    if not found.layers:
+        notes.insert(0, "target, shard: how often in 1,000 tokens; share: of what is missing")
     said = [Text(note) for note in notes if note]
-    return Group(Text(line), Text(""), layers, Text(""), rows, Text(""), documents, *said)
+    layers: list[RenderableType] = [_layers(found), Text("")] if found.layers else []
+    return Group(Text(line), Text(""), *layers, rows, Text(""), documents, *said)
+
+
+def _layers(found: Explanation) -> Table:
+    table = _table("layer", "share of what is missing", "", "usual")
+    most = max((part.share for part in found.layers), default=1.0)
+    for part in found.layers:
+        drawn = Text(bar(part.share / most if most > 0 else 0, 24), style="cyan")
+        table.add_row(
+            Text(show(part.name)), format_share(part.share), drawn, format_share(part.usual)
+        )
+    return table
 
 
 def explanation_json(found: Explanation) -> str:

@@ -24,6 +24,7 @@ from curate.report.numbers import (
     format_value,
 )
 from curate.report.text import show, show_middle
+from curate.settings import ALIGNMENTS
 
 _NAME_CELLS = 34
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -226,11 +227,19 @@ def has_ceiling(ranking: Ranking) -> bool:
     return ranking.method == "task2vec" and math.isfinite(ranking.ceiling) and ranking.ceiling > 0
 
 
+def own_words_sentence(ranking: Ranking) -> str:
+    """Say what a lexical alignment is measured against."""
+    half = ""
+    if math.isfinite(ranking.ceiling):
+        half = f"; half of the target gives {format_value(ranking.ceiling)} on the other half"
+    return f"1: words as the target's own, were there no end of its text{half}"
+
+
 def bar_range(ranking: Ranking) -> tuple[float, float]:
     """Return the alignments at which a bar is empty and full."""
     values = [v for s in ranking.shards for v in (s.low, s.high, s.alignment) if math.isfinite(v)]
     low, high = min(values, default=0.0), max(values, default=1.0)
-    if ranking.method == "task2vec" and low >= 0:
+    if ranking.method in ALIGNMENTS and low >= 0:
         return 0.0, max(1.0, high)
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
@@ -294,6 +303,8 @@ def _ranking_notes(ranking: Ranking) -> Iterable[Text]:
     if has_ceiling(ranking):
         line += f" · ceiling {format_value(ranking.ceiling)} · floor {format_value(ranking.floor)}"
     yield Text(line)
+    if ranking.method == "lexical":
+        yield Text(own_words_sentence(ranking), style="dim")
     if any(shard.tied_with_next for shard in ranking.shards):
         yield Text("╭╰ joins shards that their intervals cannot tell apart", style="dim")
     yield from _warnings(ranking.warnings)

@@ -15,7 +15,7 @@ from curate.mixing.build import meaning_of
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, select_documents
 from curate.mixing.items import index_target
-from curate.mixing.mixture import describe_mixtures
+from curate.mixing.mixture import describe_mixtures, ranked_items
 from curate.ranking.methods import measure
 from curate.records import Index, Mix, Notify, Ranking, Shard, Target
 from curate.settings import MixSettings, RankSettings, VerifySettings
@@ -132,9 +132,17 @@ def look_at(
     index = chain.index
     named = {str(number): dict(shares) for number, shares in enumerate(mixtures)}
     target = embed_target(chain.target, index, workspace=workspace)
-    found = describe_mixtures(index, target, named, tokens=tokens, measure=chain.ranking.measure)
+    found = describe_mixtures(
+        index,
+        target,
+        named,
+        tokens=tokens,
+        measure=chain.ranking.measure,
+        items=ranked_items(index, chain.ranking, chain.target),
+    )
     return Look(
         alignments=np.array([found[name].alignment for name in named]),
+        fisher=np.array([found[name].fisher for name in named]),
         shares=_grouped(index, mixtures),
         embeddings=_embedded(index, mixtures),
     )

@@ -65,7 +65,8 @@ class PublishedForecast:
 class Look:
     """Mixtures as the index sees them, row by row."""
 
-    alignments: Floats  # (n,)
+    alignments: Floats  # (n,) as the ranking measures it
+    fisher: Floats  # (n,) Task2Vec alignment
     shares: Floats  # (n, p) of the sources, or of the shards where there is one source
     embeddings: Floats  # (n, d) logarithms
 
@@ -102,7 +103,7 @@ def publish_forecast(
     if (there := _kept(path, key)) is not None:
         return there
     scalars = {
-        "alignment": look.alignments,
+        "Task2Vec alignment": look.fisher,
         "lexical cross-entropy": np.array([*(p.lexical for p in points), *arms.values()]),
         "breadth": np.array(breadths),
     }
