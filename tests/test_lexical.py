@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from curate.ranking.lexical import (
     DEALS,
@@ -11,7 +12,9 @@ from curate.ranking.lexical import (
     entropy,
     fill_gaps,
     lexical,
+    lexical_values,
     own_halves,
+    pool_items,
     shares_of,
     word_losses,
 )
@@ -248,3 +251,44 @@ def test_items_are_counted_and_empty_ones_left_out():
     assert found.toarray().tolist() == [[2, 1, 0], [0, 1, 0]]
     with pytest.raises(ValueError, match="no token"):
         count_items([""], lambda texts: [[] for _ in texts], vocab=3)
+
+
+# --- very many shards ---
+
+
+def test_values_of_many_shards_are_those_of_each():
+    rng = np.random.default_rng(8)
+    shards = rng.poisson(0.7, (9, 60)) * rng.integers(1, 9, (9, 60))
+    shards[4] = 0
+    target, background = rng.poisson(2, 60), shards.sum(axis=0)
+    found = lexical_values(
+        target, sparse.csr_array(shards), shards.sum(axis=1), background=background
+    )
+    assert found == pytest.approx(lexical(target[None], shards, background=background)[0])
+
+
+def test_pooled_items_hold_every_token_once():
+    rng = np.random.default_rng(9)
+    items = sparse.csr_array(rng.poisson(0.3, (101, 40)))
+    pooled = pool_items(items, most=8, seed=0)
+    assert pooled.shape == (8, 40)
+    assert (pooled.sum(axis=0) == items.sum(axis=0)).all()
+    assert pool_items(items, most=101, seed=0) is items
+    again = pool_items(items, most=8, seed=0)
+    assert (pooled.toarray() == again.toarray()).all()
+    assert (pooled.toarray() != pool_items(items, most=8, seed=1).toarray()).any()
+
+
+def test_pooling_leaves_values_alone_and_intervals_much_as_they_are():
+    rng = np.random.default_rng(10)
+    shares = rng.dirichlet(np.ones(80), size=3)
+    shards = np.stack([rng.multinomial(50_000, each) for each in shares])
+    items = sparse.csr_array(rng.multinomial(40, shares[0], size=600))
+    background = shards.sum(axis=0)
+    every, pooled = (
+        lexical(each, shards, background=background)
+        for each in (items, pool_items(items, most=64, seed=0))
+    )
+    assert pooled[0] == pytest.approx(every[0])
+    wide, narrow = (high - low for low, high in (t_intervals(*pooled), t_intervals(*every)))
+    assert wide == pytest.approx(narrow, rel=0.3)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from curate.cli import main
 from curate.errors import CurateError
 from curate.ranking import candidates, methods, samples
+from curate.ranking import words as by_words
 from curate.ranking.compare import compare_methods, side_by_side
 from curate.ranking.explain import explain_shard
 from curate.ranking.measures import measure_rows, shortfalls
@@ -595,6 +596,41 @@ def test_beyond_the_flat_index_a_shortlist_is_ranked_exactly(tmp_path, monkeypat
         workspace=tmp_path,
     )
     assert len(set(reads)) == 20  # the stand-ins are kept: only candidates are read
+
+
+def test_beyond_that_words_are_kept_and_every_shard_is_still_measured(
+    index, target, workspace, tmp_path, monkeypatch
+):
+    full = rank_shards(index, target, RankSettings(), workspace=workspace)
+    reads = []
+    real = methods.load_embedding
+    for module in (methods, by_words):
+        monkeypatch.setattr(
+            module, "load_embedding", lambda folder, key: reads.append(key) or real(folder, key)
+        )
+    monkeypatch.setattr(by_words, "PART", 4)
+    monkeypatch.setattr(methods, "EXACT_UP_TO", 3)
+    monkeypatch.setattr(methods, "SHORTLIST", 2)
+    short = rank_shards(index, target, RankSettings(), workspace=tmp_path)
+    assert "of 6 shards the 2 of highest alignment are ranked" in short.warnings[-1]
+    assert [s.shard for s in short.shards] == [s.shard for s in full.shards[:2]]
+    values = [s.alignment for s in short.shards]
+    assert values == pytest.approx([s.alignment for s in full.shards[:2]])
+    parts = sorted((tmp_path / "ranking" / "words").glob("part-*.safetensors"))
+    assert len(parts) == 2
+    reads.clear()
+    again = rank_shards(
+        index, dataclasses.replace(target, name="again"), RankSettings(), workspace=tmp_path
+    )
+    assert len(set(reads)) == 2  # the counts are kept: only the best are read
+    assert again.shards == short.shards
+    reads.clear()
+    parts[0].write_bytes(parts[0].read_bytes()[:-8])
+    mended = rank_shards(
+        index, dataclasses.replace(target, name="third"), RankSettings(), workspace=tmp_path
+    )
+    assert mended.shards == short.shards
+    assert len(set(reads)) == 4  # the four shards of the damaged part
 
 
 def test_damaged_stand_ins_are_computed_again(tmp_path):

@@ -17,7 +17,8 @@ from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_e
 from curate.mixing.matching import match_embeddings, match_words
 from curate.mixing.tokenizer import load_encode
 from curate.ranking.alignment import align_all
-from curate.ranking.lexical import count_items, lexical
+from curate.ranking.lexical import count_items, lexical, pool_items
+from curate.ranking.methods import GROUPS
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import Influences, t_intervals
 from curate.records import Embedding, Forecast, Index, Ranking, Target
@@ -150,7 +151,8 @@ def ranked_items(index: Index, ranking: Ranking, target: Target) -> Any:
     if ranking.method != "lexical":
         return None
     encode, _ = load_encode(index.embed.probe, index.probe)
-    return count_items(target.select, encode, vocab=index.probe.vocab)
+    items = count_items(target.select, encode, vocab=index.probe.vocab)
+    return pool_items(items, most=GROUPS, seed=0)
 
 
 def put_in_words(found: Mapping[str, Mixture]) -> str:

@@ -109,6 +109,51 @@ def lexical(
     return np.array(values), _of_items(np.array(moves).reshape(len(values), len(tokens)))
 
 
+def lexical_values(
+    target: Counts | Floats,
+    rows: Any,
+    tokens: Counts,
+    *,
+    background: Floats,
+    filled: float = FILLED,
+) -> npt.NDArray[np.float64]:
+    """Return the values of `lexical` for very many shards at once, without influences.
+
+    Args:
+        target: (vocab,) token counts, sum > 0.
+        rows: (n, vocab) sparse rows of token counts, one a shard.
+        tokens: (n,) of each shard.
+        background: as for `lexical`.
+        filled: as for `lexical`.
+
+    Returns:
+        (n,) nats/token.
+    """
+    wanted, corpus = target / target.sum(), shares_of(background)
+    rows = sparse.csr_array(rows, dtype=np.float64, copy=True)
+    per_token = np.repeat(1.0 / np.maximum(tokens, 1), np.diff(rows.indptr))
+    rows.data = np.log1p((1 - filled) / filled * rows.data * per_token / corpus[rows.indices])
+    base = float(wanted @ np.log(corpus)) + entropy(target)
+    return base + np.where(np.asarray(tokens) > 0, np.log(filled), 0.0) + rows @ wanted
+
+
+def pool_items(items: Any, *, most: int, seed: int) -> Any:
+    """Return the token counts of at most `most` groups of items, dealt at random: (n, vocab).
+
+    Args:
+        items: (n_items, vocab) sparse.
+        most: groups; so many are enough for an interval, and each costs a number a shard.
+        seed: of the deal.
+    """
+    if items.shape[0] <= most:
+        return items
+    order = np.random.default_rng(seed).permutation(items.shape[0])
+    groups = sparse.csr_array(
+        (np.ones(len(order)), (np.arange(len(order)) % most, order)), shape=(most, len(order))
+    )
+    return sparse.csr_array(groups @ items)
+
+
 def own_halves(items: Any, *, background: Floats, filled: float = FILLED, seed: int = 0) -> float:
     """Return the logarithm of the alignment of one half of the target's items with the other.
 

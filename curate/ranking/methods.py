@@ -15,10 +15,11 @@ from curate.ranking.alignment import align_all
 from curate.ranking.candidates import find_candidates
 from curate.ranking.encoder import deal, encode, load_encoder, read_encoded
 from curate.ranking.index import index_kind
-from curate.ranking.lexical import count_items, lexical, own_halves
+from curate.ranking.lexical import count_items, lexical, own_halves, pool_items
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.samples import draw_items, read_samples
 from curate.ranking.stats import Influences
+from curate.ranking.words import find_by_words
 from curate.records import Embedding, Index, IndexedShard, Notify, Target, silent
 from curate.settings import RankSettings
 from curate.task2vec.embed import embed_target, load_embedding
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 NOISY = 0.8  # raw alignment of the target's halves below which noise is worth a warning
 EXACT_UP_TO = 20_000  # shards; of more, the shortlist alone is aligned: a minute against two s
 SHORTLIST = 1_000
+GROUPS = 64  # of the target's items: their intervals rest on so many
 READ_ITEMS = 256  # of the target, by the methods that read text
 
 
@@ -85,7 +87,7 @@ def measure(
         hidden = (found.hidden for found in read_embeddings(index.shards, index, notify))
         return _plain(index, *baselines.hidden_cosine(own.hidden, hidden), own=own)
     if method == "lexical":
-        return _by_words(index, target, settings, device, notify)
+        return _by_words(index, target, settings, workspace, device, notify)
     if method == "perplexity":
         losses = np.array([found.loss for found in read_embeddings(index.shards, index, notify)])
         return _plain(index, *baselines.perplexity(losses))
@@ -115,10 +117,8 @@ def _by_fisher(
             notify=notify,
         )
         shards = tuple(index.shards[number] for number in sorted(numbers))
-        warnings.append(
-            f"of {len(index.shards):,} shards the {len(shards):,} on the shortlist of the "
-            f"{index_kind(len(index.shards))} index are ranked; --exact ranks all"
-        )
+        which = f"on the shortlist of the {index_kind(len(index.shards))} index"
+        warnings.append(_shortened(len(index.shards), len(shards), which))
 
     def stacks() -> Iterator[Floats]:
         return (found.vectors for found in read_embeddings(shards, index, notify))
@@ -158,19 +158,44 @@ def _gradients(found: Embedding) -> Floats:
 
 
 def _by_words(
-    index: Index, target: Target, settings: RankSettings, device: str, notify: Notify
+    index: Index,
+    target: Target,
+    settings: RankSettings,
+    workspace: Path,
+    device: str,
+    notify: Notify,
 ) -> Measured:
     probe = load_probe(index.embed.probe, device=device)
     items = count_items(
         target.select, lambda texts: encode_texts(probe, texts), vocab=index.probe.vocab
     )
-    background = corpus_words(index)
-    counts = (found.unigrams for found in read_embeddings(index.shards, index, notify))
-    values, influence = lexical(items, counts, background=background)
+    words, shards = np.asarray(items.sum(axis=0)).ravel(), index.shards
+    warnings: tuple[str, ...] = ()
+    if len(shards) > EXACT_UP_TO and not settings.exact:
+        best, background = find_by_words(
+            index, words, count=SHORTLIST, workspace=workspace, notify=notify
+        )
+        shards = tuple(index.shards[number] for number in best)
+        warnings = (_shortened(len(index.shards), len(shards), "of highest alignment"),)
+    else:
+        background = corpus_words(index)
+    counts = (found.unigrams for found in read_embeddings(shards, index, notify))
+    groups = pool_items(items, most=GROUPS, seed=settings.seed)
+    values, influence = lexical(groups, counts, background=background)
     halves = own_halves(items, background=background, seed=settings.seed)
-    words = np.asarray(items.sum(axis=0)).ravel()
-    ceiling = float(np.exp(halves))
-    return Measured(index.shards, values, influence, logs=True, ceiling=ceiling, words=words)
+    return Measured(
+        shards,
+        values,
+        influence,
+        ceiling=float(np.exp(halves)),
+        warnings=warnings,
+        words=words,
+        logs=True,
+    )
+
+
+def _shortened(there: int, kept: int, which: str) -> str:
+    return f"of {there:,} shards the {kept:,} {which} are ranked; --exact ranks all"
 
 
 def corpus_words(index: Index) -> Floats:
