@@ -50,10 +50,13 @@ def init(force: bool) -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1)
+@click.argument("paths", nargs=-1, shell_complete=options.complete_path)
 @options.workspace
 @options.config
-@click.option("--probe", help="builtin, a hub id, a folder or a .gguf file.")
+@click.option(
+    "--probe", help="builtin, a hub id, a folder or a .gguf file.",
+    shell_complete=options.complete_probe,
+)  # fmt: skip
 @click.option("--text", help='Field with the text, or a template: "{question} {answer}".')
 @click.option("--shard-tokens", type=options.Tokens(), help="Tokens a shard: 250k, 1M.")
 @click.option("--max-rejected", type=float, help="Share of documents that may be rejected.")
@@ -112,7 +115,7 @@ def index(
 
 @main.command()
 @click.option(
-    "--target", "targets", multiple=True,
+    "--target", "targets", multiple=True, shell_complete=options.complete_target,
     help="A name that curate targets lists, a file, hf:org/name or lm-eval:TASK; several with "
     "NAME:WEIGHT.",
 )  # fmt: skip
@@ -132,7 +135,10 @@ def index(
 @click.option("--encoder", help="Sentence encoder of method embedding: a folder, or a hub id.")
 @click.option("--exact", is_flag=True, default=None, help="Align every shard, no shortlist.")
 @click.option("--compare", is_flag=True, help="Rank by every method; say how far they agree.")
-@click.option("--against", multiple=True, help="One more target, a column each; repeatable.")
+@click.option(
+    "--against", multiple=True, help="One more target, a column each; repeatable.",
+    shell_complete=options.complete_target,
+)  # fmt: skip
 @click.option("--explain", help="Why this shard ranks where it does.")
 @click.option(
     "--check", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
 from curate.config import override, read_settings
 from curate.report.numbers import parse_tokens
@@ -45,6 +48,41 @@ class Share(click.ParamType[float]):
             return float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError:
             self.fail(f"{value!r} is not a share such as 1% or 0.01", param, ctx)
+
+
+def complete_path(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Let the shell complete a file or folder."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_target(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete a named target with what it is about, or a file.
+
+    The list is read as data: a shell waits for this, and readers load slowly. The path goes
+    first: in bash it drops the names before it.
+    """
+    text = files("curate.corpus").joinpath("targets.toml").read_text(encoding="utf-8")
+    named = [
+        CompletionItem(name, help=entry["about"])
+        for name, entry in tomllib.loads(text).items()
+        if name.startswith(incomplete)
+    ]
+    return [*complete_path(ctx, param, incomplete), *named]
+
+
+def complete_probe(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the built-in probe, or a folder or file of another."""
+    own = [CompletionItem("builtin", help="part of this package")]
+    return [
+        *complete_path(ctx, param, incomplete),
+        *(item for item in own if item.value.startswith(incomplete)),
+    ]
 
 
 def workspace(command: F) -> F:

@@ -106,23 +106,3 @@ def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     run(sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path, cwd=ROOT)
     assert (tmp_path / "how-to" / "choose-shards" / "index.html").is_file()
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_of_the_shell_is_generated(shell):
-    env = {**os.environ, "_CURATE_COMPLETE": f"{shell}_source"}
-    script = run(sys.executable, "-c", "from curate.cli import main; main(prog_name='curate')",
-                 env=env)  # fmt: skip
-    assert "_CURATE_COMPLETE" in script
-
-
-def test_completion_knows_commands_and_options():
-    def complete(words, cword):
-        env = {**os.environ, "_CURATE_COMPLETE": "bash_complete", "COMP_WORDS": words,
-               "COMP_CWORD": str(cword)}  # fmt: skip
-        call = "from curate.cli import main; main(prog_name='curate')"
-        return run(sys.executable, "-c", call, env=env)
-
-    assert "build-mix" in complete("curate bui", 1)
-    assert "--budget" in complete("curate build-mix --bud", 2)
-    assert "lexical" in complete("curate rank --method lex", 3)
