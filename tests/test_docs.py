@@ -80,6 +80,15 @@ def test_links_between_pages_lead_somewhere():
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_the_site_holds_every_page_that_its_pages_link_to():
+    """mkdocs --strict refuses a link out of docs/; it runs in `make dist-check` alone."""
+    docs = ROOT / "docs"
+    for page in docs.rglob("*.md"):
+        for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            if "://" not in link:
+                assert (page.parent / link).resolve().is_relative_to(docs), f"{page.name}: {link}"
+
+
 def test_the_map_in_the_readme_lists_the_rooms():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rooms = [p.name for p in (ROOT / "curate").iterdir() if (p / "__init__.py").is_file()]
