@@ -20,7 +20,7 @@ inputs = ["{corpus}"]
 shard_tokens = "20k"
 [embed]
 batches = 4
-batch_tokens = "1k"
+batch_tokens = "512"
 [target]
 name = "docs={select},{eval}"
 [mix]
@@ -30,6 +30,8 @@ size = "tiny"
 tokens = "8k"
 seeds = 2
 calibration = 2
+[run]
+workers = 1
 """
 
 
