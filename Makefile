@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 
 .PHONY: demo test check test-slow fuzz faults mutants evidence fix docs site notebook record \
-	dist-check clean
+	accessibility dist-check clean
 
 $(BIN)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -63,6 +63,10 @@ site: $(BIN)/.installed ## the documentation as a site, in build/site
 
 record: $(BIN)/.installed ## run the demo and write what it printed into the README, with the figures
 	$(BIN)/python examples/record.py
+
+accessibility: $(BIN)/.installed-dev ## the report under axe-core in Chromium; needs npm
+	npm install --silent --no-save --prefix build/axe axe-core@4
+	$(BIN)/python -m pytest -q --no-cov tests/test_report_layout.py
 
 dist-check: $(BIN)/.installed-dev ## build sdist and wheel, install both and each extra alone
 	$(BIN)/python -m pytest -q --no-cov -m slow tests/test_dist.py

@@ -60,12 +60,12 @@ document.body.replaceChildren(Object.assign(document.createElement("pre"),
 """
 
 
-def _start(profile, *words):
+def start(profile, *words):
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-def _scheme(dark):
+def scheme(dark):
     return f"--blink-settings=preferredColorScheme={0 if dark else 1}"
 
 
@@ -84,8 +84,8 @@ def look(html, folder, *, width, dark=False):
         "</script>",
         encoding="utf-8",
     )
-    done = _start(
-        folder / "profile", _scheme(dark), "--allow-file-access-from-files", "--dump-dom",
+    done = start(
+        folder / "profile", scheme(dark), "--allow-file-access-from-files", "--dump-dom",
         outer.as_uri(),
     )  # fmt: skip
     found = re.search(r"(\{.*\})", done.stdout, re.DOTALL)
@@ -95,5 +95,11 @@ def look(html, folder, *, width, dark=False):
 
 def photograph(path, folder, *, to, width, height, dark=False):
     """Write a screenshot of a file as PNG."""
-    words = [f"--screenshot={to}", f"--window-size={width},{height}", _scheme(dark)]
-    _start(folder / "profile", *words, path.as_uri())
+    words = [f"--screenshot={to}", f"--window-size={width},{height}", scheme(dark)]
+    start(folder / "profile", *words, path.as_uri())
+
+
+def print_pdf(path, folder, *, to, dark=False):
+    """Print a file as a person who prints it, without the browser's header and footer."""
+    words = [f"--print-to-pdf={to}", "--no-pdf-header-footer", scheme(dark)]
+    start(folder / "profile", *words, path.as_uri())

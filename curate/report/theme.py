@@ -29,7 +29,8 @@ CHART_STYLE = """
 PALETTE_STYLE = """
 :root, svg { --paper: #fdfdfb; --ink: #23262b; --quiet: #676c74; --line: #e3e3de; --main: #1f6f78;
   --warm: #b4552d; --gray: #6f7680; --pale: #a9afb5; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root, svg { --paper: #17191c; --ink: #e4e4e0; --quiet: #9a9fa6; --line: #30343a;
     --main: #58b5bd; --warm: #e0895f; --gray: #a0a6ae; --pale: #6a7078; } }
+@media print { :root, svg { --paper: #fff; } }
 """
