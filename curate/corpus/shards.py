@@ -16,6 +16,7 @@ import numpy.typing as npt
 from curate.corpus.groups import read_group
 from curate.corpus.passes import read_records
 from curate.corpus.pieces import Opened, count_workers, read_in_pieces
+from curate.corpus.progress import BytesRead
 from curate.corpus.reader import (
     InputFile,
     LedgerBuilder,
@@ -89,7 +90,10 @@ def read_shards(
         raise CurateError("shard_tokens: must be positive", exit_code=USAGE)
     check_inputs([file for file in inputs if not file.grouped], text=settings.text)
     ordered = sorted(inputs, key=lambda file: (file.source, str(file.path)))
-    progress = _Progress(total=sum(_size(file.path) for file in ordered), notify=notify)
+    total = sum(file.path.stat().st_size for file in ordered if file.path.is_file())
+    progress = BytesRead(total, settings.text, notify)
+    if total:
+        notify("reading", 0, total)
     builders = [LedgerBuilder.of(ledger) for ledger in grouped]
     origins = {builder.digest: builder for builder in reversed(builders)}
     plain = [file for file in ordered if not file.grouped]
@@ -163,27 +167,17 @@ def _checked_digest(part: RecordRange) -> str:
     return digest
 
 
-@dataclass(slots=True)
-class _Progress:
-    total: int  # bytes
-    notify: Notify
-    done: int = 0
-
-    def add(self, n_bytes: int) -> None:
-        self.done += n_bytes
-        self.notify("reading", float(self.done), float(self.total))
-
-
 def _encoded(
     files: Iterable[InputFile],
     opened: Iterator[Opened],
     encode: Encode,
     ledgers: list[FileLedger],
     origins: dict[str, LedgerBuilder],
-    progress: _Progress,
+    progress: BytesRead,
 ) -> Iterator[Placed]:
     """Yield the documents of one source; file the ledgers."""
     for file in files:
+        progress.begin(file)
         ledger = LedgerBuilder()
         if file.grouped:
             placed = _grouped(file)
@@ -197,9 +191,10 @@ def _encoded(
                     origins.get(document.file_digest, ledger).withdraw("empty")
                 else:
                     yield document, place, ids
+                progress.add(len(document.text))
         if not file.grouped:
             ledgers.append(ledger.finish())
-        progress.add(_size(file.path))
+        progress.end()
 
 
 def _plain(
@@ -322,10 +317,6 @@ def _closed(part: _Growing, source: str, name: str) -> ShardText:
 def _digest(path: str, n_bytes: int, mtime_ns: int) -> str:
     """Return a file's digest; kept in this process so that 1,000 shards hash their file once."""
     return digest_file(Path(path))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 def _named(inputs: Sequence[Any]) -> str:
