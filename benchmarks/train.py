@@ -1,8 +1,11 @@
 """Training small models: share of the machine's rate that is used, and twelve runs against one.
 
 The rate that a machine could have is measured beside it, by a plain matrix product of the same
-number type. Documents are drawn at random: the time does not depend on what they say.
-Run: python benchmarks/train.py --size 3M --tokens 50k --json
+number type. Documents are drawn at random: the time does not depend on what they say. The twelve
+runs are trained as `curate verify` trains them, or with so many side by side in one process.
+On a GPU: python benchmarks/train.py --size 124M --tokens 20M --json      (its share of the rate)
+          python benchmarks/train.py --size 3M --tokens 1M --json          (twelve against one)
+Anywhere: python benchmarks/train.py --size 3M --tokens 50k --side-by-side 1 12 --json
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from curate.engine.local import count_cores
 from curate.report.numbers import parse_tokens
-from curate.verification.runs import plan_run, publish_documents, train_runs
+from curate.verification.runs import plan_run, publish_documents
+from curate.verification.schedule import train_runs
 from curate.verification.small_model import SHAPES
-from curate.verification.train import TrainSettings, train_model
+from curate.verification.train import TrainSettings, train_models
 
 VOCAB, EOS = 4_097, 0
 
@@ -71,18 +76,32 @@ def settings(size: str, tokens: int, seed: int = 0) -> TrainSettings:
     return TrainSettings(size, VOCAB, EOS, tokens, 256, batch, 1e-2, seed)
 
 
-def utilisation(size: str, tokens: int, device: str) -> float:
-    """Return 6·N·tokens a second over the rate of a matrix product, on one CPU thread or GPU."""
+def utilisation(size: str, tokens: int, device: str, *, compiled: bool) -> float:
+    """Return 6·N·tokens a second over the rate of a matrix product, on one CPU thread or GPU.
+
+    The steps before the first tenth of the run are not timed: caches and compilers warm up.
+    """
     torch.set_num_threads(1)
     texts, rate = documents(tokens), matmul_rate(device)
-    train_model(texts, settings(size, tokens // 10), device=device)  # warm
-    started = seconds_of(device)
-    train_model(texts, settings(size, tokens), device=device)
-    return 6 * parameters(size) * tokens / (seconds_of(device) - started) / rate
+    at: list[tuple[int, float]] = []
+    train_models(
+        [texts],
+        [settings(size, tokens)],
+        device=device,
+        compiled=compiled,
+        on_step=lambda now: at.append((now.tokens, seconds_of(device))),
+    )
+    first = len(at) // 10
+    trained, took = (end - start for end, start in zip(at[-1], at[first], strict=True))
+    return 6 * parameters(size) * trained / took / rate
 
 
-def twelve_against_one(size: str, tokens: int, device: str) -> dict[str, float]:
-    """Return the seconds of one run, of twelve, and their ratio, as `curate verify` trains them.
+def twelve_against_one(
+    size: str, tokens: int, device: str, *, side_by_side: int
+) -> dict[str, float]:
+    """Return the seconds of one run, of twelve, and their ratio.
+
+    With `side_by_side` 0 as `curate verify` trains them, else so many as one, in one process.
 
     Processor seconds are those of all processes: on a machine that does other work as well they
     tell what an idle one would need.
@@ -108,7 +127,7 @@ def twelve_against_one(size: str, tokens: int, device: str) -> dict[str, float]:
                 for seed in range(n)
             ]
             started, processor = time.perf_counter(), processor_seconds()
-            train_runs(items)
+            train_runs(items, workers=min(1, side_by_side), side_by_side=side_by_side)
             seconds[f"seconds_{n}"] = time.perf_counter() - started
             seconds[f"processor_seconds_{n}"] = processor_seconds() - processor
     return {**seconds, "stacked_12_vs_1": seconds["seconds_12"] / seconds["seconds_1"]}
@@ -120,6 +139,8 @@ def main() -> None:
     parser.add_argument("--size", choices=SHAPES, default="3M")
     parser.add_argument("--tokens", type=parse_tokens, default=30_000)
     parser.add_argument("--device", choices=["cpu", "cuda"], default=None)
+    parser.add_argument("--side-by-side", type=int, nargs="*", default=[0])
+    parser.add_argument("--compile", action="store_true", help="fuse the model's operations")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -128,10 +149,18 @@ def main() -> None:
         "tokens": given.tokens,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cores": count_cores(),
-        "model_flops_utilisation": utilisation(given.size, given.tokens, device),
-        **twelve_against_one(given.size, given.tokens, device),
+        "model_flops_utilisation": utilisation(
+            given.size, given.tokens, device, compiled=given.compile
+        ),
     }
-    if given.json:
+    for side_by_side in given.side_by_side:
+        ratio = twelve_against_one(given.size, given.tokens, device, side_by_side=side_by_side)
+        show({**found, "side_by_side": side_by_side, **ratio}, as_json=given.json)
+
+
+def show(found: dict[str, Any], *, as_json: bool) -> None:
+    """Print a result."""
+    if as_json:
         print(json.dumps(found))
         return
     for name, value in found.items():

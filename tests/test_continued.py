@@ -10,12 +10,13 @@ import transformers
 from curate.errors import CurateError
 from curate.settings import VerifySettings
 from curate.task2vec.probe import load_probe
+from curate.verification.blocks import pack_blocks
 from curate.verification.checks import check_start
 from curate.verification.continued import ContinuedModel
 from curate.verification.evaluate import item_nats
 from curate.verification.small_model import head_loss
 from curate.verification.start import PRETRAINED, Start, find_start, load_start, train_settings
-from curate.verification.train import TrainSettings, pack_blocks, train_model
+from curate.verification.train import TrainSettings, train_model
 
 EOS, VOCAB = 0, 50
 SETTINGS = TrainSettings(
@@ -63,8 +64,8 @@ def test_loss_and_gradients_are_those_of_the_model_itself(kind):
     wanted = torch.nn.functional.cross_entropy(logits, ids[:, 1:], reduction="none")[0]
     wanted.mean().backward()
     model = ContinuedModel(causal(kind), lora=0, seed=0)
-    hidden = model(ids[:, :-1], torch.zeros_like(ids[:, :-1]))
-    nats = head_loss(model.head, hidden, ids[:, 1:])
+    hidden = model(ids[None, :, :-1], torch.zeros_like(ids[None, :, :-1]))
+    (nats,) = head_loss(model.head, hidden, ids[None, :, 1:])
     (nats.sum() / len(nats)).backward()
     torch.testing.assert_close(nats, wanted.detach(), rtol=1e-5, atol=1e-5)
     theirs = dict(plain.named_parameters())
@@ -76,19 +77,19 @@ def test_loss_and_gradients_are_those_of_the_model_itself(kind):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_documents_of_one_block_do_not_see_each_other(kind):
     model = ContinuedModel(causal(kind), lora=0, seed=0)
-    ids = torch.randint(VOCAB, (1, 20), generator=torch.Generator().manual_seed(0))
-    starts = torch.tensor([[0] * 8 + [8] * 12])
+    ids = torch.randint(VOCAB, (1, 1, 20), generator=torch.Generator().manual_seed(0))
+    starts = torch.tensor([[[0] * 8 + [8] * 12]])
     with torch.no_grad():
         together = model(ids, starts)
-        alone = model(ids[:, 8:], torch.zeros_like(ids[:, 8:]))
-    torch.testing.assert_close(together[:, 8:], alone, rtol=1e-4, atol=1e-5)
+        alone = model(ids[..., 8:], torch.zeros_like(ids[..., 8:]))
+    torch.testing.assert_close(together[..., 8:, :], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_adapters_change_nothing_before_the_first_step_and_alone_learn():
     plain = ContinuedModel(causal("llama"), lora=0, seed=0)
     before = {name: value.clone() for name, value in plain.model.state_dict().items()}
     model = ContinuedModel(causal("llama"), lora=4, seed=0)
-    ids, starts = torch.arange(20)[None], torch.zeros(1, 20, dtype=torch.long)
+    ids, starts = torch.arange(20)[None, None], torch.zeros(1, 1, 20, dtype=torch.long)
     with torch.no_grad():
         torch.testing.assert_close(model(ids, starts), plain(ids, starts))
     trained, _ = train_model(texts(), SETTINGS, start=model)
@@ -125,7 +126,7 @@ def test_a_run_that_goes_on_from_a_step_ends_the_same(lora):
 
     def on_step(progress):
         if progress.step == 3:
-            kept.append(progress.snapshot())
+            kept.append(progress.snapshot(0))
 
     _, curve = train_model(texts(), SETTINGS, start=start(), on_step=on_step)
     if lora:  # only what learns is kept

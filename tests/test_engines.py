@@ -33,7 +33,8 @@ from curate.settings import (
 from curate.store.fingerprint import digest_texts
 from curate.store.publish import read_json
 from curate.task2vec.embed import build_index
-from curate.verification.runs import plan_run, publish_documents, train_runs
+from curate.verification.runs import plan_run, publish_documents
+from curate.verification.schedule import train_runs
 from curate.verification.train import TrainSettings
 from tests.test_build import WORDS, make_texts
 from tests.test_probe import save_probe

@@ -315,7 +315,7 @@ def test_methods_forecast_the_losses_of_models_that_were_trained(small_run, monk
     def fail(*_):
         raise AssertionError("trained or measured again")
 
-    monkeypatch.setattr("curate.verification.runs.train_model", fail)
+    monkeypatch.setattr("curate.verification.training.train_models", fail)
     monkeypatch.setattr("curate.ranking.methods.measure", fail)
     (out / "result.json").unlink()
     again = call([*words, "--select-for"], monkeypatch, capsys)

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from curate.verification.blocks import pack_blocks
 from curate.verification.evaluate import item_nats
+from curate.verification.optimiser import Muon, clip_gradients
 from curate.verification.small_model import SHAPES, SmallModel, head_loss
-from curate.verification.train import TrainSettings, pack_blocks, train_model
+from curate.verification.train import DivergedError, TrainSettings, train_model, train_models
 
 EOS, VOCAB = 0, 40
 SETTINGS = TrainSettings(
@@ -112,28 +114,28 @@ def test_nothing_to_train_on_is_refused():
 
 def test_positions_see_only_what_came_before_in_their_document(trained):
     model, _ = trained
-    ids = torch.randint(1, VOCAB, (1, 12), generator=torch.Generator().manual_seed(0))
-    starts = torch.tensor([[0] * 5 + [5] * 7])
+    ids = torch.randint(1, VOCAB, (1, 1, 12), generator=torch.Generator().manual_seed(0))
+    starts = torch.tensor([[[0] * 5 + [5] * 7]])
     with torch.no_grad():
         before = model(ids, starts)
         other = ids.clone()
-        other[0, 3] += 1  # in the first document, at position 3
-        changed = (model(other, starts) - before).abs().amax(-1)[0] > 1e-6
-        alone = model(ids[:, 5:], torch.zeros(1, 7, dtype=torch.long))
+        other[0, 0, 3] += 1  # in the first document, at position 3
+        changed = (model(other, starts) - before).abs().amax(-1)[0, 0] > 1e-6
+        alone = model(ids[..., 5:], torch.zeros(1, 1, 7, dtype=torch.long))
     assert changed.tolist() == [False] * 3 + [True] * 2 + [False] * 7
-    torch.testing.assert_close(alone[0], before[0, 5:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone[0, 0], before[0, 0, 5:], rtol=1e-4, atol=1e-5)
 
 
 def test_the_head_loss_is_cross_entropy_and_so_is_its_gradient():
-    model = SmallModel("tiny", vocab=VOCAB, seed=0)
+    model = SmallModel("tiny", vocab=VOCAB, seeds=[0])
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(2, 7, 96, generator=generator).requires_grad_()
-    labels = torch.randint(0, VOCAB, (2, 7), generator=generator)
-    weights = model.embedding.weight
-    logits = F.linear(hidden, weights).flatten(0, 1)
+    hidden = torch.randn(1, 2, 7, 96, generator=generator).requires_grad_()
+    labels = torch.randint(0, VOCAB, (1, 2, 7), generator=generator)
+    weights = model.embedding
+    logits = F.linear(hidden, weights[0]).flatten(0, 2)
     expected = F.cross_entropy(logits, labels.flatten(), reduction="none")
     found = head_loss(model.head, hidden, labels)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=1e-5)
     ours = torch.autograd.grad(found.sum() / 3, [hidden, weights])
     theirs = torch.autograd.grad(expected.sum() / 3, [hidden, weights])
     for mine, reference in zip(ours, theirs, strict=True):
@@ -159,7 +161,7 @@ def test_a_run_is_decided_by_its_seed(trained):
 def test_a_run_that_goes_on_from_any_step_ends_the_same():
     short = dataclasses.replace(SETTINGS, tokens=2_000)
     kept = []
-    model, curve = train_model(texts(), short, on_step=lambda now: kept.append(now.snapshot()))
+    model, curve = train_model(texts(), short, on_step=lambda now: kept.append(now.snapshot(0)))
     assert [snapshot.step for snapshot in kept] == list(range(1, len(curve) + 1))
     for snapshot in (kept[0], kept[3], kept[-1]):
         again, curve_again = train_model(texts(), short, resume=snapshot)
@@ -178,6 +180,89 @@ def test_the_number_of_threads_does_not_change_a_run():
     assert curves[0] == curves[1]
 
 
+def several(n=3, **changed):
+    settings = [dataclasses.replace(SETTINGS, tokens=2_000, seed=n, **changed) for n in range(n)]
+    return [texts(seed=n) for n in range(n)], settings
+
+
+def test_models_side_by_side_are_those_trained_alone():
+    documents, settings = several()
+    model, curves = train_models(documents, settings)
+    nats = item_nats(model, texts(9, seed=5), eos=EOS, block_tokens=32)
+    for number, (own, plan) in enumerate(zip(documents, settings, strict=True)):
+        alone, curve = train_model(own, plan)
+        np.testing.assert_allclose(curves[number], curve, rtol=2e-3)
+        (own_nats,) = item_nats(alone, texts(9, seed=5), eos=EOS, block_tokens=32)
+        np.testing.assert_allclose(nats[number], own_nats, rtol=5e-3)
+        start = SmallModel("tiny", vocab=VOCAB, seeds=[plan.seed]).blocks[0].qkv[0]
+        together = SmallModel("tiny", vocab=VOCAB, seeds=range(3)).blocks[0].qkv[number]
+        assert torch.equal(start, together)
+
+
+def test_runs_side_by_side_go_on_from_a_step_together_or_alone():
+    documents, settings = several()
+    kept = []
+    _, curves = train_models(
+        documents,
+        settings,
+        on_step=lambda now: kept.append([now.snapshot(run) for run in range(3)]),
+    )
+    _, again = train_models(documents, settings, resume=kept[3])
+    assert again == curves
+    _, alone = train_model(documents[1], settings[1], resume=kept[3][1])
+    np.testing.assert_allclose(alone, curves[1], rtol=2e-3)
+
+
+def test_which_of_several_runs_diverged_is_said():
+    documents, settings = several()
+    kept = []
+    train_models(
+        documents, settings, on_step=lambda now: kept.append([now.snapshot(n) for n in range(3)])
+    )
+    for tensor in kept[0][1].tensors.values():
+        tensor.fill_(torch.inf)
+    with pytest.raises(DivergedError, match="at step 2 of") as caught:
+        train_models(documents, settings, resume=kept[0])
+    assert caught.value.run == 1
+
+
+def test_matrices_side_by_side_move_as_torch_moves_each():
+    generator = torch.Generator().manual_seed(0)
+    stacked = [torch.randn(3, *shape, generator=generator) for shape in [(8, 20), (20, 8), (8, 20)]]
+    ours = [torch.nn.Parameter(each.clone()) for each in stacked]
+    theirs = [[torch.nn.Parameter(one.clone()) for one in each] for each in stacked]
+    mine = Muon(ours, lr=0.02)
+    reference = torch.optim.Muon(
+        [one for each in theirs for one in each],
+        lr=0.02,
+        weight_decay=0.1,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    for _ in range(3):
+        for each, ones in zip(ours, theirs, strict=True):
+            each.grad = torch.randn(each.shape, generator=generator)
+            for one, gradient in zip(ones, each.grad, strict=True):
+                one.grad = gradient.clone()
+        mine.step()
+        reference.step()
+    for each, ones in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(
+            each.detach(), torch.stack(list(ones)).detach(), rtol=1e-2, atol=2e-3
+        )
+
+
+def test_gradients_are_clipped_model_by_model():
+    model = SmallModel("tiny", vocab=VOCAB, seeds=[0, 1])
+    for weights in model.parameters():
+        weights.grad = torch.ones_like(weights) * torch.tensor([1e-6, 1.0]).view(
+            2, *[1] * (weights.ndim - 1)
+        )
+    clip_gradients(model, 1.0)
+    squares = sum(weights.grad.square().flatten(1).sum(1) for weights in model.parameters())
+    n_weights = sum(weights[0].numel() for weights in model.parameters())
+    torch.testing.assert_close(squares.sqrt(), torch.tensor([1e-6 * n_weights**0.5, 1.0]))
+
+
 def test_divergence_is_said():
     wild = dataclasses.replace(SETTINGS, learning_rate=1e4, tokens=3_000)
     with pytest.raises(FloatingPointError, match=r"at step \d+ of \d+"):
@@ -187,9 +272,9 @@ def test_divergence_is_said():
 def test_item_losses_are_those_of_each_item_alone(trained):
     model, _ = trained
     items = texts(9, seed=5)
-    together = item_nats(model, items, eos=EOS, block_tokens=32)
-    small = item_nats(model, items, eos=EOS, block_tokens=32, batch_tokens=32)
-    alone = [item_nats(model, [item], eos=EOS, block_tokens=32)[0] for item in items]
+    (together,) = item_nats(model, items, eos=EOS, block_tokens=32)
+    (small,) = item_nats(model, items, eos=EOS, block_tokens=32, batch_tokens=32)
+    alone = [item_nats(model, [item], eos=EOS, block_tokens=32)[0, 0] for item in items]
     np.testing.assert_allclose(together, alone, rtol=1e-5)
     np.testing.assert_allclose(small, alone, rtol=1e-5)
 
@@ -198,10 +283,10 @@ def test_the_first_token_of_an_item_counts(trained):
     model, _ = trained
     item = np.array([7], np.int32)
     with torch.no_grad():
-        hidden = model(torch.tensor([[EOS]]), torch.zeros(1, 1, dtype=torch.long))
-        logits = F.linear(hidden[0, 0], model.embedding.weight)
+        hidden = model(torch.tensor([[[EOS]]]), torch.zeros(1, 1, 1, dtype=torch.long))
+        logits = F.linear(hidden[0, 0, 0], model.embedding[0])
         expected = -logits.log_softmax(-1)[7]
-    assert item_nats(model, [item], eos=EOS, block_tokens=8)[0] == pytest.approx(float(expected))
+    assert item_nats(model, [item], eos=EOS, block_tokens=8)[0, 0] == pytest.approx(float(expected))
 
 
 def test_an_item_without_tokens_is_refused(trained):

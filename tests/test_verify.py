@@ -18,7 +18,7 @@ from curate.errors import CurateError
 from curate.records import Forecast, Interval, Run, Verification
 from curate.settings import VerifySettings
 from curate.store.publish import publish_json
-from curate.verification import runs as runs_module
+from curate.verification import training as training_module
 from curate.verification.arms import plan_arms
 from curate.verification.checkpoint import read_checkpoint
 from curate.verification.experiment import Experiment, run_experiment
@@ -167,7 +167,7 @@ def test_the_forecast_is_published_before_the_mix_is_trained(finished):
 def test_the_same_call_trains_nothing_and_keeps_the_forecast(finished, monkeypatch):
     folder, found = finished
     before = (folder / "forecast.json").read_bytes()
-    monkeypatch.setattr(runs_module, "train_model", None)
+    monkeypatch.setattr(training_module, "train_models", None)
     again = run_experiment(make_experiment(folder), lambda arm: None, SETTINGS, workers=1)
     assert msgspec.json.encode(again) == msgspec.json.encode(found)
     assert (folder / "forecast.json").read_bytes() == before
@@ -186,9 +186,9 @@ def test_a_killed_experiment_resumes_with_the_same_result(finished, tmp_path):
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        from curate.verification import runs
+        from curate.verification import training
         from test_verify import SETTINGS, arm_documents, make_experiment, run_experiment
-        runs.CHECKPOINT_SECONDS = float("inf")
+        training.CHECKPOINT_SECONDS = float("inf")
         run_experiment(make_experiment(Path({str(folder)!r})), arm_documents, SETTINGS, workers=1)
     """
     # 5 arms, items, control set: 7 files; 2 runs and 2 points of calibration; a forecast, twice;
@@ -395,9 +395,9 @@ def test_a_run_killed_between_steps_goes_on_to_the_same_numbers(finished, tmp_pa
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
-        from curate.verification import runs
+        from curate.verification import training
         from test_verify import SETTINGS, arm_documents, make_experiment, run_experiment
-        runs.CHECKPOINT_SECONDS = 0.0
+        training.CHECKPOINT_SECONDS = 0.0
         run_experiment(make_experiment(Path({str(tmp_path)!r})), arm_documents, SETTINGS, workers=1)
     """
     environment = {**os.environ, "CURATE_FAILPOINT": "train.step:6=kill"}

@@ -20,7 +20,7 @@ from curate.store.fingerprint import digest_texts
 from curate.store.publish import publish_json, read_json
 from curate.task2vec.embed import build_index
 from curate.task2vec.probe import encode_texts, load_probe
-from curate.verification import runs as runs_module
+from curate.verification import training as training_module
 from curate.verification.checks import check_published
 from curate.verification.control_set import draw_control_set
 from curate.verification.documents import cut_documents, draw_texts
@@ -134,7 +134,7 @@ def test_a_verification_is_published_whole(chain, verified):
 
 def test_the_same_verification_is_read_back(chain, verified, monkeypatch):
     *known, workspace = chain
-    monkeypatch.setattr(runs_module, "train_model", None)
+    monkeypatch.setattr(training_module, "train_models", None)
     again = verify_mix(*known, SETTINGS, workspace=workspace, device="cpu")
     assert msgspec.json.encode(again) == msgspec.json.encode(verified)
 
@@ -270,7 +270,7 @@ def test_the_control_set_holds_no_item_and_no_document_of_the_mix(chain):
 
 def test_checking_trains_nothing_and_refuses_what_is_stale(chain, verified, tmp_path, monkeypatch):
     *known, workspace = chain
-    monkeypatch.setattr(runs_module, "train_model", None)
+    monkeypatch.setattr(training_module, "train_models", None)
     again = verify_mix(*known, SETTINGS, workspace=workspace, device="cpu", train=False)
     assert msgspec.json.encode(again) == msgspec.json.encode(verified)
     other = dataclasses.replace(SETTINGS, tokens=999)

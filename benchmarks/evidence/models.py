@@ -21,8 +21,8 @@ from curate.verification.runs import (
     plan_run,
     publish_documents,
     read_documents,
-    train_runs,
 )
+from curate.verification.schedule import train_runs
 from curate.verification.start import find_start, train_settings
 from evidence.data import eval_items, token_path
 from evidence.plan import BLOCK_TOKENS, Arm, Settings

@@ -36,12 +36,13 @@ class ContinuedModel(nn.Module):
             _add_adapters(self.model, lora, seed=seed)
 
     def forward(self, ids: Tensor, starts: Tensor) -> Tensor:
-        """Return the last hidden state, (B, T, D).
+        """Return the last hidden state, (1, B, T, D).
 
         Args:
-            ids: (B, T) token ids.
-            starts: (B, T) for each position, where its document starts in this block.
+            ids: (1, B, T) token ids.
+            starts: (1, B, T) for each position, where its document starts in this block.
         """
+        (ids,), (starts,) = ids, starts
         place = torch.arange(ids.shape[1], device=ids.device)
         same = starts[:, :, None] == starts[:, None, :]  # (B, T, T)
         seen = (same & (place[:, None] >= place[None, :]))[:, None]
@@ -49,13 +50,18 @@ class ContinuedModel(nn.Module):
         hidden: Tensor = base(
             input_ids=ids, attention_mask=seen, position_ids=place - starts, use_cache=False
         ).last_hidden_state
-        return hidden
+        return hidden[None]
 
     @property
     def head(self) -> Tensor:
-        """Weights of the head, (V, D)."""
+        """Weights of the head, (1, V, D)."""
         weights: Tensor = self.model.get_output_embeddings().weight
-        return weights
+        return weights[None]
+
+    @property
+    def n_runs(self) -> int:
+        """Models side by side: one."""
+        return 1
 
     def matrices(self) -> list[nn.Parameter]:
         """Return none: all that learns is updated by AdamW, as such models were made."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from curate.verification.train import IntArray
+from curate.verification.blocks import IntArray
 
 
 def draw_texts(documents: Iterable[tuple[str, int]], *, tokens: int, seed: int) -> list[str]:

@@ -14,10 +14,10 @@ from curate.settings import VerifySettings
 from curate.task2vec.probe import load_probe
 from curate.verification.checks import check_settings, check_start
 from curate.verification.outcome import tokens_to_reach
-from curate.verification.runs import workers_for
+from curate.verification.schedule import share_out
 from curate.verification.small_model import count_parameters
 from curate.verification.start import Start, find_start, load_start, train_settings
-from curate.verification.train import Progress, TrainSettings, train_model
+from curate.verification.train import Progress, TrainSettings, train_models
 from curate.verification.verdict import mean_points
 from curate.verification.verify import MOST_TOKENS, draw_items, open_verification
 
@@ -59,21 +59,23 @@ def estimate_verification(
     train = train_settings(settings, probe, tokens=tokens, seed=settings.seed)
     start = find_start(settings, probe)
     step_tokens = max(1, settings.batch_tokens // settings.block_tokens) * settings.block_tokens
-    seconds_a_step = _time_steps(train, start, step_tokens, probe.device.type)
-    _, items = draw_items(target, settings, probe)
-    evaluated = sum(map(len, items)) + settings.control_items * settings.block_tokens
-    steps = math.ceil(tokens / step_tokens)
-    seconds_a_run = seconds_a_step * (steps + FORWARD * evaluated / step_tokens)
     stages = [
         settings.calibration,
         2 * settings.seeds,
         (1 + len(settings.against)) * settings.seeds,
     ]
-    crew = [workers or workers_for(train.size, probe.device.type, n) for n in stages]
-    rounds = sum(math.ceil(n / size) for n, size in zip(stages, crew, strict=True))
+    shared = [share_out(train.size, probe.device.type, n, workers) for n in stages]
+    side_by_side = max(most for _, most in shared)
+    seconds_a_step = _time_steps(train, start, step_tokens, probe.device.type, side_by_side)
+    _, items = draw_items(target, settings, probe)
+    evaluated = sum(map(len, items)) + settings.control_items * settings.block_tokens
+    steps = math.ceil(tokens / step_tokens)
+    seconds_a_run = seconds_a_step * (steps + FORWARD * evaluated / step_tokens)
+    at_once = [crew * most for crew, most in shared]
+    rounds = sum(math.ceil(n / size) for n, size in zip(stages, at_once, strict=True))
     return VerificationPlan(
         runs=sum(stages),
-        at_once=max(crew),
+        at_once=max(at_once),
         tokens=tokens,
         steps=steps,
         parameters=probe.info.n_parameters
@@ -86,9 +88,12 @@ def estimate_verification(
 
 
 def _time_steps(
-    settings: TrainSettings, start: Start | None, step_tokens: int, device: str
+    settings: TrainSettings, start: Start | None, step_tokens: int, device: str, n_runs: int
 ) -> float:
-    """Return the seconds of one step: the median of some, on random documents."""
+    """Return the seconds of one step of `n_runs` runs side by side, on random documents.
+
+    The median of some steps.
+    """
     short = (STEPS + 1) * step_tokens
     rng = np.random.default_rng(0)
     documents = [rng.integers(0, settings.vocab, size=short).astype(np.int32)]
@@ -97,9 +102,9 @@ def _time_steps(
     def on_step(progress: Progress) -> None:
         at.append(time.perf_counter())
 
-    train_model(
-        documents,
-        dataclasses.replace(settings, tokens=short),
+    train_models(
+        [documents] * n_runs,
+        [dataclasses.replace(settings, tokens=short)] * n_runs,
         start=load_start(start, seed=settings.seed),
         device=device,
         on_step=on_step,

@@ -1,4 +1,4 @@
-"""The loss of a small model on items: nats of each item, counted from its first token."""
+"""The loss of small models on items: nats of each item, counted from its first token."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from curate.verification.blocks import IntArray
 from curate.verification.continued import LanguageModel
 from curate.verification.small_model import head_loss
-from curate.verification.train import IntArray
 
 
 def item_nats(
@@ -21,7 +21,7 @@ def item_nats(
     block_tokens: int,
     batch_tokens: int = 4_096,
 ) -> npt.NDArray[np.float64]:
-    """Return the nats that a model needs for each item.
+    """Return the nats that each of G models side by side needs for each item.
 
     `eos` stands before an item, so that its first token counts; the end of an item does not.
     What is longer than a block goes on in another one without its context, as in training.
@@ -34,14 +34,14 @@ def item_nats(
         batch_tokens: positions a forward pass; changes the result by rounding only.
 
     Returns:
-        (n_items,) summed nats, float64.
+        (G, n_items) summed nats, float64.
 
     Raises:
         ValueError: an item without tokens.
     """
     pieces = _cut(items, eos=eos, block_tokens=block_tokens)
     order = sorted(range(len(pieces)), key=lambda number: len(pieces[number][1]))
-    nats = np.zeros(len(items))
+    nats = np.zeros((model.n_runs, len(items)))
     device = next(model.parameters()).device
     while order:
         width = len(pieces[order[-1]][1])  # the longest first: memory is known at once
@@ -49,19 +49,22 @@ def item_nats(
         batch, order = [pieces[number] for number in order[-n:]], order[:-n]
         ids, labels = np.full((2, len(batch), width), eos, dtype=np.int64)
         kept = np.zeros((len(batch), width), dtype=bool)
-        for row, (_, tokens, following) in enumerate(batch):
-            ids[row, : len(tokens)], labels[row, : len(tokens)] = tokens, following
+        for row, (_, tokens, after) in enumerate(batch):
+            ids[row, : len(tokens)], labels[row, : len(tokens)] = tokens, after
             kept[row, : len(tokens)] = True
         with (
             torch.no_grad(),
             torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"),
         ):
-            on_device = torch.from_numpy(ids).to(device)
+            on_device, following = (
+                torch.from_numpy(rows).to(device).expand(model.n_runs, -1, -1)
+                for rows in (ids, labels)
+            )
             hidden = model(on_device, torch.zeros_like(on_device))
-            loss = head_loss(model.head, hidden, torch.from_numpy(labels).to(device))
-        values = loss.double().cpu().numpy().reshape(kept.shape)
+            loss = head_loss(model.head, hidden, following)
+        values = loss.double().cpu().numpy().reshape(model.n_runs, *kept.shape)
         numbers = [number for number, _, _ in batch]
-        np.add.at(nats, numbers, np.where(kept, values, 0.0).sum(axis=1))
+        np.add.at(nats.T, numbers, np.where(kept, values, 0.0).sum(axis=2).T)
     return nats
 
 

@@ -17,6 +17,7 @@ from curate.settings import VerifySettings
 from curate.store.arrays import arrays_are_whole
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.verification.arms import Arm
+from curate.verification.blocks import IntArray
 from curate.verification.published import (
     Look,
     MeasuredArm,
@@ -31,10 +32,10 @@ from curate.verification.runs import (
     plan_run,
     publish_documents,
     read_documents,
-    train_runs,
 )
+from curate.verification.schedule import train_runs
 from curate.verification.start import Start
-from curate.verification.train import IntArray, TrainSettings
+from curate.verification.train import TrainSettings
 from curate.verification.verdict import Measured, conclude
 
 ArmDocuments = Callable[[Arm], Sequence[IntArray]]

@@ -23,10 +23,10 @@ from curate.store.publish import read_json
 from curate.task2vec.embed import embed_target, load_embedding
 from curate.task2vec.probe import Probe, encode_texts
 from curate.verification.arms import Arm, plan_arms
+from curate.verification.blocks import IntArray
 from curate.verification.control_set import held_out
 from curate.verification.documents import cut_documents
 from curate.verification.published import Look
-from curate.verification.train import IntArray
 
 LARGEST_LOOK = 2_000
 """Shards up to which shares are compared shard by shard where there is one source only."""

@@ -1,11 +1,13 @@
 """The small language model: a Llama-like decoder in plain torch, and its loss.
 
 Tied embedding, RMSNorm before each half block, rotary positions, normalised queries and keys,
-squared-ReLU MLP. Documents packed into one block do not see each other.
+squared-ReLU MLP. Documents packed into one block do not see each other. Several models can be
+trained side by side: everything has a first axis G, of length 1 for one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,85 +32,103 @@ def count_parameters(size: str, *, vocab: int) -> int:
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each added to the stream."""
+    """Attention, then MLP, each added to the stream; of G models side by side."""
 
-    def __init__(self, width: int, n_heads: int) -> None:
+    def __init__(self, n_runs: int, width: int, n_heads: int) -> None:
         super().__init__()
         self.n_heads = n_heads
-        self.norm_attention = nn.RMSNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.norm_mlp = nn.RMSNorm(width)
-        self.up = nn.Linear(width, 4 * width, bias=False)
-        self.down = nn.Linear(4 * width, width, bias=False)
+        self.norm_attention = _weights(n_runs, width)
+        self.qkv = _weights(n_runs, 3 * width, width)
+        self.out = _weights(n_runs, width, width)
+        self.norm_mlp = _weights(n_runs, width)
+        self.up = _weights(n_runs, 4 * width, width)
+        self.down = _weights(n_runs, width, 4 * width)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         """Return the stream after this block.
 
         Args:
-            x: (B, T, D) the stream.
-            cos: (B, 1, T, D / heads / 2) of the rotary angles.
+            x: (G, B, T, D) the stream.
+            cos: (G · B, 1, T, D / heads / 2) of the rotary angles.
             sin: the same shape.
-            mask: (B, 1, T, T) bool, True where a position may look.
+            mask: (G · B, 1, T, T) bool, True where a position may look.
         """
-        B, T, D = x.shape
-        qkv = self.qkv(self.norm_attention(x)).view(B, T, 3, self.n_heads, D // self.n_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, T, D / heads)
+        G, B, T, D = x.shape
+        qkv = _linear(_normalised(x, self.norm_attention), self.qkv)
+        q, k, v = qkv.view(G * B, T, 3, self.n_heads, D // self.n_heads).permute(2, 0, 3, 1, 4)
         q, k = _rotate(_normalised(q), cos, sin), _rotate(_normalised(k), cos, sin)
         seen = F.scaled_dot_product_attention(q, k, v.contiguous(), attn_mask=mask)
-        x = x + self.out(seen.transpose(1, 2).reshape(B, T, D))
-        return x + self.down(F.relu(self.up(self.norm_mlp(x))).square())
+        x = x + _linear(seen.transpose(1, 2).reshape(G, B, T, D), self.out)
+        inside = F.relu(_linear(_normalised(x, self.norm_mlp), self.up)).square()
+        return x + _linear(inside, self.down)
 
 
 class SmallModel(nn.Module):
-    """A decoder of one of `SHAPES` over `vocab` tokens."""
+    """G decoders of one of `SHAPES` over `vocab` tokens, side by side: one for each seed.
 
-    def __init__(self, size: str, *, vocab: int, seed: int) -> None:
+    They share nothing but the calls: every weight has a first axis of length G. What one model
+    leaves a GPU idle, others can use; a CPU is busy with one.
+    """
+
+    def __init__(self, size: str, *, vocab: int, seeds: Sequence[int]) -> None:
         super().__init__()
         n_blocks, width, n_heads = SHAPES[size]
-        self.embedding = nn.Embedding(vocab, width)
-        self.blocks = nn.ModuleList(Block(width, n_heads) for _ in range(n_blocks))
-        self.norm = nn.RMSNorm(width)
+        self.embedding = _weights(len(seeds), vocab, width)
+        self.blocks = nn.ModuleList(Block(len(seeds), width, n_heads) for _ in range(n_blocks))
+        self.norm = _weights(len(seeds), width)
         self.half_head = width // n_heads // 2
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for name, weights in self.named_parameters():
-                if name.endswith(("out.weight", "down.weight")):
-                    weights.zero_()  # every block starts as the identity
-                elif weights.ndim == 2:
-                    std = 0.02 if name == "embedding.weight" else width**-0.5
-                    weights.normal_(0.0, std, generator=generator)
+        for place, seed in enumerate(seeds):
+            self._start(place, torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def _start(self, place: int, generator: torch.Generator) -> None:
+        """Draw the first weights of one model, which do not depend on the others."""
+        for name, weights in self.named_parameters():
+            own = weights[place]
+            if name.endswith(("out", "down")):
+                own.zero_()  # every block starts as the identity
+            elif own.ndim == 2:
+                std = 0.02 if name == "embedding" else own.shape[1] ** -0.5
+                own.normal_(0.0, std, generator=generator)
+
+    @property
+    def n_runs(self) -> int:
+        """Models side by side, G."""
+        return len(self.embedding)
 
     @property
     def head(self) -> Tensor:
-        """Weights of the head, (V, D): the embedding's."""
-        return self.embedding.weight
+        """Weights of the heads, (G, V, D): the embeddings'."""
+        return self.embedding
 
     def matrices(self) -> list[nn.Parameter]:
-        """Return the matrices of the blocks: what Muon updates."""
-        return [weights for weights in self.blocks.parameters() if weights.ndim == 2]
+        """Return the matrices of the blocks, each (G, m, n): what Muon updates."""
+        return [weights for weights in self.blocks.parameters() if weights.ndim == 3]
 
     def forward(self, ids: Tensor, starts: Tensor) -> Tensor:
-        """Return the normalised last hidden state.
+        """Return the normalised last hidden states.
 
         Args:
-            ids: (B, T) token ids.
-            starts: (B, T) for each position, where its document starts in this block.
+            ids: (G, B, T) token ids.
+            starts: (G, B, T) for each position, where its document starts in this block.
 
         Returns:
-            (B, T, D); `logits` makes predictions of it.
+            (G, B, T, D); with `head` they make predictions.
         """
-        T = ids.shape[1]
+        G, T = len(ids), ids.shape[-1]
+        own = starts.flatten(0, 1)  # (G · B, T)
         place = torch.arange(T, device=ids.device)
-        same = starts[:, :, None] == starts[:, None, :]  # (B, T, T)
+        same = own[:, :, None] == own[:, None, :]
         mask = (same & (place[:, None] >= place[None, :]))[:, None]
         rates = 10_000 ** -(torch.arange(self.half_head, device=ids.device) / self.half_head)
-        angles = ((place - starts)[:, :, None] * rates)[:, None]  # (B, 1, T, half_head)
+        angles = ((place - own)[:, :, None] * rates)[:, None]  # (G · B, 1, T, half_head)
         cos, sin = angles.cos(), angles.sin()
-        x = F.rms_norm(self.embedding(ids), (self.embedding.embedding_dim,))
+        _, V, D = self.embedding.shape
+        rows = ids + V * torch.arange(G, device=ids.device)[:, None, None]
+        x = F.rms_norm(F.embedding(rows, self.embedding.view(G * V, D)), (D,))
         for block in self.blocks:
             x = block(x, cos, sin, mask)
-        return self.norm(x)
+        return _normalised(x, self.norm)
 
 
 class HeadLoss(torch.autograd.Function):
@@ -121,30 +141,30 @@ class HeadLoss(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, embedding: Tensor, labels: Tensor, part: int, keep: bool
     ) -> Tensor:
-        """Return (n,) nats of `labels` (n,) given hidden (n, D) and embedding (V, D).
+        """Return (G, n) nats of `labels` (G, n) given hidden (G, n, D) and embedding (G, V, D).
 
         The gradient is that of the sum: the incoming gradient has to be one number. It is made
         here, where `keep` asks for it.
         """
-        nats = torch.empty(len(labels), device=hidden.device)
+        nats = torch.empty(labels.shape, device=hidden.device)
         d_hidden, d_embedding = torch.zeros_like(hidden), None
         if keep and ctx.needs_input_grad[1]:  # a frozen head has no gradient
             d_embedding = torch.zeros_like(embedding)
-        for start in range(0, len(labels), part):
+        for start in range(0, labels.shape[1], part):
             rows = slice(start, start + part)
-            p = F.linear(hidden[rows], embedding).float()  # (part, V)
+            p = torch.bmm(hidden[:, rows], embedding.mT).float()  # (G, part, V)
             p -= p.amax(dim=-1, keepdim=True)
-            of_label = p.gather(1, labels[rows, None])
+            of_label = p.gather(2, labels[:, rows, None])
             total = p.exp_().sum(dim=-1, keepdim=True)
-            nats[rows] = (total.log() - of_label)[:, 0]
+            nats[:, rows] = (total.log() - of_label)[..., 0]
             if not keep:
                 continue
             p /= total
-            p.scatter_add_(1, labels[rows, None], torch.full_like(of_label, -1.0))
+            p.scatter_add_(2, labels[:, rows, None], torch.full_like(of_label, -1.0))
             p = p.to(hidden.dtype)
-            d_hidden[rows] = p @ embedding
+            d_hidden[:, rows] = torch.bmm(p, embedding)
             if d_embedding is not None:
-                d_embedding += p.T @ hidden[rows]
+                d_embedding += torch.bmm(p.mT, hidden[:, rows])
         ctx.save_for_backward(d_hidden, d_embedding)
         return nats
 
@@ -152,7 +172,7 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients that `forward` has made."""
         d_hidden, d_embedding = ctx.saved_tensors
-        scale = upstream[0][0]
+        scale = upstream[0][0, 0]
         return (
             d_hidden * scale,
             None if d_embedding is None else d_embedding * scale,
@@ -163,28 +183,39 @@ class HeadLoss(torch.autograd.Function):
 
 
 def head_loss(head: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
-    """Return the nats of each label, (B · T,).
+    """Return the nats of each label, (G, B · T).
 
     Only the gradient of their sum can be taken.
 
     Args:
-        head: (V, D) weights; one that learns nothing costs nothing.
-        hidden: (B, T, D) states.
-        labels: (B, T) token ids.
+        head: (G, V, D) weights; one that learns nothing costs nothing.
+        hidden: (G, B, T, D) states.
+        labels: (G, B, T) token ids.
     """
     # 8 MB of logits stay in a CPU's cache.
-    part = max(1, (1 << 21 if hidden.device.type == "cpu" else 1 << 28) // len(head))
+    most = 1 << 21 if hidden.device.type == "cpu" else 1 << 28
     return HeadLoss.apply(
-        hidden.flatten(0, 1),
+        hidden.flatten(1, 2),
         head.to(hidden.dtype),
-        labels.flatten(),
-        part,
+        labels.flatten(1, 2),
+        max(1, most // (len(head) * head.shape[1])),
         torch.is_grad_enabled(),
     )
 
 
-def _normalised(x: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],))
+def _weights(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.ones(shape))
+
+
+def _linear(x: Tensor, weights: Tensor) -> Tensor:
+    """Apply each model's matrix (G, m, n) to its own states (G, B, T, n)."""
+    return torch.bmm(x.flatten(1, 2), weights.mT).unflatten(1, x.shape[1:3])
+
+
+def _normalised(x: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Divide by the root mean square; times each model's own scale (G, D)."""
+    plain = F.rms_norm(x, (x.shape[-1],))
+    return plain if scale is None else plain * scale[:, None, None, :]
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

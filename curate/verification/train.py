@@ -1,6 +1,8 @@
-"""One language model, trained from scratch or further: one loop, read from top to bottom.
+"""Language models trained from scratch or further: one loop, read from top to bottom.
 
-On a CPU a run is deterministic for a number of threads; on a GPU up to the order of sums.
+Several small models can go side by side in it, each with its own documents and seed; the loop
+is the same for one. On a CPU a run is deterministic for a number of threads; on a GPU, and
+between one model and several, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -11,67 +13,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import nn
 
+from curate.verification.blocks import IntArray, pack_blocks
 from curate.verification.continued import LanguageModel
+from curate.verification.optimiser import clip_gradients, make_optimisers
 from curate.verification.small_model import SmallModel, head_loss
 
-IntArray = npt.NDArray[np.int32]
 DIVERGED_STEPS = 8  # a mean over so many steps, a nat above knowing nothing, is a divergence
 
-# --- the data ---
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """Packed training data: position t of a block predicts `labels[t]`."""
-
-    ids: npt.NDArray[np.int64]  # (n, T)
-    labels: npt.NDArray[np.int64]  # (n, T)
-    starts: npt.NDArray[np.int64]  # (n, T) where the document of each position starts
-
-
-def pack_blocks(
-    documents: Sequence[IntArray], *, eos: int, block_tokens: int, tokens: int, seed: int
-) -> Blocks:
-    """Pack documents in seeded order into full blocks, passing over them as often as needed.
-
-    Each document has `eos` before it. What a block's end cuts off goes on in another block,
-    without its context. The blocks are shuffled: a long document would else fill many steps in
-    a row, and at a high learning rate a model forgets the rest meanwhile.
-
-    Args:
-        documents: token ids of each, at least one token in all.
-        eos: the id that stands before each document, and is predicted after it.
-        block_tokens: T, positions a block.
-        tokens: labels to train on; rounded down to whole blocks, at least one.
-        seed: of the order; every pass has its own.
-
-    Raises:
-        ValueError: no token in any document.
-    """
-    if not any(len(document) for document in documents):
-        raise ValueError("no tokens to train on")
-    n_blocks = max(1, tokens // block_tokens)
-    need = n_blocks * block_tokens + 1
-    rng = np.random.default_rng(seed)
-    pieces: list[IntArray] = []
-    while sum(map(len, pieces)) < need:
-        for number in rng.permutation(len(documents)):
-            pieces += [np.array([eos], dtype=np.int32), documents[number]]
-    stream = np.concatenate(pieces)[:need].astype(np.int64)
-    is_start = np.zeros(sum(map(len, pieces)), dtype=bool)
-    is_start[np.cumsum([0, *map(len, pieces)])[:-1:2]] = True  # every other piece is an eos
-    order = rng.permutation(n_blocks)
-    ids = stream[:-1].reshape(n_blocks, block_tokens)[order]
-    marks = is_start[: need - 1].reshape(n_blocks, block_tokens)[order]
-    starts = np.maximum.accumulate(np.where(marks, np.arange(block_tokens), 0), axis=1)
-    return Blocks(ids, stream[1:].reshape(n_blocks, block_tokens)[order], starts)
-
-
-# --- the loop ---
+Curve = list[tuple[int, float]]
+"""(tokens seen, training loss in nats/token) after every step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +45,28 @@ class Snapshot:
     """A run between two steps: all that the next step depends on, the data apart."""
 
     step: int  # steps done
-    curve: list[tuple[int, float]]  # (tokens seen, training loss)
+    curve: Curve
     tensors: dict[str, torch.Tensor]  # weights and the optimisers' state, on the CPU
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run is, told after every step."""
+    """Where runs side by side are, told after every step."""
 
     step: int  # steps done
     steps: int
     tokens: int
+    losses: tuple[float, ...]  # (G,) of this step
     model: LanguageModel
-    snapshot: Callable[[], Snapshot]
+    snapshot: Callable[[int], Snapshot]  # of one of the runs
+
+
+class DivergedError(FloatingPointError):
+    """The loss of a run is not finite, or stays far above that of a guess."""
+
+    def __init__(self, run: int, message: str) -> None:
+        super().__init__(message)
+        self.run = run  # which of those side by side
 
 
 def train_model(
@@ -116,100 +77,123 @@ def train_model(
     device: str = "cpu",
     on_step: Callable[[Progress], None] | None = None,
     resume: Snapshot | None = None,
-) -> tuple[LanguageModel, list[tuple[int, float]]]:
-    """Train a small model from scratch, or a given one further.
+) -> tuple[LanguageModel, Curve]:
+    """Train one model: `train_models` for one run."""
+    model, (curve,) = train_models(
+        [documents],
+        [settings],
+        start=start,
+        device=device,
+        on_step=on_step,
+        resume=[resume] if resume else None,
+    )
+    return model, curve
+
+
+def train_models(
+    documents: Sequence[Sequence[IntArray]],
+    settings: Sequence[TrainSettings],
+    *,
+    start: LanguageModel | None = None,
+    device: str = "cpu",
+    compiled: bool = False,
+    on_step: Callable[[Progress], None] | None = None,
+    resume: Sequence[Snapshot] | None = None,
+) -> tuple[LanguageModel, list[Curve]]:
+    """Train G small models from scratch side by side, or a given one further.
 
     Matrices of a small model's blocks are updated by Muon (orthogonalised momentum; Jordan et al.
     2024), all else by AdamW; 5 % linear warm-up, then cosine to a tenth; gradients clipped to
     norm 1.
 
     Args:
-        documents: token ids of each document.
-        settings: size, tokens, steps, seed.
-        start: the model to go on from, which changes; None makes one of the size.
+        documents: of each run, token ids of each document.
+        settings: of each run; they differ by their seeds alone.
+        start: the model to go on from, which changes, for one run; None makes them of the size.
         device: cpu or cuda; bfloat16 autocast on cuda only.
-        on_step: told after every step; may ask for a snapshot, must not change the model.
-        resume: a snapshot of a run of the same documents and settings, to go on from.
+        compiled: fuse the model's operations first, which takes a minute.
+        on_step: told after every step; may ask for snapshots, must not change the model.
+        resume: snapshots after one and the same step, of the same documents and settings.
 
     Returns:
-        The model, and its training loss as (tokens seen, nats/token).
+        The models, and the training losses of each run.
 
     Raises:
         ValueError: no documents.
-        FloatingPointError: the loss is not finite, or stays a nat above that of a guess, and of
-            the first steps from a given model.
+        DivergedError: a loss is not finite, or stays a nat above that of a guess, and of the
+            first steps from a given model.
     """
-    # Data: the same order on any device.
-    data = pack_blocks(
-        documents,
-        eos=settings.eos,
-        block_tokens=settings.block_tokens,
-        tokens=settings.tokens,
-        seed=settings.seed,
-    )
-    n_blocks, T = data.ids.shape
-    batch = min(n_blocks, max(1, settings.batch_tokens // T))  # blocks a step
+    # Data: the same order on any device, and whatever goes beside it.
+    one, n_runs = settings[0], len(settings)
+    data = [
+        pack_blocks(
+            texts,
+            eos=one.eos,
+            block_tokens=one.block_tokens,
+            tokens=one.tokens,
+            seed=own.seed,
+        )
+        for texts, own in zip(documents, settings, strict=True)
+    ]
+    n_blocks, T = data[0].ids.shape
+    batch = min(n_blocks, max(1, one.batch_tokens // T))  # blocks a step
     steps = math.ceil(n_blocks / batch)
-    n_parts = math.ceil(batch * T / (1 << 12 if device == "cpu" else 1 << 16))
+    n_parts = math.ceil(n_runs * batch * T / (1 << 12 if device == "cpu" else 1 << 16))
     part = math.ceil(batch / n_parts)  # blocks a forward pass, so that memory is bounded
 
-    # Model and optimisers.
-    model = start or SmallModel(settings.size, vocab=settings.vocab, seed=settings.seed)
+    # Models and optimisers.
+    seeds = [own.seed for own in settings]
+    model = start or SmallModel(one.size, vocab=one.vocab, seeds=seeds)
     model.to(device)
-    optimisers = _optimisers(model)
-    curve: list[tuple[int, float]] = []
-    guess = math.log(settings.vocab)  # nats/token of knowing nothing
+    forward = torch.compile(model) if compiled else model
+    optimisers = make_optimisers(model)
+    curves: list[Curve] = [[] for _ in settings]
+    guess = math.log(one.vocab)  # nats/token of knowing nothing
     if resume is not None:
-        curve += resume.curve
-        _restore(model, optimisers, resume.tensors)
-    for step in range(resume.step if resume else 0, steps):
-        # One batch, in parts: gradients of the mean loss over all its labels.
+        curves = [list(each.curve) for each in resume]
+        _restore(model, optimisers, [each.tensors for each in resume])
+    for step in range(resume[0].step if resume else 0, steps):
+        # One batch of each run, in parts: gradients of the mean loss over all its labels.
         chosen = slice(step * batch, min(n_blocks, (step + 1) * batch))
         n_labels = (chosen.stop - chosen.start) * T
-        total = torch.zeros((), device=device)
+        total = torch.zeros(n_runs, device=device)
         for first in range(chosen.start, chosen.stop, part):
             rows = slice(first, min(first + part, chosen.stop))
             ids, labels, starts = (
-                torch.from_numpy(array[rows]).to(device)
-                for array in (data.ids, data.labels, data.starts)
+                torch.from_numpy(np.stack(arrays)).to(device)  # (G, b, T)
+                for arrays in zip(
+                    *((own.ids[rows], own.labels[rows], own.starts[rows]) for own in data),
+                    strict=True,
+                )
             )
             with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-                loss = head_loss(model.head, model(ids, starts), labels).sum()
-            (loss / n_labels).backward()
-            total += loss.detach()
+                loss = head_loss(model.head, forward(ids, starts), labels)  # (G, b · T)
+            (loss.sum() / n_labels).backward()
+            total += loss.detach().sum(dim=1)
 
         # Divergence: said at once, not after the last step.
-        value = float(total) / n_labels
-        curve.append((min(chosen.stop, n_blocks) * T, value))
-        recent = [loss for _, loss in curve[-DIVERGED_STEPS:]]  # one odd batch is no divergence
-        worst = max([guess, *(loss for _, loss in curve[:DIVERGED_STEPS] if start)])
-        if not math.isfinite(value) or sum(recent) / len(recent) > worst + 1.0:
-            raise FloatingPointError(f"loss {value:.3g} at step {step + 1} of {steps}")
+        seen = chosen.stop * T
+        losses = tuple(value / n_labels for value in total.tolist())
+        for run, (curve, value) in enumerate(zip(curves, losses, strict=True)):
+            curve.append((seen, value))
+            recent = [each for _, each in curve[-DIVERGED_STEPS:]]  # one odd batch is none
+            worst = max([guess, *(each for _, each in curve[:DIVERGED_STEPS] if start)])
+            if not math.isfinite(value) or sum(recent) / len(recent) > worst + 1.0:
+                raise DivergedError(run, f"loss {value:.3g} at step {step + 1} of {steps}")
 
         # Update: warm-up, cosine, clipping.
         warm = min(1.0, (step + 1) / max(1, round(0.05 * steps)))
-        rate = settings.learning_rate * warm * (0.55 + 0.45 * math.cos(math.pi * step / steps))
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        rate = one.learning_rate * warm * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+        clip_gradients(model, 1.0)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.step()
             optimiser.zero_grad()
         if on_step is not None:
-            snapshot = partial(_snapshot, model, optimisers, curve, step + 1)
-            on_step(Progress(step + 1, steps, curve[-1][0], model, snapshot))
-    return model, curve
-
-
-def _optimisers(model: LanguageModel) -> list[torch.optim.Optimizer]:
-    """Return Muon for the matrices that it is for, where there are any, and AdamW for the rest."""
-    matrices = model.matrices()
-    of_muon = {id(weights) for weights in matrices}
-    others = [each for each in model.parameters() if each.requires_grad and id(each) not in of_muon]
-    adamw = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    if not matrices:
-        return [adamw]
-    return [torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"), adamw]
+            snapshot = partial(_snapshot, model, optimisers, curves, step + 1)
+            on_step(Progress(step + 1, steps, seen, losses, model, snapshot))
+    return model, curves
 
 
 # --- between two steps ---
@@ -218,23 +202,34 @@ def _optimisers(model: LanguageModel) -> list[torch.optim.Optimizer]:
 def _snapshot(
     model: LanguageModel,
     optimisers: Sequence[torch.optim.Optimizer],
-    curve: Sequence[tuple[int, float]],
+    curves: Sequence[Curve],
     step: int,
+    run: int,
 ) -> Snapshot:
     learning = ((name, each) for name, each in model.named_parameters() if each.requires_grad)
     tensors: dict[str, torch.Tensor] = {f"model/{name}": weights for name, weights in learning}
     for place, optimiser in enumerate(optimisers):
         for number, state in optimiser.state_dict()["state"].items():
             tensors |= {f"{place}/{number}/{name}": value for name, value in state.items()}
-    copies = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-    return Snapshot(step, list(curve), copies)
+    own = {
+        name: value[run : run + 1] if model.n_runs > 1 and value.ndim else value
+        for name, value in tensors.items()
+    }
+    copies = {name: value.detach().cpu().clone() for name, value in own.items()}
+    return Snapshot(step, list(curves[run]), copies)
 
 
 def _restore(
     model: LanguageModel,
     optimisers: Sequence[torch.optim.Optimizer],
-    tensors: Mapping[str, torch.Tensor],
+    several: Sequence[Mapping[str, torch.Tensor]],
 ) -> None:
+    tensors = {
+        name: torch.cat([each[name] for each in several])
+        if len(several) > 1 and value.ndim
+        else value
+        for name, value in several[0].items()
+    }
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:

@@ -17,6 +17,7 @@ from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
 from curate.store.publish import is_current, publish_json, publish_meta, read_meta, sweep
 from curate.task2vec.probe import Probe, encode_texts, load_probe
+from curate.verification.blocks import IntArray
 from curate.verification.checks import (
     check_chain,
     check_published,
@@ -37,7 +38,6 @@ from curate.verification.gather import (
     settings_of,
 )
 from curate.verification.start import find_start, train_settings
-from curate.verification.train import IntArray
 
 MOST_TOKENS = 2_000_000
 """Tokens of a run where the settings name none and the mix has more."""

@@ -1,0 +1,90 @@
+"""Which runs are trained where: side by side in one process, in several processes, on GPUs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from curate.engine.local import count_cores
+from curate.engine.run import run_items, visible_gpus
+from curate.records import Notify, Run, silent
+from curate.store.publish import read_json
+from curate.verification.runs import RunItem, is_done
+from curate.verification.start import PRETRAINED
+from curate.verification.training import RunStack, train_stack
+
+SIDE_BY_SIDE = {"tiny": 32, "1M": 24, "3M": 12, "15M": 6, "50M": 2, "124M": 1}
+"""Runs that a GPU trains as one: small models cannot fill one. On a CPU each is trained alone."""
+
+MOST_THREADS = {"tiny": 1, "1M": 1, "3M": 4, "15M": 8}
+"""Threads that a run can use: those of a small model would only wait for each other."""
+
+
+def train_runs(
+    items: Sequence[RunItem],
+    *,
+    workers: int = 0,
+    side_by_side: int = 0,
+    notify: Notify = silent,
+    what: str = "train",
+) -> list[Run]:
+    """Train what is not published yet, in parallel, and return all runs in order.
+
+    Runs of a CPU share its cores: one a core, and more threads each where cores are left. On a
+    GPU small models are trained as one. A run's numbers depend on neither, up to rounding.
+
+    Args:
+        items: of `plan_run`.
+        workers: processes; 0 takes one a core, or one a GPU.
+        side_by_side: runs that are trained as one, at most; 0 chooses.
+        notify: progress, in runs.
+        what: the step's name for `notify`.
+
+    Raises:
+        CurateError: a run diverged, or a worker died.
+    """
+    # Two arms of the same documents (a corpus of one shard) are one run.
+    missing = list({item.path: item for item in items if not is_done(item)}.values())
+    n_there = len(items) - len(missing)
+    one = missing[0] if missing else None
+    crew, most = (
+        share_out(one.settings.size, one.device, len(missing), workers, side_by_side)
+        if one
+        else (1, 1)
+    )
+    threads = [_thread_count(item, crew) for item in missing]
+    ready = [dataclasses.replace(item, threads=n) for item, n in zip(missing, threads, strict=True)]
+    stacks = [RunStack(tuple(ready[n : n + most])) for n in range(0, len(ready), most)]
+    trained = n_there
+    for stack, _ in zip(
+        stacks,
+        run_items(
+            train_stack, stacks, workers=crew, device=one.device if one else "cpu", what=what
+        ),
+        strict=True,
+    ):
+        trained += len(stack.items)
+        notify(what, trained, len(items))
+    return [dataclasses.replace(read_json(item.path, Run), arm=item.arm) for item in items]
+
+
+def share_out(
+    size: str, device: str, n_runs: int, workers: int = 0, side_by_side: int = 0
+) -> tuple[int, int]:
+    """Return how many processes train `n_runs` runs, and how many runs each trains as one.
+
+    On a CPU one run a core: a model alone keeps a core busy. On a GPU small models go side by
+    side, as evenly over the GPUs as they can. A pretrained model takes all there is.
+    """
+    if size == PRETRAINED:
+        return workers or 1, 1
+    most = side_by_side or (1 if device == "cpu" else SIDE_BY_SIDE[size])
+    places = workers or (count_cores() if device == "cpu" else max(1, len(visible_gpus())))
+    most = max(1, min(most, math.ceil(n_runs / places)))
+    return max(1, min(places, math.ceil(n_runs / most))), most
+
+
+def _thread_count(item: RunItem, crew: int) -> int:
+    cores = count_cores()
+    return max(1, min(cores // max(1, crew), MOST_THREADS.get(item.settings.size, cores)))
