@@ -14,7 +14,7 @@ from curate import options, terminal
 from curate.config import override
 from curate.errors import NOT_CONFIRMED, REJECTED
 from curate.harmless import without_controls
-from curate.settings import Measure, Method, Settings
+from curate.settings import Measure, Method, Settings, Tracker
 
 
 @click.group(cls=terminal.Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -296,6 +296,10 @@ def build_mix(
     "--export", type=click.Path(path_type=Path, file_okay=False),
     help="Folder for ratios.csv and metrics.csv.",
 )  # fmt: skip
+@click.option(
+    "--track", type=click.Choice([name for name in get_args(Tracker) if name]),
+    help="Send the curves of runs there too.",
+)  # fmt: skip
 @options.engine
 @options.device
 @options.as_json
@@ -318,6 +322,7 @@ def verify(
     from curate.report.tables import verification_table
 
     settings = options.run_on(settings, given)
+    settings = dataclasses.replace(settings, run=override(settings.run, track=given.pop("track")))
     rivals = tuple(filter(None, against.split(","))) if against is not None else None
     settings = dataclasses.replace(
         settings, verify=override(settings.verify, against=rivals, **given)
@@ -329,8 +334,8 @@ def verify(
 
         _show(stages.plan_verification(**where), as_json, verification_plan_table, to_json)
         return
-    with terminal.progress() as notify:
-        found = stages.verify(**where, train=not check, notify=notify)
+    with terminal.progress_of_runs() as (notify, watch):
+        found = stages.verify(**where, train=not check, notify=notify, watch=watch)
     if export is not None:
         stages.export_verification(export, workspace=workspace)
     _show(found, as_json, verification_table, verification_json)

@@ -23,6 +23,7 @@ Method = Literal[
 ALIGNMENTS: tuple[Method, ...] = ("task2vec", "lexical")  # what they give is 0 to 1
 Engine = Literal["local", "ray", "batch"]
 Selection = Literal["top", "temperature", "match"]
+Tracker = Literal["", "wandb", "trackio", "mlflow", "tensorboard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class RunSettings:
     address: str = ""  # of a Ray cluster, or auto; "" starts one on this machine
     gpus: float = 1.0  # of a GPU for each item on Ray: 0.25 lets four share one
     submit: str = ""  # runs an array script and waits for its end: "sbatch --wait"
+    track: Tracker = ""  # where the curves of training runs are sent too; "" is nowhere
 
 
 @dataclass(frozen=True, slots=True)

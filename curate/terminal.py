@@ -17,7 +17,7 @@ import click
 
 from curate.errors import USAGE, CurateError
 from curate.harmless import hide_secrets, without_controls
-from curate.records import Notify
+from curate.records import Notify, Watch
 
 
 class Stage(click.Command):
@@ -136,6 +136,16 @@ def progress() -> Iterator[Notify]:
     prepare_libraries()
     with progress_notify() as notify:
         yield notify
+
+
+@contextlib.contextmanager
+def progress_of_runs() -> Iterator[tuple[Notify, Watch]]:
+    """Show progress, and how far training runs are, on stderr while a command works."""
+    from curate.report.progress import progress_of_runs as shown
+
+    prepare_libraries()
+    with shown() as both:
+        yield both
 
 
 def prepare_libraries() -> None:

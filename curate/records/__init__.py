@@ -22,7 +22,16 @@ from curate.records.task2vec import (
     RowBlock,
 )
 from curate.records.values import NOT_MEASURED, Counts, Floats, Interval, Notify, silent
-from curate.records.verification import ArmResult, Run, Verdict, Verification, VerificationPlan
+from curate.records.verification import (
+    ArmResult,
+    Run,
+    RunState,
+    Verdict,
+    Verification,
+    VerificationPlan,
+    Watch,
+    unwatched,
+)
 from curate.records.workspace import DemoResult, Finding, NamedTarget, StageRun
 
 __all__ = [
@@ -61,6 +70,7 @@ __all__ = [
     "RejectedShard",
     "RowBlock",
     "Run",
+    "RunState",
     "Shard",
     "ShardText",
     "SourceChange",
@@ -69,5 +79,7 @@ __all__ = [
     "Verdict",
     "Verification",
     "VerificationPlan",
+    "Watch",
     "silent",
+    "unwatched",
 ]

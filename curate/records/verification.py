@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +32,26 @@ class Run:
     points: tuple[tuple[int, float], ...] = ()  # (tokens seen, loss on some eval items)
     control_nats: tuple[float, ...] = ()  # summed nats of each document of the control set
     control_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """How far one run is."""
+
+    arm: str
+    seed: int
+    tokens: int  # seen; 0: it waits
+    of: int  # tokens of the whole run
+    loss: float  # in training, the latest; of the eval split once it has ended; NaN while it waits
+    ended: bool = False
+
+
+Watch = Callable[[Sequence[RunState]], None]
+"""Told now and then how far runs are."""
+
+
+def unwatched(states: Sequence[RunState]) -> None:
+    """Ignore how far runs are: the default of every stage."""
 
 
 @dataclass(frozen=True, slots=True)

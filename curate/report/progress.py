@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.text import Text
 
-from curate.records import Notify
+from curate.records import Notify, RunState, Watch
 from curate.report.numbers import format_seconds, format_share, format_tokens
+from curate.report.runs import RunsShown
 from curate.report.text import show
 
 _MOST_BARS = 6
@@ -71,12 +72,41 @@ def progress_notify(
     Yields:
         The Notify; it may be called from any thread.
     """
+    with progress_of_runs(console, every=every, clock=clock) as (notify, _):
+        yield notify
+
+
+@contextmanager
+def progress_of_runs(
+    console: Console | None = None,
+    *,
+    every: float = 5.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[tuple[Notify, Watch]]:
+    """Give a `notify`, and a `watch` that shows how far training runs are.
+
+    On a terminal `watch` keeps a table of arms and seeds below the bars; off it, a line is
+    written for each run that ends.
+
+    Args:
+        console: as of `progress_notify`.
+        every: as there.
+        clock: as there.
+    """
     console = console or Console(stderr=True, markup=False, emoji=False, highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal:
-        with _bars(console, clock) as notify:
-            yield notify
+    runs = RunsShown(clock)
+    on_terminal = console.is_terminal and not console.is_dumb_terminal
+
+    def watch(states: Sequence[RunState]) -> None:
+        for line in runs.update(states):
+            if not on_terminal:
+                _print_line(console, line)
+
+    if on_terminal:
+        with _bars(console, clock, runs) as notify:
+            yield notify, watch
     else:
-        yield _plain_lines(console, every, clock)
+        yield _plain_lines(console, every, clock), watch
 
 
 def _plain_lines(console: Console, every: float, clock: Callable[[], float]) -> Notify:
@@ -100,11 +130,11 @@ def _plain_lines(console: Console, every: float, clock: Callable[[], float]) -> 
 
 
 @contextmanager
-def _bars(console: Console, clock: Callable[[], float]) -> Iterator[Notify]:
+def _bars(console: Console, clock: Callable[[], float], runs: RunsShown) -> Iterator[Notify]:
     steps: dict[str, _Step] = {}
     tasks: dict[str, TaskID] = {}
     # stdout is the result: rich must not send it to this console
-    progress = Progress(
+    progress = _BarsAndRuns(
         SpinnerColumn(finished_text="[green]✓[/]"),
         _StepColumn(),
         BarColumn(bar_width=24),
@@ -113,6 +143,7 @@ def _bars(console: Console, clock: Callable[[], float]) -> Iterator[Notify]:
         redirect_stdout=False,
         redirect_stderr=False,
     )
+    progress.runs = runs
 
     def notify(what: str, done: float, total: float) -> None:
         if not done and not total:
@@ -130,6 +161,17 @@ def _bars(console: Console, clock: Callable[[], float]) -> Iterator[Notify]:
 
     with progress:
         yield notify
+
+
+class _BarsAndRuns(Progress):
+    """Bars, and below them the table of runs, where there are any."""
+
+    runs: RunsShown | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.runs is not None and self.runs.states:
+            yield self.runs.table()
 
 
 class _StepColumn(ProgressColumn):

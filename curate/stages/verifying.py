@@ -7,7 +7,15 @@ from pathlib import Path
 from curate.engine.run import working_on
 from curate.mixing.build import open_mix
 from curate.ranking.rank import open_ranking
-from curate.records import Notify, Verification, VerificationPlan, silent
+from curate.records import (
+    Notify,
+    Verification,
+    VerificationPlan,
+    Watch,
+    silent,
+    unwatched,
+)
+from curate.report.trackers import open_tracker
 from curate.settings import Settings
 from curate.stages.workspace import WORKSPACE, input_files, noted, ranked_target, swept
 from curate.store.protect import refuse_input
@@ -24,6 +32,7 @@ def verify(
     device: str = "auto",
     train: bool = True,
     notify: Notify = silent,
+    watch: Watch = unwatched,
 ) -> Verification:
     """Train small models on the mix and on controls; hold the loss against the forecast.
 
@@ -33,12 +42,15 @@ def verify(
         device: auto, cpu or cuda.
         train: False only checks what is published: of these inputs, unchanged, forecast first.
         notify: progress.
+        watch: told now and then how far each training run is.
 
     Raises:
-        CurateError: no mix yet, or an eval split that ranking has seen.
+        CurateError: no mix yet, a tracker that is not installed, or an eval split that ranking
+            has seen.
     """
     settings, place = settings or Settings(), swept(workspace)
     command = "curate verify" + ("" if train else " --check")
+    track = open_tracker(settings.run.track, folder=place / "tracked") if train else None
     with (
         noted(place, "verify", command, Settings(verify=settings.verify), device) as note,
         working_on(settings.run, folder=place / "batch"),
@@ -54,6 +66,8 @@ def verify(
             workers=settings.run.workers,
             train=train,
             notify=notify,
+            watch=watch,
+            on_run=track,
         )
         note.fingerprint = found.fingerprint
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from curate.corpus.tokens import count_unigrams
 from curate.errors import CurateError
 from curate.mixing.forecast import lexical_cross_entropy
-from curate.records import Notify, Run, Verification, silent
+from curate.records import Notify, Run, Verification, Watch, silent, unwatched
 from curate.settings import VerifySettings
 from curate.store.arrays import arrays_are_whole
 from curate.store.fingerprint import digest_file, fingerprint
@@ -37,6 +37,7 @@ from curate.verification.schedule import train_runs
 from curate.verification.start import Start
 from curate.verification.train import TrainSettings
 from curate.verification.verdict import Measured, conclude
+from curate.verification.watch import waiting
 
 ArmDocuments = Callable[[Arm], Sequence[IntArray]]
 """Token ids of an arm's documents, in no particular order."""
@@ -93,6 +94,8 @@ def run_experiment(
     *,
     workers: int = 0,
     notify: Notify = silent,
+    watch: Watch = unwatched,
+    on_run: Callable[[Run], None] | None = None,
 ) -> Verification:
     """Train calibration mixes, then controls, then the mix; forecast each before; compare.
 
@@ -104,12 +107,15 @@ def run_experiment(
         settings: sizes, seeds, confidence.
         workers: processes; 0 chooses.
         notify: progress.
+        watch: told now and then how far each run is.
+        on_run: told of each run that ends now.
 
     Raises:
         CurateError: an arm without documents, a run that diverged, a worker that died, a
             forecast that was changed after it was published.
     """
     ready = _prepare(experiment, arm_documents, settings, notify=notify)
+    watch([waiting(item) for arm in experiment.arms for item in _plan_arm(ready, arm, None)])
     runs: list[Run] = []
     forecasts: list[PublishedForecast] = []
     for what, file, roles in STAGES:
@@ -120,7 +126,9 @@ def run_experiment(
         if forecast is not None:
             forecasts.append(forecast)
             notify(_aloud(forecast), 0, 0)
-        runs += train_runs(items, workers=workers, notify=notify, what=f"train {what}")
+        runs += train_runs(
+            items, workers=workers, notify=notify, watch=watch, on_run=on_run, what=f"train {what}"
+        )
         keep_points(experiment.folder / "measured", _measured(ready, runs))
     return conclude(
         Measured(

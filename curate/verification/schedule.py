@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from curate.engine.local import count_cores
 from curate.engine.run import run_items, visible_gpus
-from curate.records import Notify, Run, silent
+from curate.records import Notify, Run, Watch, silent, unwatched
 from curate.store.publish import read_json
 from curate.verification.runs import RunItem, is_done
 from curate.verification.start import PRETRAINED
 from curate.verification.training import RunStack, train_stack
+from curate.verification.watch import watched
 
 SIDE_BY_SIDE = {"tiny": 32, "1M": 24, "3M": 12, "15M": 6, "50M": 2, "124M": 1}
 """Runs that a GPU trains as one: small models cannot fill one. On a CPU each is trained alone."""
@@ -27,6 +28,8 @@ def train_runs(
     workers: int = 0,
     side_by_side: int = 0,
     notify: Notify = silent,
+    watch: Watch = unwatched,
+    on_run: Callable[[Run], None] | None = None,
     what: str = "train",
 ) -> list[Run]:
     """Train what is not published yet, in parallel, and return all runs in order.
@@ -39,6 +42,8 @@ def train_runs(
         workers: processes; 0 takes one a core, or one a GPU.
         side_by_side: runs that are trained as one, at most; 0 chooses.
         notify: progress, in runs.
+        watch: told now and then how far each run is.
+        on_run: told of each run that ends now, not of those that were there.
         what: the step's name for `notify`.
 
     Raises:
@@ -56,16 +61,15 @@ def train_runs(
     threads = [_thread_count(item, crew) for item in missing]
     ready = [dataclasses.replace(item, threads=n) for item, n in zip(missing, threads, strict=True)]
     stacks = [RunStack(tuple(ready[n : n + most])) for n in range(0, len(ready), most)]
-    trained = n_there
-    for stack, _ in zip(
-        stacks,
-        run_items(
-            train_stack, stacks, workers=crew, device=one.device if one else "cpu", what=what
-        ),
-        strict=True,
-    ):
-        trained += len(stack.items)
-        notify(what, trained, len(items))
+    trained, device = n_there, one.device if one else "cpu"
+    with watched(items, watch):
+        done = run_items(train_stack, stacks, workers=crew, device=device, what=what)
+        for stack, _ in zip(stacks, done, strict=True):
+            trained += len(stack.items)
+            notify(what, trained, len(items))
+            if on_run is not None:
+                for item in stack.items:
+                    on_run(read_json(item.path, Run))
     return [dataclasses.replace(read_json(item.path, Run), arm=item.arm) for item in items]
 
 

@@ -28,6 +28,7 @@ from curate.verification.runs import (
 )
 from curate.verification.start import load_start
 from curate.verification.train import Curve, DivergedError, Progress, Snapshot, train_models
+from curate.verification.watch import EVERY_S, state_path, write_state
 
 CHECKPOINT_SECONDS = 30.0
 """Between two checkpoints of a run: what a kill costs, at most."""
@@ -88,18 +89,19 @@ def _train_together(items: Sequence[RunItem], kept: Sequence[tuple[Snapshot, Sta
             item, curves[run], started[run], (eval_items, nats[run]), (control, control_nats[run])
         )
         publish_json(item.path, found)
-        checkpoint_path(item).unlink(missing_ok=True)
+        for path in (checkpoint_path(item), state_path(item)):
+            path.unlink(missing_ok=True)
 
 
 class _Watch:
-    """What is done between two steps: losses on some items, checkpoints."""
+    """What is done between two steps: losses on some items, checkpoints, a word of how far."""
 
     def __init__(
         self, items: Sequence[RunItem], started: Sequence[Started], some: Sequence[IntArray]
     ) -> None:
         self.items, self.started, self.some = items, started, some
         self.n_tokens = sum(map(len, some))
-        self.began = self.saved = time.monotonic()
+        self.began = self.saved = self.told = time.monotonic()
         self.before = started[0].seconds
 
     def on_step(self, progress: Progress) -> None:
@@ -111,6 +113,10 @@ class _Watch:
         now = time.monotonic()
         for each in self.started:
             each.seconds = self.before + now - self.began
+        if now - self.told >= EVERY_S:
+            for item, loss in zip(self.items, progress.losses, strict=True):
+                write_state(item, tokens=progress.tokens, loss=loss)
+            self.told = now
         if now - self.saved >= CHECKPOINT_SECONDS:
             for run, (item, each) in enumerate(zip(self.items, self.started, strict=True)):
                 publish_checkpoint(checkpoint_path(item), progress.snapshot(run), each)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,18 @@ import numpy as np
 from curate.errors import NOT_CONFIRMED, CurateError
 from curate.mixing.build import read_mix_texts
 from curate.mixing.items import index_target
-from curate.records import Index, Mix, Notify, Ranking, Target, Verification, silent
+from curate.records import (
+    Index,
+    Mix,
+    Notify,
+    Ranking,
+    Run,
+    Target,
+    Verification,
+    Watch,
+    silent,
+    unwatched,
+)
 from curate.settings import VerifySettings
 from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
@@ -67,6 +80,8 @@ def verify_mix(
     workers: int = 0,
     train: bool = True,
     notify: Notify = silent,
+    watch: Watch = unwatched,
+    on_run: Callable[[Run], None] | None = None,
 ) -> Verification:
     """Train small models on the mix and on controls, and hold the drop against the forecast.
 
@@ -86,6 +101,8 @@ def verify_mix(
         train: False only checks that the published verification is of just these inputs and
             settings, unchanged, and that its forecast was there before the mix trained.
         notify: progress.
+        watch: told now and then how far each run is.
+        on_run: told of each run that ends now.
 
     Raises:
         CurateError: index, ranking, mix and target do not belong together, ranking has seen an
@@ -120,8 +137,10 @@ def verify_mix(
                 probe=probe,
                 key=key,
                 folder=folder,
-                workers=workers,
                 notify=notify,
+                run=partial(
+                    run_experiment, workers=workers, notify=notify, watch=watch, on_run=on_run
+                ),
             )
     return open_verification(workspace)
 
@@ -156,8 +175,8 @@ def _verify(
     probe: Probe,
     key: str,
     folder: Path,
-    workers: int,
     notify: Notify,
+    run: Callable[..., Verification],
 ) -> None:
     chain = Chain(index, ranking, mix, target)
     notify("read the mix", 0, 0)
@@ -178,7 +197,7 @@ def _verify(
         seed=settings.seed,
         filters=[getattr(settings_of(mix), name) for name in FILTERS],
     )
-    verification = run_experiment(
+    verification = run(
         Experiment(
             target=target.name,
             arms=plan(chain, settings, tokens=pool, workspace=folder.parent, notify=notify),
@@ -204,8 +223,6 @@ def _verify(
         ),
         lambda arm: arm_documents(source, arm, mix_documents),
         settings,
-        workers=workers,
-        notify=notify,
     )
     publish_json(folder / "verification.json", verification)
     forecasts = [name for _, name, _ in STAGES if (folder / name).is_file()]
