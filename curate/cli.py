@@ -290,6 +290,9 @@ def build_mix(
 @click.option("--seeds", type=click.IntRange(1), help="Runs of the mix and of each control.")
 @click.option("--calibration", type=click.IntRange(2), help="Mixes trained to fit the forecast.")
 @click.option("--against", metavar="METHODS", help="Rankings to compare with, or all: a,b,all")
+@click.option(
+    "--outcome", "outcomes", multiple=True, metavar="lm-eval:TASK", help="A task asked too."
+)
 @click.option("--dry-run", is_flag=True, help="Say how long it will take, from steps timed here.")
 @click.option("--check", is_flag=True, help="Train nothing: check what was verified. For CI.")
 @click.option(
@@ -325,7 +328,10 @@ def verify(
     settings = dataclasses.replace(settings, run=override(settings.run, track=given.pop("track")))
     rivals = tuple(filter(None, against.split(","))) if against is not None else None
     settings = dataclasses.replace(
-        settings, verify=override(settings.verify, against=rivals, **given)
+        settings,
+        verify=override(
+            settings.verify, against=rivals, outcomes=given.pop("outcomes") or None, **given
+        ),
     )
     where: Any = {"settings": settings, "workspace": workspace, "device": device}
     if dry_run:

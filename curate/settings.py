@@ -130,6 +130,7 @@ class VerifySettings:
     control_items: int = 128  # documents of the natural mix that show the price; 0: none
     model: str = ""  # whose training goes on, in place of `size`; as a probe is named
     lora: int = 0  # rank of adapters that learn in place of its weights; 0: all weights learn
+    outcomes: tuple[str, ...] = ()  # lm-eval:TASK, that every run is asked when it has ended
 
 
 @dataclass(frozen=True, slots=True)

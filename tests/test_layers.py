@@ -43,6 +43,7 @@ NUMERICS = {
     "mixing.weights",
     "mixing.forecast",
     "mixing.laws",
+    "verification.answers",
     "verification.arms",
     "verification.blocks",
     "verification.continued",

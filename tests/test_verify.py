@@ -302,8 +302,24 @@ def test_the_slope_is_that_of_least_squares():
 
 def test_more_seeds_are_needed_for_a_smaller_drop():
     losses = np.array([3.0, 3.1, 3.2])
-    assert seeds_needed(losses, 1.0) == 2
-    assert seeds_needed(losses, 0.1) == math.ceil(2 * 2.9264**2)
+    assert seeds_needed(losses, 5.0) == 2
+    many = seeds_needed(losses, 0.02)  # the normal approximation holds for many
+    assert many == pytest.approx(2 * (2.9264 * 0.1 / 0.02) ** 2, rel=0.01)
+    assert seeds_needed(np.array([3.0, 3.0]), 0.1) == 2
+
+
+@pytest.mark.parametrize("drop", [0.2, 0.35])
+def test_the_seeds_that_are_called_enough_see_the_drop_nine_times_in_ten(drop):
+    rng = np.random.default_rng(0)
+    spread = np.array([-0.1, 0.0, 0.1])  # its standard deviation is 0.1
+    n = seeds_needed(spread, drop)
+
+    def power(n):
+        apart = drop + rng.normal(0, 0.1, (20_000, n)) - rng.normal(0, 0.1, (20_000, n))
+        return (stats.ttest_1samp(apart, 0, axis=1, alternative="greater").pvalue < 0.05).mean()
+
+    assert power(n) > 0.89
+    assert power(n - 1) < 0.9
 
 
 @pytest.mark.parametrize(
@@ -421,10 +437,15 @@ def test_a_file_that_is_no_checkpoint_is_not_used(tmp_path):
 
 def test_the_fit_is_that_of_scipy():
     x, y = np.array([0.1, 0.2, 0.4, 0.8]), np.array([5.0, 4.5, 4.6, 3.0])
-    line = stats.linregress(x, y)
-    assert alignment_fit(x, y) == pytest.approx((line.rvalue**2, line.pvalue))
-    assert alignment_fit(x, 5 - 2 * x) == pytest.approx((1.0, 0.0), abs=1e-9)
-    assert all(map(math.isnan, alignment_fit(np.ones(4), y)))
+    line, found = stats.linregress(x, y), alignment_fit(x, y, confidence=0.9)
+    assert (found.r2, found.p_value) == pytest.approx((line.rvalue**2, line.pvalue))
+    low, high = stats.pearsonr(x, -y).confidence_interval(0.9)
+    assert (found.low, found.high) == pytest.approx((max(0.0, low) ** 2, high**2))
+    sure = alignment_fit(x, 5 - 2 * x, confidence=0.9)
+    assert (sure.r2, sure.p_value) == pytest.approx((1.0, 0.0), abs=1e-9)
+    assert math.isnan(alignment_fit(np.ones(4), y, confidence=0.9).r2)
+    three = alignment_fit(x[:3], y[:3], confidence=0.9)
+    assert math.isfinite(three.r2) and math.isnan(three.low)
 
 
 def test_the_multiplier_of_equal_curves_is_one_and_of_swapped_ones_its_inverse():

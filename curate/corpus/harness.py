@@ -41,14 +41,8 @@ def load_task(name: str) -> TaskItems:
         CurateError: the package is missing, it ships no such task, or its data cannot be read.
     """
     task_name = name.removeprefix(PREFIX)
+    tasks = list(find_tasks(name)["tasks"].values())
     try:
-        manager = _shipped()
-    except ImportError:
-        raise CurateError(f"{name}: needs the package lm-eval: pip install lm-eval") from None
-    if task_name not in manager.all_tasks:
-        raise CurateError(_unknown(name, task_name, manager.all_tasks), exit_code=USAGE)
-    try:
-        tasks = list(manager.load(task_name)["tasks"].values())
         splits = [_splits(task) for task in tasks]
         select, held_out = (
             tuple(
@@ -59,14 +53,44 @@ def load_task(name: str) -> TaskItems:
             for place in (0, 1)
         )
     except FAILURES as error:
-        raise CurateError(
-            f"{name}: its data cannot be read ({one_line(error)}); name a local file instead"
-        ) from None
+        raise _unreadable(name, error) from None
     sets = dict.fromkeys(str(getattr(task, "DATASET_PATH", "") or "") for task in tasks)
     origin = f"lm-eval {version('lm_eval')} {task_name} ({', '.join(filter(None, sets))})"
     if not all(both[1] is not None for both in splits):
         return TaskItems((*select, *held_out), None, origin)
     return TaskItems(select, held_out, origin)
+
+
+def find_tasks(name: str) -> dict[str, Any]:
+    """Return what the installed harness makes of a task, a group or a tag that it ships.
+
+    Args:
+        name: `lm-eval:TASK`. Files and folders are not taken.
+
+    Returns:
+        What `lm_eval.evaluator.evaluate` takes: under `tasks` each task by its name.
+
+    Raises:
+        CurateError: the package is missing, it ships no such task, or its data cannot be read.
+    """
+    task_name = name.removeprefix(PREFIX)
+    try:
+        manager = _shipped()
+    except ImportError:
+        raise CurateError(f"{name}: needs the package lm-eval: pip install lm-eval") from None
+    if task_name not in manager.all_tasks:
+        raise CurateError(_unknown(name, task_name, manager.all_tasks), exit_code=USAGE)
+    try:
+        found: dict[str, Any] = manager.load(task_name)
+    except FAILURES as error:
+        raise _unreadable(name, error) from None
+    return found
+
+
+def _unreadable(name: str, error: BaseException) -> CurateError:
+    return CurateError(
+        f"{name}: its data cannot be read ({one_line(error)}); name a local file instead"
+    )
 
 
 @cache

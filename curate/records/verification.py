@@ -32,6 +32,7 @@ class Run:
     points: tuple[tuple[int, float], ...] = ()  # (tokens seen, loss on some eval items)
     control_nats: tuple[float, ...] = ()  # summed nats of each document of the control set
     control_tokens: tuple[int, ...] = ()
+    outcomes: dict[str, tuple[float, ...]] = field(default_factory=dict)  # task → of each item
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class ArmResult:
     bpb: float = float("nan")
     control_loss: float = float("nan")  # nats/token on held-out documents of the natural mix
     sources: dict[str, float] = field(default_factory=dict)  # source → share of the tokens
+    outcomes: dict[str, Interval] = field(default_factory=dict)  # task and metric → mean
 
     @property
     def perplexity(self) -> float:
@@ -102,6 +104,9 @@ class Verification(Frame):
     r2: float = float("nan")  # of alignment and loss over all arms
     p_value: float = float("nan")  # of that slope being 0
     seeds_needed: int = 0  # an arm, to see the forecast drop at 90 % power; 0: not known
+    r2_low: float = float("nan")
+    r2_high: float = float("nan")
+    outcomes: dict[str, Interval] = field(default_factory=dict)  # of tasks: mix minus random
 
     def summary(self) -> str:
         """Return the verdict in one line."""

@@ -41,7 +41,17 @@ def verification_json(verification: Verification) -> str:
         *("arm", "loss", "low", "high", "seeds", "bpb", "perplexity", "alignment", "control_loss"),
         *("forecast_loss", "forecast_low", "forecast_high", "forecast_at", "trained_at"),
     )
-    whole = ("law", "forecast_digest", "multiplier", "r2", "p_value", "spearman", "seeds_needed")
+    whole = (
+        "law",
+        "forecast_digest",
+        "multiplier",
+        "r2",
+        "r2_low",
+        "r2_high",
+        "p_value",
+        "spearman",
+        "seeds_needed",
+    )
     return to_json(
         {
             "verdict": verification.verdict,
@@ -50,6 +60,14 @@ def verification_json(verification: Verification) -> str:
             "arms": [{name: getattr(arm, name) for name in names} for arm in verification.arms],
             "price": _interval(verification.price),
             "slope": _interval(verification.slope),
+            "outcomes": [
+                {
+                    "task": name,
+                    "gain": _interval(gain),
+                    "arms": {arm.arm: _interval(arm.outcomes[name]) for arm in verification.arms},
+                }
+                for name, gain in verification.outcomes.items()
+            ],
             **{name: getattr(verification, name) for name in whole},
         }
     )

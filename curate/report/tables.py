@@ -152,7 +152,28 @@ def verification_table(verification: Verification) -> RenderableType:
         + (f", from {show(verification.law)}" if verification.law else ""),
         *_more(verification),
     ]
-    return Group(verdict, table, *[Text(line) for line in lines], *_warnings(verification.warnings))
+    said = [Text(line) for line in lines]
+    return Group(verdict, table, *_tasks(verification), *said, *_warnings(verification.warnings))
+
+
+def _tasks(verification: Verification) -> list[Table]:
+    """Return what the arms score on tasks of a harness, with intervals; nothing without any."""
+    if not verification.outcomes:
+        return []
+    table = _table("task, mean over items", "arm", "value", "interval", "mix minus random")
+    for name, gain in verification.outcomes.items():
+        arms = sorted(verification.arms, key=lambda arm: -arm.outcomes[name].value)
+        for row, arm in enumerate(arms):
+            found, is_mix = arm.outcomes[name], arm.arm == "mix"
+            between = format_interval(gain.low, gain.high, signed=True)
+            table.add_row(
+                Text("" if row else show(name, 48)),
+                Text(show(arm.arm, _NAME_CELLS)),
+                format_value(found.value),
+                format_interval(found.low, found.high),
+                f"{format_value(gain.value, signed=True)} ({between})" if is_mix else "",
+            )
+    return [table]
 
 
 def _more(verification: Verification) -> list[str]:
@@ -174,7 +195,8 @@ def _more(verification: Verification) -> list[str]:
         slope = verification.slope
         lines.append(
             f"loss on alignment over the arms: slope {format_value(slope.value, decimals=2)}"
-            f" ({format_interval(slope.low, slope.high, decimals=2)}), r² {verification.r2:.2f}, "
+            f" ({format_interval(slope.low, slope.high, decimals=2)}), r² {verification.r2:.2f}"
+            f" ({format_interval(verification.r2_low, verification.r2_high, decimals=2)}), "
             f"p {verification.p_value:.2g}, Spearman {verification.spearman:.2f}"
         )
     if verification.seeds_needed:

@@ -35,6 +35,7 @@ from curate.verification.runs import (
 )
 from curate.verification.schedule import train_runs
 from curate.verification.start import Start
+from curate.verification.tasks import Outcomes
 from curate.verification.train import TrainSettings
 from curate.verification.verdict import Measured, conclude
 from curate.verification.watch import waiting
@@ -71,6 +72,7 @@ class Experiment:
     folder: Path  # of the verification
     device: str  # cpu or cuda
     notes: tuple[str, ...] = ()  # warnings about what it is set up from
+    outcomes: Outcomes | None = None  # tasks that every run is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,7 @@ def _plan_arm(ready: _Prepared, arm: Arm, forecast: PublishedForecast | None) ->
             n_bytes=experiment.n_bytes,
             device=experiment.device,
             forecast=forecast.digest if forecast else "",
+            outcomes=experiment.outcomes,
         )
         for number in range(arm.seeds)
     ]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 CERTAINTY = 0.95
 """Confidence with which a mix must beat random, one-sided."""
 
+POWER = 0.9
+"""How often a drop of the size that is forecast is to be seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Drop:
@@ -126,17 +129,42 @@ def alignment_slope(alignments: Floats, losses: Floats, *, confidence: float) ->
     return Interval(slope, slope - reach, slope + reach)
 
 
-def alignment_fit(alignments: Floats, losses: Floats) -> tuple[float, float]:
-    """Return r² of alignment and loss over arms, and the p-value of no slope; NaN for fewer than 3.
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How much of the losses alignment explains."""
 
-    The p-value is two-sided, of Student's t with n − 2 degrees of freedom.
+    r2: float
+    low: float
+    high: float
+    p_value: float  # of no slope, two-sided
+
+
+def alignment_fit(alignments: Floats, losses: Floats, *, confidence: float) -> Fit:
+    """Return r² of alignment and loss over arms with its interval, and the p-value of no slope.
+
+    The p-value is Student's with n − 2 degrees of freedom. The interval is the image of
+    Fisher's z interval of r (atanh r ± q / √(n − 3)); from 0 where that holds 0.
+
+    Args:
+        alignments: (n,).
+        losses: (n,).
+        confidence: of the interval, 0 to 1.
+
+    Returns:
+        NaN for fewer than 3 arms; a NaN interval for fewer than 4.
     """
     x, y = np.asarray(alignments, np.float64), np.asarray(losses, np.float64)
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan, math.nan
-    r = float(np.corrcoef(x, y)[0, 1])
+        return Fit(math.nan, math.nan, math.nan, math.nan)
+    r = float(np.clip(np.corrcoef(x, y)[0, 1], -1.0, 1.0))
     ratio = math.inf if r * r >= 1 else abs(r) * math.sqrt((len(x) - 2) / (1 - r * r))
-    return r * r, float(2 * stats.t.sf(ratio, len(x) - 2))
+    p_value = float(2 * stats.t.sf(ratio, len(x) - 2))
+    if len(x) < 4:
+        return Fit(r * r, math.nan, math.nan, p_value)
+    reach = float(stats.norm.ppf(0.5 + confidence / 2)) / math.sqrt(len(x) - 3)
+    centre = math.atanh(min(abs(r), 1 - 1e-12))
+    low, high = math.tanh(max(0.0, centre - reach)), math.tanh(centre + reach)
+    return Fit(r * r, low**2, high**2, p_value)
 
 
 def compute_multiplier(mix: Floats, random: Floats) -> float:
@@ -205,12 +233,20 @@ def tokens_to_reach(points: Floats, goal: float) -> float:
 def seeds_needed(losses: Floats, drop: float) -> int:
     """Return the seeds an arm with which `drop` is seen at 95 % confidence, 90 % power.
 
-    n = 2 (z_0.95 + z_0.90)² s² / drop², for two arms whose seeds vary alike.
+    The smallest n at which Student's test of n paired differences, one-sided, finds the drop
+    nine times in ten (noncentral t): their spread is √2 times that of one arm's seeds, as if
+    the pairing took nothing away.
 
     Args:
         losses: (n_seeds,) of one arm, at least two.
         drop: nats/token, > 0.
+
+    Returns:
+        At least 2, at most 10,000.
     """
-    spread = float(np.std(losses, ddof=1))
-    reach = float(stats.norm.ppf(0.95) + stats.norm.ppf(0.90))
-    return max(2, math.ceil(2 * (reach * spread / drop) ** 2))
+    spread = math.sqrt(2) * float(np.std(losses, ddof=1))
+    for n in range(2, 10_000):
+        away = drop * math.sqrt(n) / spread if spread else math.inf
+        if away > 40 or stats.nct.sf(stats.t.ppf(CERTAINTY, n - 1), n - 1, away) >= POWER:
+            return n
+    return 10_000

@@ -14,6 +14,7 @@ from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.publish import read_json_if_whole
 from curate.verification.blocks import IntArray
 from curate.verification.start import Start
+from curate.verification.tasks import Outcomes
 from curate.verification.train import TrainSettings
 
 POINTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
@@ -39,6 +40,7 @@ class RunItem:
     threads: int = 1  # of a CPU
     start: Start | None = None  # the pretrained model that it goes on from
     points: tuple[float, ...] = POINTS  # shares of the run after which some items are evaluated
+    outcomes: Outcomes | None = None  # tasks that the model is asked when it has been trained
 
 
 def publish_documents(path: Path, documents: Sequence[IntArray]) -> None:
@@ -73,6 +75,7 @@ def plan_run(
     forecast: str = "",
     start: Start | None = None,
     points: tuple[float, ...] = POINTS,
+    outcomes: Outcomes | None = None,
 ) -> RunItem:
     """Return the work item of a run; its path holds the digest of all that decides it."""
     key = fingerprint(
@@ -82,11 +85,12 @@ def plan_run(
         items=digest_file(items),
         control=digest_file(control),
         **({"start": start} if start else {}),
+        **({"outcomes": outcomes} if outcomes else {}),
     )
     path = folder / f"{key[:32]}.json"
     return RunItem(
         arm, settings, documents, items, control, n_bytes, path, device, forecast,
-        start=start, points=points,
+        start=start, points=points, outcomes=outcomes,
     )  # fmt: skip
 
 

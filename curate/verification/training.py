@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import time
@@ -16,6 +17,7 @@ from curate.errors import CurateError
 from curate.records import Run
 from curate.store.failpoint import failpoint
 from curate.store.publish import publish_json
+from curate.verification.answers import alone
 from curate.verification.blocks import IntArray
 from curate.verification.checkpoint import Started, publish_checkpoint, read_checkpoint
 from curate.verification.evaluate import item_nats
@@ -27,6 +29,7 @@ from curate.verification.runs import (
     read_documents,
 )
 from curate.verification.start import load_start
+from curate.verification.tasks import ask
 from curate.verification.train import Curve, DivergedError, Progress, Snapshot, train_models
 from curate.verification.watch import EVERY_S, state_path, write_state
 
@@ -84,10 +87,13 @@ def _train_together(items: Sequence[RunItem], kept: Sequence[tuple[Snapshot, Sta
             f"[verify] learning_rate, now {item.settings.learning_rate:g}"
         ) from None
     nats, control_nats = (_nats(model, each, one) for each in (eval_items, control))
-    for run, item in enumerate(items):
+    for run, (item, own) in enumerate(zip(items, alone(model), strict=True)):
         found = _as_run(
             item, curves[run], started[run], (eval_items, nats[run]), (control, control_nats[run])
         )
+        if item.outcomes is not None:
+            asked = ask(own, item.outcomes, item.settings)
+            found = dataclasses.replace(found, outcomes=asked)
         publish_json(item.path, found)
         for path in (checkpoint_path(item), state_path(item)):
             path.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def conclude(measured: Measured, settings: VerifySettings) -> Verification:
     )
     verdict = judge(drop, forecast)
     alignments, losses = (np.array([(arm.alignment, arm.loss) for arm in arms])).T
-    r2, p_value = alignment_fit(alignments, losses)
+    fit = alignment_fit(alignments, losses, confidence=settings.confidence)
     return Verification(
         target=measured.target,
         verdict=verdict,
@@ -78,9 +78,12 @@ def conclude(measured: Measured, settings: VerifySettings) -> Verification:
         forecast_digest=published.digest,
         price=_price(runs, settings),
         multiplier=compute_multiplier(mean_points(runs, "mix"), mean_points(runs, "random")),
-        r2=r2,
-        p_value=p_value,
-        seeds_needed=_seeds_needed(runs, forecast),
+        r2=fit.r2,
+        p_value=fit.p_value,
+        seeds_needed=needed_seeds(runs, forecast),
+        r2_low=fit.low,
+        r2_high=fit.high,
+        outcomes=_outcomes(runs, settings),
     )
 
 
@@ -115,12 +118,32 @@ def _price(runs: Sequence[Run], settings: VerifySettings) -> Interval:
     return found.interval
 
 
+def _outcomes(runs: Sequence[Run], settings: VerifySettings) -> dict[str, Interval]:
+    """Return what the mix scores on each task more than random, paired by seed and item."""
+    names = [name for run in runs[:1] for name in run.outcomes]
+    return {
+        name: measured_drop(
+            _scores(runs, "mix", name),
+            _scores(runs, "random", name),
+            np.ones(len(runs[0].outcomes[name]), int),
+            confidence=settings.confidence,
+            seed=settings.seed,
+        ).interval
+        for name in names
+    }
+
+
+def _scores(runs: Sequence[Run], arm: str, task: str) -> npt.NDArray[np.float64]:
+    """Return (n_seeds, n_items) scores of an arm on a task."""
+    return np.array([run.outcomes[task] for run in runs if run.arm == arm])
+
+
 def mean_points(runs: Sequence[Run], arm: str) -> npt.NDArray[np.float64]:
     """Return (n, 2) tokens and loss on some eval items, the mean over the seeds of an arm."""
     return np.mean([run.points for run in runs if run.arm == arm], axis=0)
 
 
-def _seeds_needed(runs: Sequence[Run], forecast: Forecast) -> int:
+def needed_seeds(runs: Sequence[Run], forecast: Forecast) -> int:
     """Return the seeds that show the forecast drop at 90 % power; 0 where that is not known."""
     controls = np.array([run.loss for run in runs if run.arm == "random"])
     if len(controls) < 2 or forecast.drop <= 0:
@@ -164,6 +187,15 @@ def _arm_result(
         if control.size
         else math.nan,
         sources=_by_source(measured.sources, arm),
+        outcomes={
+            name: loss_interval(
+                _scores(runs, arm.name, name),
+                np.ones(len(values), int),
+                confidence=settings.confidence,
+                seed=settings.seed,
+            )
+            for name, values in own[0].outcomes.items()
+        },
     )
 
 
@@ -215,7 +247,7 @@ def _warnings(measured: Measured, settings: VerifySettings) -> list[str]:
     controls = [run.loss for run in runs if run.arm == "random"]
     if len(controls) == 1:
         found.append("one seed an arm: the intervals leave out what seeds differ by")
-    elif (needed := _seeds_needed(runs, _forecast_of_the_mix(measured))) > settings.seeds:
+    elif (needed := needed_seeds(runs, _forecast_of_the_mix(measured))) > settings.seeds:
         found.append(
             f"to see the forecast drop at 90 % power would take {needed} seeds an arm, "
             f"not {settings.seeds}"

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from curate.corpus.harness import PREFIX
 from curate.errors import NOT_CONFIRMED, CurateError
 from curate.mixing.build import read_mix_texts
 from curate.mixing.items import index_target
@@ -51,6 +52,7 @@ from curate.verification.gather import (
     settings_of,
 )
 from curate.verification.start import find_start, train_settings
+from curate.verification.tasks import find_outcomes
 
 MOST_TOKENS = 2_000_000
 """Tokens of a run where the settings name none and the mix has more."""
@@ -178,6 +180,7 @@ def _verify(
     notify: Notify,
     run: Callable[..., Verification],
 ) -> None:
+    find_outcomes(settings)  # what cannot be asked is said before anything is done
     chain = Chain(index, ranking, mix, target)
     notify("read the mix", 0, 0)
     wanted = settings.tokens or min(mix.tokens, MOST_TOKENS)
@@ -219,7 +222,8 @@ def _verify(
             fingerprint=key,
             folder=folder,
             device=probe.device.type,
-            notes=notes,
+            notes=(*notes, *_foreign(settings, target)),
+            outcomes=find_outcomes(settings),
         ),
         lambda arm: arm_documents(source, arm, mix_documents),
         settings,
@@ -257,6 +261,17 @@ def _control_set(
             "costs elsewhere is roughly known"
         )
     return control, tuple(notes)
+
+
+def _foreign(settings: VerifySettings, target: Target) -> list[str]:
+    """Return a warning for outcomes whose items no arm was cleaned of."""
+    others = [name for name in settings.outcomes if name.removeprefix(PREFIX) != target.name]
+    if not others:
+        return []
+    return [
+        f"the arms were decontaminated against {target.name}, not against {', '.join(others)}: "
+        "its items may be among the documents"
+    ]
 
 
 def draw_items(
