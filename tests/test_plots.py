@@ -15,6 +15,7 @@ from curate.report.curves import (
     loss_chart,
     mean_curve,
 )
+from curate.report.gains import better_items, gains_chart, item_gains
 from curate.report.plots import interval_strip, map_chart, mix_chart, ranking_chart
 from curate.report.svg import Box, Scale, padded, place_label, spread, text_width, tick_text, ticks
 from tests.report_records import HOSTILE, SOURCES, index, mix, ranking, verification
@@ -28,6 +29,7 @@ RECORDS = [
     (forecast_chart, verification),
     (arms_chart, verification),
     (alignment_chart, verification),
+    (gains_chart, verification),
 ]
 
 
@@ -76,6 +78,7 @@ def test_hostile_names_stay_text(hostile, standalone):
         loss_chart(checked, standalone=standalone),
         arms_chart(checked, standalone=standalone),
         alignment_chart(checked, standalone=standalone),
+        gains_chart(verification(), standalone=standalone),
     ):
         root = ET.fromstring(drawn)
         tags = {element.tag.removeprefix(NS) for element in root.iter()}
@@ -149,8 +152,25 @@ def test_what_is_not_finite_is_left_out():
     assert "nan" not in ranking_chart(broken) + interval_strip(shard, broken) + map_chart(broken)
     arm = dataclasses.replace(verification().arms[0], low=math.nan, alignment=math.nan)
     odd = dataclasses.replace(verification(), arms=(arm,), runs=())
-    for draw in (arms_chart, alignment_chart, loss_chart, forecast_chart):
+    for draw in (arms_chart, alignment_chart, loss_chart, forecast_chart, gains_chart):
         assert "nan" not in draw(odd).lower()
+
+
+def test_gains_of_items_are_those_of_hand():
+    def run(arm, seed, nats):
+        return Run(arm, seed, 9, 0.0, 0.0, nats, (2, 4), (), 0.0)
+
+    runs = (
+        run("mix", 0, (6.0, 8.0)),
+        run("mix", 1, (8.0, 8.0)),
+        run("random", 0, (9.0, 6.0)),
+        run("random", 1, (11.0, 8.0)),
+        run("worst", 0, (0.0, 0.0)),
+    )
+    measured = dataclasses.replace(verification(), runs=runs)
+    assert item_gains(measured) == [(7.0 - 8.0) / 4, (10.0 - 7.0) / 2]
+    assert better_items(item_gains(measured)).startswith("1 of 2 items (50%) have a lower loss")
+    assert "Gain of the mix on 2 items" in gains_chart(measured)
 
 
 def test_mean_curve_interpolates_between_steps():

@@ -164,6 +164,19 @@ def test_the_forecast_is_published_before_the_mix_is_trained(finished):
         assert forecast_first == (run.item_nats in mix)
 
 
+def test_the_seeds_that_are_needed_are_said_with_the_forecast(finished):
+    folder, found = finished
+    said = []
+    again = make_experiment(folder)
+    run_experiment(
+        again, arm_documents, SETTINGS, workers=1, notify=lambda what, *_: said.append(what)
+    )
+    controls, mix, seeds = said
+    assert controls.startswith("forecast of") and mix.startswith("forecast of")
+    assert f"{found.seeds_needed} seeds an arm show the forecast drop" in seeds
+    assert seeds.endswith("at 90 % power; 2 are trained")
+
+
 def test_the_same_call_trains_nothing_and_keeps_the_forecast(finished, monkeypatch):
     folder, found = finished
     before = (folder / "forecast.json").read_bytes()

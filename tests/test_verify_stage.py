@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import shutil
@@ -9,17 +10,20 @@ import shutil
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from curate.errors import CurateError
 from curate.mixing.build import build_mix, read_mix_texts
 from curate.mixing.items import index_target
 from curate.ranking.rank import rank_shards
 from curate.records import Target
+from curate.report.overview import verification_plan_table
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings, VerifySettings
 from curate.store.fingerprint import digest_texts
 from curate.store.publish import publish_json, read_json
 from curate.task2vec.embed import build_index
 from curate.task2vec.probe import encode_texts, load_probe
+from curate.verification import pilot
 from curate.verification import training as training_module
 from curate.verification.checks import check_published
 from curate.verification.control_set import draw_control_set
@@ -301,10 +305,36 @@ def test_an_estimate_counts_the_runs_and_times_the_steps(chain, verified):
     assert plan.runs == 3 + 2 * 5  # mix, random, worst, two rivals
     assert plan.steps == math.ceil(3_000 / 256) and plan.tokens == 3_000
     assert plan.seconds > plan.runs * plan.steps * plan.seconds_a_step
-    twice = estimate_verification(
-        mix, target, settings, workspace=workspace / "none", device="cpu", workers=2
-    )
-    assert math.isnan(twice.enough_tokens)
+    assert not plan.from_pilot  # the last verification knows better
+
+
+def test_a_pilot_says_whether_runs_would_test_more_than_words(chain, tmp_path, monkeypatch):
+    monkeypatch.setattr(pilot, "SECONDS", 1.0)
+    _, _, mix, target, _ = chain
+
+    def plan(**given):
+        settings = dataclasses.replace(SETTINGS, **given)
+        return estimate_verification(
+            mix, target, settings, workspace=tmp_path, device="cpu", workers=1
+        )
+
+    short = plan(tokens=600)
+    assert short.from_pilot and not list(tmp_path.iterdir())
+    assert short.expected_loss > short.unigram_entropy - 1 and short.enough_tokens > 600
+    shown = console_text(verification_plan_table(short))
+    assert "which words a mix has, hardly more" in shown and "steps" in shown
+    assert short.start_loss > 0  # what `builtin` knows, which is little of such sentences
+    long = plan(tokens=6_000)
+    assert long.expected_loss < long.unigram_entropy - 1
+    assert "tests more than which words" in console_text(verification_plan_table(long))
+    going_on = plan(model="builtin")
+    assert going_on.start_loss == going_on.expected_loss == pytest.approx(short.start_loss)
+
+
+def console_text(shown):
+    console = Console(file=io.StringIO(), width=400)
+    console.print(shown)
+    return console.file.getvalue()
 
 
 def test_tables_for_mixture_laws_have_a_row_a_run_and_shares_that_sum_to_one(verified, tmp_path):

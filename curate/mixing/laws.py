@@ -121,7 +121,9 @@ def forecast_losses(
     chosen, fit = _choose(candidates, loss, np.arange(n)[None], new[None])
     left_out = _left_out_errors(candidates, loss)
     sd = float(np.sqrt(np.mean(left_out[:, 1] ** 2)))
-    reach = float(stats.t.ppf(0.5 + confidence / 2, fit.df[0])) * sd * fit.spread[0]
+    # One mix that was missed by far is not averaged away: such errors have heavy tails.
+    widest = _quantile(np.abs(left_out[:, 1]), confidence * (1 + 1 / n))
+    reach = max(float(stats.t.ppf(0.5 + confidence / 2, fit.df[0])) * sd, widest) * fit.spread[0]
     mean = _fit(candidates[0], loss, np.arange(n)[None], new[None, :0])
     law = Law(
         name=candidates[chosen[0]].name,
@@ -280,3 +282,8 @@ def _finite(rows: Floats) -> Array:
     if not np.isfinite(rows).all():
         raise ValueError("a feature of a mixture is not finite")
     return rows
+
+
+def _quantile(values: Array, share: float) -> float:
+    """Return the smallest of the values that is at least as large as `share` of them."""
+    return float(np.quantile(values, min(1.0, share), method="higher"))

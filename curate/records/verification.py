@@ -128,4 +128,8 @@ class VerificationPlan:
     parameters: int  # of a model, embedding included
     seconds_a_step: float  # measured on this machine
     seconds: float  # all runs, nothing there yet
-    enough_tokens: float  # a run, to get 1 nat/token below word frequencies; NaN: not known yet
+    enough_tokens: float  # a run, to get 1 nat/token below word frequencies; infinite: none are
+    unigram_entropy: float = float("nan")  # nats/token of eval items under word frequencies alone
+    expected_loss: float = float("nan")  # nats/token of the mix at the end of a run, about
+    start_loss: float = float("nan")  # of the pretrained start; of `builtin` where there is none
+    from_pilot: bool = False  # whether these are of a pilot, not of the last verification

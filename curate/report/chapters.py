@@ -20,6 +20,7 @@ from curate.records import (
     Verification,
 )
 from curate.report.curves import alignment_chart, arms_chart, forecast_chart, loss_chart
+from curate.report.gains import better_items, gains_chart, item_gains
 from curate.report.numbers import format_share, format_value
 from curate.report.plots import interval_strip, map_chart, mix_chart
 from curate.report.svg import NARROW, WIDE
@@ -110,6 +111,8 @@ def verification_part(verification: Verification) -> dict[str, Any]:
         "curves": both(loss_chart, verification) if any(run.curve for run in runs) else None,
         "of_target": all(run.points for run in runs),
         "arms_chart": both(arms_chart, verification),
+        "gains": both(gains_chart, verification) if (gains := item_gains(verification)) else None,
+        "better": better_items(gains) if gains else "",
         "alignment": both(alignment_chart, verification) if len(verification.arms) > 2 else None,
         "arms": sorted(verification.arms, key=lambda arm: arm.loss),
         "seconds": sum(run.seconds for run in runs),

@@ -105,17 +105,37 @@ def verification_plan_table(plan: VerificationPlan) -> RenderableType:
         f"{plan.seconds_a_step:.3g} s here (measured)",
         f"about {format_seconds(plan.seconds)} in all, less what is there already",
     ]
-    if math.isfinite(plan.enough_tokens):
-        lines.append(
-            f"by the last verification, {format_tokens(plan.enough_tokens)} tokens a run take the "
-            "loss 1 nat/token below word frequencies"
+    return Group(*[Text(line) for line in [*lines, *_beyond_words(plan)]])
+
+
+def _beyond_words(plan: VerificationPlan) -> list[str]:
+    """Return whether the small models will know more than word frequencies; if not, what would."""
+    source = "a pilot here" if plan.from_pilot else "the last verification"
+    goal = plan.unigram_entropy - 1.0
+    said = (
+        f"by {source}, models trained on the mix end at about "
+        f"{format_value(plan.expected_loss, decimals=2)} nats/token; word frequencies alone are "
+        f"at {format_value(plan.unigram_entropy, decimals=2)}"
+    )
+    if plan.expected_loss < goal:
+        return [f"{said}: this tests more than which words a mix has"]
+    advice = "within 1 nat/token of them: this tests which words a mix has, hardly more"
+    if math.isfinite(plan.enough_tokens) and plan.enough_tokens > plan.tokens:
+        steps = plan.steps * plan.enough_tokens / plan.tokens
+        advice += (
+            f"; about {format_tokens(plan.enough_tokens)} tokens a run (--tokens), "
+            f"{format_tokens(steps)} steps, would be enough if the loss goes on falling as it did"
         )
     else:
-        lines.append(
-            "which number of tokens takes the loss 1 nat/token below word frequencies is not known "
-            "before a first verification that learns"
+        advice += "; more tokens would not change that, a larger --size might"
+    if plan.start_loss < goal:
+        advice += (
+            f"; going on from --model builtin would be from the first step: it is at "
+            f"{format_value(plan.start_loss, decimals=2)} already"
         )
-    return Group(*[Text(line) for line in lines])
+    else:
+        advice += "; or go on from a pretrained model that knows the words (--model NAME)"
+    return [said, advice]
 
 
 def demo_summary(result: DemoResult) -> RenderableType:

@@ -1,19 +1,25 @@
-"""What a verification will take, from a few steps measured on this machine, before it starts."""
+"""What a verification will take, and whether it is enough: measured here, before it starts."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from curate.mixing.build import read_mix_texts
 from curate.records import Mix, Target, VerificationPlan
 from curate.settings import VerifySettings
-from curate.task2vec.probe import load_probe
+from curate.task2vec.probe import Probe, encode_texts, load_probe
+from curate.verification.blocks import IntArray
 from curate.verification.checks import check_settings, check_start
-from curate.verification.outcome import tokens_to_reach
+from curate.verification.evaluate import item_nats
+from curate.verification.outcome import loss_at, tokens_to_reach
+from curate.verification.pilot import run_pilot
 from curate.verification.schedule import share_out
 from curate.verification.small_model import count_parameters
 from curate.verification.start import Start, find_start, load_start, train_settings
@@ -23,6 +29,12 @@ from curate.verification.verify import MOST_TOKENS, draw_items, open_verificatio
 
 STEPS = 6
 """Steps that are timed, after one that is not."""
+
+PILOT_TOKENS = 500_000
+"""Of the mix that are read for the pilot, at most."""
+
+PILOT_ITEMS = 64
+"""Eval items of the pilot, at most."""
 
 FORWARD = 1 / 3
 """Time of a token that is evaluated, per token that is trained on."""
@@ -83,7 +95,7 @@ def estimate_verification(
         else count_parameters(train.size, vocab=train.vocab),
         seconds_a_step=seconds_a_step,
         seconds=rounds * seconds_a_run,
-        enough_tokens=_enough_tokens(workspace),
+        **_enough(mix, items, settings, probe, train, workspace, seconds_a_step / step_tokens),
     )
 
 
@@ -112,13 +124,65 @@ def _time_steps(
     return float(np.median(np.diff(at)))
 
 
-def _enough_tokens(workspace: Path) -> float:
-    """Return the tokens that take the loss 1 nat below word frequencies; NaN where not known.
+def _enough(
+    mix: Mix,
+    items: Sequence[IntArray],
+    settings: VerifySettings,
+    probe: Probe,
+    train: TrainSettings,
+    workspace: Path,
+    seconds_a_token: float,
+) -> dict[str, Any]:
+    """Return what is known of the loss at the end of a run, and how to get below word frequencies.
 
-    Known from how the last verification's models learned.
+    From how the last verification's models learned; where there is none, from a pilot.
     """
-    if not (workspace / "verify" / "meta.json").is_file():
+    if (workspace / "verify" / "meta.json").is_file():
+        last = open_verification(workspace)
+        points = mean_points(last.runs, "mix")
+        return {
+            "enough_tokens": tokens_to_reach(points, last.unigram_entropy - 1.0),
+            "unigram_entropy": last.unigram_entropy,
+            "expected_loss": loss_at(points, train.tokens),
+        }
+    some = items[:PILOT_ITEMS]
+    documents = _first_documents(mix, probe, min(train.tokens, PILOT_TOKENS))
+    pilot = run_pilot(
+        documents,
+        some,
+        train,
+        find_start(settings, probe),
+        seconds_a_token=seconds_a_token,
+        device=probe.device.type,
+    )
+    return {
+        "enough_tokens": pilot.enough_tokens,
+        "unigram_entropy": pilot.unigram_entropy,
+        "expected_loss": pilot.loss,
+        "start_loss": pilot.start_loss if settings.model else _loss_of_builtin(settings, some),
+        "from_pilot": True,
+    }
+
+
+def _first_documents(mix: Mix, probe: Probe, tokens: int) -> list[IntArray]:
+    """Return the first documents of a mix, which is shuffled, up to so many tokens."""
+    texts, seen = [], 0
+    for text, n_tokens in read_mix_texts(mix):
+        texts.append(text)
+        seen += n_tokens
+        if seen >= tokens:
+            break
+    return encode_texts(probe, texts)
+
+
+def _loss_of_builtin(settings: VerifySettings, items: Sequence[IntArray]) -> float:
+    """Return the loss of the built-in model as it is; NaN where the tokens are not its own."""
+    if settings.tokenizer != "builtin":
         return math.nan
-    last = open_verification(workspace)
-    points = mean_points(last.runs, "mix")
-    return tokens_to_reach(points, last.unigram_entropy - 1.0)
+    probe = load_probe("builtin", device="cpu")
+    train = train_settings(dataclasses.replace(settings, model="builtin"), probe, tokens=1, seed=0)
+    model = load_start(Start("builtin", probe.info.revision, 0), seed=0)
+    if model is None:  # pragma: no cover - it is named
+        raise ValueError("no start")
+    nats = item_nats(model, items, eos=train.eos, block_tokens=settings.block_tokens)
+    return float(nats.sum()) / sum(map(len, items))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from curate.verification.schedule import train_runs
 from curate.verification.start import Start
 from curate.verification.tasks import Outcomes
 from curate.verification.train import TrainSettings
-from curate.verification.verdict import Measured, conclude
+from curate.verification.verdict import Measured, conclude, needed_seeds
 from curate.verification.watch import waiting
 
 ArmDocuments = Callable[[Arm], Sequence[IntArray]]
@@ -127,7 +127,8 @@ def run_experiment(
         items = [item for arm in arms for item in _plan_arm(ready, arm, forecast)]
         if forecast is not None:
             forecasts.append(forecast)
-            notify(_aloud(forecast), 0, 0)
+            for line in _aloud(forecast, runs, settings.seeds):
+                notify(line, 0, 0)
         runs += train_runs(
             items, workers=workers, notify=notify, watch=watch, on_run=on_run, what=f"train {what}"
         )
@@ -293,12 +294,17 @@ def _measured(ready: _Prepared, runs: Sequence[Run]) -> tuple[MeasuredArm, ...]:
     )
 
 
-def _aloud(forecast: PublishedForecast) -> str:
-    """Return the line that is shown before the arms train."""
+def _aloud(forecast: PublishedForecast, runs: Sequence[Run], seeds: int) -> Iterator[str]:
+    """Yield the lines that are shown before the arms train."""
     said = ", ".join(
         f"{arm.arm} {arm.loss:.2f} ({arm.low:.2f} to {arm.high:.2f})" for arm in forecast.arms
     )
-    return f"forecast of {forecast.made_at}, digest {forecast.digest[:16]}: {said}"
+    yield f"forecast of {forecast.made_at}, digest {forecast.digest[:16]}: {said}"
+    if forecast.drop is not None and (needed := needed_seeds(runs, forecast.drop)):
+        yield (
+            f"by the spread of random's seeds, {needed} seeds an arm show the forecast drop of "
+            f"{forecast.drop.drop:.2f} at 90 % power; {seeds} are trained"
+        )
 
 
 def _look(ready: _Prepared, arms: Sequence[Arm]) -> Look:

@@ -217,17 +217,45 @@ def tokens_to_reach(points: Floats, goal: float) -> float:
         >>> tokens_to_reach(np.array([[100.0, 6.0], [200.0, 5.0]]), 4.0)
         400.0
     """
+    line = _line_in_log_tokens(points)
+    if line is None or line[0] >= 0:
+        return math.inf
+    slope, at, loss = line
+    tokens = math.exp(min(at + (goal - loss) / slope, 700.0))
+    return float(round(tokens, 6)) if tokens < 1e12 else math.inf
+
+
+def loss_at(points: Floats, tokens: float) -> float:
+    """Return the loss at a number of tokens, on the line of `tokens_to_reach`.
+
+    Args:
+        points: (n, 2) tokens (rising, > 0) and loss, n >= 1.
+        tokens: > 0.
+
+    Returns:
+        nats/token, at most that of the last point; the last point's where no line can be drawn.
+
+    Example:
+        >>> loss_at(np.array([[100.0, 6.0], [200.0, 5.0]]), 400.0)
+        4.0
+    """
+    points = np.asarray(points, np.float64).reshape(-1, 2)
+    last, line = float(points[-1, 1]), _line_in_log_tokens(points)
+    if line is None:
+        return last
+    slope, at, loss = line
+    return min(last, round(loss + slope * (math.log(tokens) - at), 9))
+
+
+def _line_in_log_tokens(points: Floats) -> tuple[float, float, float] | None:
+    """Return slope, mean log tokens and mean loss of the last half of the points."""
     points = np.asarray(points, np.float64).reshape(-1, 2)
     points = points[:-1] if len(points) > 3 else points
     points = points[-max(2, len(points) // 2) :]
     x, y = np.log(points[:, 0]), points[:, 1]
     if len(points) < 2 or np.ptp(x) == 0:
-        return math.inf
-    slope = float(np.polyfit(x - x.mean(), y, 1)[0])
-    if slope >= 0:
-        return math.inf
-    tokens = math.exp(min(float(x.mean()) + (goal - float(y.mean())) / slope, 700.0))
-    return float(round(tokens, 6)) if tokens < 1e12 else math.inf
+        return None
+    return float(np.polyfit(x - x.mean(), y, 1)[0]), float(x.mean()), float(y.mean())
 
 
 def seeds_needed(losses: Floats, drop: float) -> int:
