@@ -303,6 +303,9 @@ def build_mix(
     "--track", type=click.Choice([name for name in get_args(Tracker) if name]),
     help="Send the curves of runs there too.",
 )  # fmt: skip
+@click.option(
+    "--compile", is_flag=True, default=None, help="Fuse a model's operations first: long runs."
+)
 @options.engine
 @options.device
 @options.as_json
@@ -325,7 +328,8 @@ def verify(
     from curate.report.tables import verification_table
 
     settings = options.run_on(settings, given)
-    settings = dataclasses.replace(settings, run=override(settings.run, track=given.pop("track")))
+    where = {name: given.pop(name) for name in ("track", "compile")}
+    settings = dataclasses.replace(settings, run=override(settings.run, **where))
     rivals = tuple(filter(None, against.split(","))) if against is not None else None
     settings = dataclasses.replace(
         settings,
@@ -333,15 +337,15 @@ def verify(
             settings.verify, against=rivals, outcomes=given.pop("outcomes") or None, **given
         ),
     )
-    where: Any = {"settings": settings, "workspace": workspace, "device": device}
+    shared: Any = {"settings": settings, "workspace": workspace, "device": device}
     if dry_run:
         from curate.report.json_lines import to_json
         from curate.report.overview import verification_plan_table
 
-        _show(stages.plan_verification(**where), as_json, verification_plan_table, to_json)
+        _show(stages.plan_verification(**shared), as_json, verification_plan_table, to_json)
         return
     with terminal.progress_of_runs() as (notify, watch):
-        found = stages.verify(**where, train=not check, notify=notify, watch=watch)
+        found = stages.verify(**shared, train=not check, notify=notify, watch=watch)
     if export is not None:
         stages.export_verification(export, workspace=workspace)
     _show(found, as_json, verification_table, verification_json)

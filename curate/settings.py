@@ -143,6 +143,7 @@ class RunSettings:
     gpus: float = 1.0  # of a GPU for each item on Ray: 0.25 lets four share one
     submit: str = ""  # runs an array script and waits for its end: "sbatch --wait"
     track: Tracker = ""  # where the curves of training runs are sent too; "" is nowhere
+    compile: bool = False  # fuse the operations of models that are trained: a minute a size
 
 
 @dataclass(frozen=True, slots=True)

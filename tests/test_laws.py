@@ -96,6 +96,17 @@ def test_intervals_cover_as_often_as_they_say():
     assert 0.84 <= np.mean(covered) <= 0.96  # 0.9 within 2.5 standard errors of 150 worlds
 
 
+def test_no_interval_is_narrower_than_what_held_every_mix_left_out():
+    x = np.array([*np.linspace(0, 1, 11), 0.5])
+    loss = 3 - x[:11]
+    loss[5] += 0.5  # one mix is far off, all others lie on the line
+    _, (there,) = forecast_losses(scalar(x), loss, confidence=0.9)
+    rest = np.delete(np.arange(11), 5)
+    line = stats.linregress(x[rest], loss[rest])
+    missed = loss[5] - line.intercept - line.slope * x[5]
+    assert (there.high - there.low) / 2 > 0.95 * missed
+
+
 def test_two_mixes_give_their_mean_and_a_wide_interval():
     law, (there,) = forecast_losses(scalar([1.0, 2.0, 3.0]), np.array([3.0, 4.0]))
     assert "mean" in law.name and there.loss == 3.5

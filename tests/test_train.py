@@ -263,6 +263,14 @@ def test_gradients_are_clipped_model_by_model():
     torch.testing.assert_close(squares.sqrt(), torch.tensor([1e-6 * n_weights**0.5, 1.0]))
 
 
+@pytest.mark.slow  # the compiler takes a minute
+def test_a_compiled_model_is_trained_to_the_same_numbers():
+    documents, settings = several(2)
+    _, curves = train_models(documents, settings)
+    _, compiled = train_models(documents, settings, compiled=True)
+    np.testing.assert_allclose(compiled, curves, rtol=2e-3)
+
+
 def test_divergence_is_said():
     wild = dataclasses.replace(SETTINGS, learning_rate=1e4, tokens=3_000)
     with pytest.raises(FloatingPointError, match=r"at step \d+ of \d+"):

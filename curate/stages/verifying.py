@@ -64,6 +64,7 @@ def verify(
             workspace=place,
             device=device,
             workers=settings.run.workers,
+            compiled=settings.run.compile,
             train=train,
             notify=notify,
             watch=watch,

@@ -95,6 +95,7 @@ def run_experiment(
     settings: VerifySettings,
     *,
     workers: int = 0,
+    compiled: bool = False,
     notify: Notify = silent,
     watch: Watch = unwatched,
     on_run: Callable[[Run], None] | None = None,
@@ -108,6 +109,7 @@ def run_experiment(
         arm_documents: called once for each arm whose documents are not published yet.
         settings: sizes, seeds, confidence.
         workers: processes; 0 chooses.
+        compiled: fuse the operations of the models first.
         notify: progress.
         watch: told now and then how far each run is.
         on_run: told of each run that ends now.
@@ -130,7 +132,12 @@ def run_experiment(
             for line in _aloud(forecast, runs, settings.seeds):
                 notify(line, 0, 0)
         runs += train_runs(
-            items, workers=workers, notify=notify, watch=watch, on_run=on_run, what=f"train {what}"
+            [dataclasses.replace(item, compiled=compiled) for item in items],
+            workers=workers,
+            notify=notify,
+            watch=watch,
+            on_run=on_run,
+            what=f"train {what}",
         )
         keep_points(experiment.folder / "measured", _measured(ready, runs))
     return conclude(

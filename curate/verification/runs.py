@@ -41,6 +41,7 @@ class RunItem:
     start: Start | None = None  # the pretrained model that it goes on from
     points: tuple[float, ...] = POINTS  # shares of the run after which some items are evaluated
     outcomes: Outcomes | None = None  # tasks that the model is asked when it has been trained
+    compiled: bool = False  # whether its operations are fused first
 
 
 def publish_documents(path: Path, documents: Sequence[IntArray]) -> None:

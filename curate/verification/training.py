@@ -77,6 +77,7 @@ def _train_together(items: Sequence[RunItem], kept: Sequence[tuple[Snapshot, Sta
             [item.settings for item in items],
             start=load_start(one.start, seed=one.settings.seed),
             device=one.device,
+            compiled=one.compiled,
             on_step=watch.on_step,
             resume=[snapshot for snapshot, _ in kept] or None,
         )

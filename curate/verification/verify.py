@@ -80,6 +80,7 @@ def verify_mix(
     workspace: Path,
     device: str = "auto",
     workers: int = 0,
+    compiled: bool = False,
     train: bool = True,
     notify: Notify = silent,
     watch: Watch = unwatched,
@@ -100,6 +101,8 @@ def verify_mix(
         workspace: results go to its folder `verify`.
         device: auto, cpu or cuda.
         workers: processes that train; 0 takes one a core. Never changes a result.
+        compiled: fuse the operations of the models that train, which takes a minute and pays
+            for long runs on a GPU. Changes a result by rounding only.
         train: False only checks that the published verification is of just these inputs and
             settings, unchanged, and that its forecast was there before the mix trained.
         notify: progress.
@@ -141,7 +144,12 @@ def verify_mix(
                 folder=folder,
                 notify=notify,
                 run=partial(
-                    run_experiment, workers=workers, notify=notify, watch=watch, on_run=on_run
+                    run_experiment,
+                    workers=workers,
+                    compiled=compiled,
+                    notify=notify,
+                    watch=watch,
+                    on_run=on_run,
                 ),
             )
     return open_verification(workspace)
