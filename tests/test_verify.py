@@ -478,3 +478,47 @@ def test_tokens_to_a_loss_follow_the_line_in_log_tokens():
     assert tokens_to_reach(curve, 9 - 0.5 * math.log(6400)) == pytest.approx(6400)
     assert tokens_to_reach(curve[:1], 1.0) == math.inf
     assert tokens_to_reach(np.array([[1.0, 2.0], [2.0, 2.0]]), 1.0) == math.inf
+
+
+# --- all of it once more, by hand ---
+
+
+def test_every_number_follows_from_the_runs_by_scipy_alone(finished):
+    _, found = finished
+    sizes = np.array(found.runs[0].item_tokens)
+
+    def nats(arm, field="item_nats"):
+        return np.array([getattr(run, field) for run in found.runs if run.arm == arm])
+
+    losses = {arm.arm: nats(arm.arm).sum(axis=1).mean() / sizes.sum() for arm in found.arms}
+    for arm in found.arms:
+        assert arm.loss == pytest.approx(losses[arm.arm])
+        assert arm.perplexity == pytest.approx(math.exp(losses[arm.arm]))
+        assert arm.bpb == pytest.approx(losses[arm.arm] * sizes.sum() / math.log(2) / 3_600)
+    assert found.drop.value == pytest.approx(losses["random"] - losses["mix"])
+    x = [arm.alignment for arm in found.arms]
+    y = [losses[arm.arm] for arm in found.arms]
+    line = stats.linregress(x, y)
+    reach = stats.t.ppf(0.95, len(x) - 2) * line.stderr
+    assert found.slope.value == pytest.approx(line.slope)
+    assert (found.slope.low, found.slope.high) == pytest.approx(
+        (line.slope - reach, line.slope + reach)
+    )
+    assert (found.r2, found.p_value) == pytest.approx((line.rvalue**2, line.pvalue))
+    r_interval = stats.pearsonr(x, -np.array(y)).confidence_interval(0.9)
+    assert found.r2_high == pytest.approx(r_interval.high**2)
+    assert found.spearman == pytest.approx(stats.spearmanr(x, -np.array(y)).statistic)
+    prices = nats("mix", "control_nats").sum(axis=1) - nats("random", "control_nats").sum(axis=1)
+    assert found.price.value == pytest.approx(prices.mean() / sum(found.runs[0].control_tokens))
+    points = {
+        arm: np.mean([run.points for run in found.runs if run.arm == arm], axis=0)
+        for arm in ("mix", "random")
+    }
+    goal, reached = points["random"][-1, 1], points["mix"]
+    after = int(np.argmax(reached[:, 1] <= goal))  # the first point of the mix at that loss
+    if after == 0:
+        at = math.log(reached[0, 0])
+    else:
+        (t0, l0), (t1, l1) = reached[after - 1 : after + 1]
+        at = np.interp(-goal, [-l0, -l1], np.log([t0, t1]))
+    assert found.multiplier == pytest.approx(points["random"][-1, 0] / math.exp(at), rel=1e-6)
