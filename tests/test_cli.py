@@ -113,6 +113,7 @@ def test_verify_measures_and_says_so(job):
     arms = {arm["arm"]: arm for arm in verdict["arms"]}
     assert {"mix", "random", "worst"} <= set(arms)
     assert arms["mix"]["seeds"] == 2
+    assert "(8 of 8 runs)" in done.stderr and "at 90 % power" in done.stderr
     assert 1.0 < arms["mix"]["loss"] < 9.0
     assert verdict["drop"]["low"] <= verdict["drop"]["value"] <= verdict["drop"]["high"]
     assert verdict["drop"]["value"] == pytest.approx(
@@ -182,6 +183,7 @@ def test_verify_says_what_it_takes_checks_and_exports(job, monkeypatch, tmp_path
     verdict = results["verify"].exit_code
     plan = run("verify", "--dry-run")
     assert plan.exit_code == 0 and "8 runs of 8k tokens" in plan.stdout, plan.output
+    assert "word frequencies alone" in plan.stdout
     assert json.loads(run("verify", "--dry-run", "--json").stdout)["runs"] == 8  # 2 + 4 + 2
     done = run("verify", "--check", "--export", tmp_path / "tables", "--json")
     assert done.exit_code == verdict and done.stdout == results["verify"].stdout
@@ -193,6 +195,7 @@ def test_verify_says_what_it_takes_checks_and_exports(job, monkeypatch, tmp_path
     [
         (["--against", "scores"], 2, "[verify] against"),
         (["--dry-run", "--check"], 2, "--dry-run"),
+        (["--outcome", "gsm8k"], 2, "name one as lm-eval:TASK"),
         (["--check", "--tokens", "9k"], 1, "of other inputs or settings"),
     ],
 )
