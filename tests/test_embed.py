@@ -145,7 +145,7 @@ def test_a_rerun_does_nothing(case, embedded):
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(case, embedded, monkeypatch, tmp_path):
     corpus, embed, workspace = case
-    monkeypatch.setenv("CURATE_FAILPOINT", "publish.after_tmp:11=enospc")
+    monkeypatch.setenv("CURATE_FAILPOINT", "publish.after_tmp:9=enospc")
     monkeypatch.setattr("curate.store.failpoint._counts", {})
     with pytest.raises(CurateError, match="cannot be written"):
         build_index(corpus, embed, workspace=workspace, device="cpu")

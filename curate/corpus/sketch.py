@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -48,14 +50,20 @@ def sketch(words: Words) -> tuple[npt.NDArray[np.uint64], Signatures, Places]:
 
 def _fill_empty(lowest: npt.NDArray[np.uint64], counts: Places) -> npt.NDArray[np.uint64]:
     """Give each empty bin the number of another, tried in an order that no text decides."""
-    rng = np.random.default_rng(0)
     filled = lowest.copy()
     rows, bins = np.nonzero((lowest == _EMPTY) & (counts[:, None] > 0))
-    for _ in range(8 * BINS):
+    for order in _orders():
         if not len(rows):
             return filled
-        source = lowest[rows, rng.integers(BINS, size=BINS)[bins]]
+        source = lowest[rows, order[bins]]
         filled[rows, bins] = source
         rows, bins = rows[source == _EMPTY], bins[source == _EMPTY]
     filled[rows, bins] = lowest[rows].min(axis=1)
     return filled
+
+
+@lru_cache(maxsize=1)
+def _orders() -> Places:
+    """Return the bins that are tried for each bin, (tries, BINS): drawn once a process."""
+    rng = np.random.default_rng(0)
+    return np.stack([rng.integers(BINS, size=BINS) for _ in range(8 * BINS)])

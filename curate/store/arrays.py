@@ -15,7 +15,10 @@ import safetensors
 import safetensors.numpy
 
 from curate.errors import CurateError
-from curate.store.publish import publishing
+from curate.store.publish import publish_bytes, publishing
+
+SMALL_BYTES = 1 << 24
+"""Of arrays that are put together in memory; larger ones are written as they stand."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -34,6 +37,10 @@ def publish_arrays(path: Path, arrays: Arrays, *, note: str = "") -> None:
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     # one key: safetensors writes several in no fixed order
     about = msgspec.json.encode([_digest(arrays, note), note]).decode()
+
+    if sum(array.nbytes for array in arrays.values()) <= SMALL_BYTES:
+        publish_bytes(path, safetensors.numpy.save(dict(arrays), metadata={"curate": about}))
+        return
 
     def check(written: Path) -> None:
         if _read(written) is None:

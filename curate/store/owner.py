@@ -23,13 +23,17 @@ class Owner:
     @property
     def mark(self) -> str:
         """Short enough for a file's name: machine, process, its start."""
-        return f"{digest_texts([self.host, self.boot])[:8]}-{self.pid}-{self.started}"
+        return f"{_place(self.host, self.boot)}-{self.pid}-{self.started}"
+
+
+@lru_cache(maxsize=8)
+def _place(host: str, boot: str) -> str:
+    return digest_texts([host, boot])[:8]
 
 
 def this_owner() -> Owner:
     """Return the owner that this process is."""
-    host, boot = _machine()
-    return Owner(host, boot, os.getpid(), max(0, _started(os.getpid())))
+    return _owner(os.getpid())
 
 
 def is_gone(owner: Owner) -> bool | None:
@@ -52,6 +56,13 @@ def is_mark_gone(mark: str) -> bool | None:
         return _started(int(pid)) != int(started)
     except ValueError:
         return None
+
+
+@lru_cache(maxsize=1)
+def _owner(pid: int) -> Owner:
+    """Return the owner that this process is; a fork has another number, and asks anew."""
+    host, boot = _machine()
+    return Owner(host, boot, pid, max(0, _started(pid)))
 
 
 @lru_cache(maxsize=1)

@@ -73,7 +73,7 @@ def build_index(
         revision = find_revision(embed.probe)
         probe = shared_probe(embed.probe, revision, crew.device if crew.here else "cpu")
         blocks = check_probe(probe, embed)
-        making = Making(folder, corpus, embed, probe.info, device=crew.device)
+        making = Making(folder, corpus, embed, probe.info, device=crew.device, here=crew.here)
         embed_all(making, opened, probe, crew, notify)
         found = publish_index(making, blocks, opened)
         drop_old_groups(workspace, opened)

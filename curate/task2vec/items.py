@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from curate.corpus.tokens import count_unigrams, draw_batches
 from curate.errors import CurateError
@@ -31,6 +32,9 @@ from curate.task2vec.vectors import (
 if TYPE_CHECKING:
     from curate.records import Counts
 
+Drawn = dict[str, npt.NDArray[Any]]
+"""The tokens of a shard that are embedded, and the counts of all, by name."""
+
 _device = threading.Lock()
 """Where a process has two shards in hand, one is read or written while the other computes."""
 
@@ -47,6 +51,7 @@ class EmbedItem:
     settings: EmbedSettings
     revision: str  # of the probe
     device: str
+    held: Drawn | None = None  # its tokens, where the process that read them embeds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +62,12 @@ class Embedded:
     stored: StoredEmbedding
 
 
-def publish_tokens(path: Path, text: ShardText, settings: EmbedSettings, *, vocab: int) -> None:
-    """Publish what of a shard is embedded, and the counts of all its tokens.
+def draw_tokens(text: ShardText, settings: EmbedSettings, *, vocab: int) -> Drawn:
+    """Return what of a shard is embedded, and the counts of all its tokens.
 
     A quarter of a megabyte with the default settings, whatever the size of the shard.
 
     Args:
-        path: ends in .safetensors.
         text: the shard.
         settings: of the sub-batches.
         vocab: token ids that the probe knows.
@@ -72,7 +76,7 @@ def publish_tokens(path: Path, text: ShardText, settings: EmbedSettings, *, voca
     unigrams = count_unigrams(text.tokens, vocab)
     ids = np.flatnonzero(unigrams)
     blocks = [block for part in parts for block in part]
-    arrays: dict[str, Any] = {
+    return {
         "tokens": np.concatenate([np.zeros(0, np.int32), *blocks]).astype(np.int32),
         "lengths": np.array([len(block) for block in blocks], np.int32),
         "parts": np.array([len(part) for part in parts], np.int32),
@@ -80,7 +84,16 @@ def publish_tokens(path: Path, text: ShardText, settings: EmbedSettings, *, voca
         "ids": ids.astype(np.int32),
         "counts": unigrams[ids].astype(np.int64),
     }
-    publish_arrays(path, arrays)
+
+
+def publish_tokens(path: Path, drawn: Drawn) -> None:
+    """Publish what `draw_tokens` gave, for another process.
+
+    Args:
+        path: ends in .safetensors.
+        drawn: its arrays.
+    """
+    publish_arrays(path, drawn)
 
 
 def embed_item(item: EmbedItem) -> Embedded:
@@ -89,7 +102,8 @@ def embed_item(item: EmbedItem) -> Embedded:
     Raises:
         CurateError: too few tokens, a probe that is not the run's, or a file that is gone.
     """
-    stored = check_embedding(item.path)
+    # Who held the tokens back for this process has just looked for the embedding.
+    stored = check_embedding(item.path) if item.held is None else None
     if stored is None:
         parts, owners, unigrams = _read_tokens(item)
         probe = shared_probe(item.settings.probe, item.revision, item.device)
@@ -138,7 +152,7 @@ def digest_parts(parts: Sequence[Sequence[Counts]]) -> str:
 
 def _read_tokens(item: EmbedItem) -> tuple[list[list[Counts]], list[list[int]], Any]:
     """Return sub-batches, the document of each sequence, and what gives the counts."""
-    arrays, _ = read_arrays(item.tokens)
+    arrays = read_arrays(item.tokens)[0] if item.held is None else item.held
     blocks = np.split(arrays["tokens"], np.cumsum(arrays["lengths"])[:-1])
     stops = np.cumsum(arrays["parts"]).tolist()
     spans = list(zip([0, *stops], stops, strict=False))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from curate.corpus.prints import keep_prints, prints_name
+from curate.corpus.prints import keep_prints
 from curate.corpus.regroup import Corpus
 from curate.corpus.shards import read_shards
 from curate.engine.ahead import ahead
@@ -35,7 +35,7 @@ from curate.records import (
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_bytes, fingerprint
 from curate.store.publish import publish_bytes, publish_meta
-from curate.task2vec.items import Embedded, EmbedItem, embed_item, publish_tokens
+from curate.task2vec.items import Embedded, EmbedItem, draw_tokens, embed_item, publish_tokens
 from curate.task2vec.probe import Probe, encode_texts
 from curate.task2vec.quantity import CONTRAST
 from curate.task2vec.vectors import StoredEmbedding, check_embedding, lengths_path
@@ -71,6 +71,7 @@ class Making:
     embed: EmbedSettings
     info: ProbeInfo
     device: str
+    here: bool = False  # this process embeds what it reads
     shards: list[IndexedShard] = field(default_factory=list)
     ledgers: list[FileLedger] = field(default_factory=list)
     owners: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)  # of each vector
@@ -117,7 +118,8 @@ def embed_all(making: Making, opened: Corpus, probe: Probe, crew: Crew, notify: 
         )
         for one in done:
             _take(making, one, notify)
-            _items_path(making, making.shards[one.number].key).unlink(missing_ok=True)
+            if not making.here:
+                _items_path(making, making.shards[one.number].key).unlink(missing_ok=True)
     if not making.shards:
         raise CurateError(
             f"{', '.join(making.corpus.inputs)}: no document in it; check the text setting "
@@ -143,14 +145,18 @@ def _prepare(making: Making, number: int, text: ShardText) -> _Prepared:
     key = shard_key(text.shard.digest, making.embed, making.info)
     path = making.folder / "shards" / f"{key}.safetensors"
     stored = check_embedding(path)
-    tokens = _items_path(making, key)
-    lengths = ""
+    tokens, held, lengths = _items_path(making, key), None, ""
     if stored is None:
-        publish_tokens(tokens, text, making.embed, vocab=making.info.vocab)
+        drawn = draw_tokens(text, making.embed, vocab=making.info.vocab)
+        if making.here:
+            held = drawn
+        else:
+            publish_tokens(tokens, drawn)
         lengths = _publish_lengths(lengths_path(path), text.tokens)
     item = EmbedItem(
         number=number, name=text.shard.name, tokens=tokens, path=path, lengths=lengths,
         settings=making.embed, revision=making.info.revision, device=making.device,
+        held=held,
     )  # fmt: skip
     return _Prepared(IndexedShard(text.shard, key), item, stored)
 
@@ -235,17 +241,8 @@ def publish_index(making: Making, blocks: tuple[RowBlock, ...], opened: Corpus) 
         "", mark, shards, making.info, blocks, making.corpus, embed, ledgers, opened.groups,
         rejected,
     )  # fmt: skip
-    ends = [
-        ".safetensors",
-        ".json",
-        ".lengths.npy",
-        *([".documents.parquet"] if embed.documents else []),
-    ]
-    prints = {f"prints/{prints_name(s.shard, text=making.corpus.text)}" for s in shards}
-    kept = {f"{name}{end}" for name in prints for end in ("", ".blake2b")}
-    kept = {name for name in kept if (folder / name).is_file()}
-    files = sorted(kept | {f"shards/{s.key}{end}" for s in shards for end in ends})
-    publish_meta(folder, kind="index", fingerprint=mark, files=files, body=index)
+    # Each file of a shard holds its own digest, or has it beside it: none is listed once more.
+    publish_meta(folder, kind="index", fingerprint=mark, files=[], body=index)
     if (folder / "items").is_dir():
         shutil.rmtree(folder / "items")
     return dataclasses.replace(index, folder=str(folder))
