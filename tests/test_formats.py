@@ -15,7 +15,10 @@ import pytest
 from curate.corpus.groups import GroupWriter, group_path
 from curate.corpus.reader import LedgerBuilder as Ledger
 from curate.corpus.reader import find_inputs, read_documents
+from curate.engine.listing import to_text
+from curate.engine.run import run_items
 from curate.errors import CurateError
+from curate.mixing import write as write_module
 from curate.mixing.card import escape
 from curate.mixing.draw import Drawn, draw_rows
 from curate.mixing.filters import Wish
@@ -114,6 +117,20 @@ def test_neither_chunks_nor_workers_change_a_byte_but_the_seed_does(tmp_path, dr
         write(tmp_path / "d", drawn[0], fmt=fmt, part_tokens=60, workers=2)
         assert contents(tmp_path / "a") == contents(tmp_path / "d")
     assert len(plain) > 1
+
+
+def test_no_work_item_carries_what_is_known_of_all_shards(tmp_path, drawn, monkeypatch):
+    told = []
+
+    def listen(function, items, **named):
+        told.extend(to_text(item) for item in items)
+        return run_items(function, items, **named)
+
+    monkeypatch.setattr(write_module, "run_items", listen)
+    files = write(tmp_path / "x", drawn[0], part_tokens=60)
+    assert len(told) > len(files)
+    assert not [text for text in told if "top: rank 1" in text]
+    assert all(len(text) < 1_500 for text in told[-len(files) :])
 
 
 def test_provenance_has_a_line_for_every_row_in_its_place(tmp_path, drawn):

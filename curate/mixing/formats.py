@@ -96,7 +96,7 @@ class Writing:
 
     plan: str  # the file of `write_plan`
     chunks: str  # folder of `write_chunks`
-    choices: tuple[Choice, ...]  # by the plan's number of a shard
+    choices: str  # the file of `write_choices`
     first: int  # row
     last: int  # row after the last
     name: str  # relative to `folder`, with the ending that says the format
@@ -130,6 +130,24 @@ def write_part(writing: Writing) -> WrittenFile:
     write_arrow(trace, lines)
     failpoint("mix.parts")
     return written
+
+
+def write_choices(path: Path, choices: Sequence[Choice]) -> None:
+    """Write what is known of the shards of a mix, a line each: one file for all its parts.
+
+    A part has rows of nearly every shard. Told in its work item, what is known of a million
+    shards would go to a worker once for every part; from here it maps what it looks up.
+    """
+    columns = {
+        "shard": pa.array([each.shard for each in choices], pa.string()),
+        "source": pa.array([each.source for each in choices], pa.string()),
+        "digests": pa.array(
+            [[part.file_digest for part in each.ranges] for each in choices], pa.list_(pa.string())
+        ),
+        "alignment": pa.array([each.alignment for each in choices], pa.float64()),
+        "reason": pa.array([each.reason for each in choices], pa.string()),
+    }
+    write_arrow(path, pa.table(columns))
 
 
 def write_provenance(path: Path, chunks: Path, files: Sequence[WrittenFile]) -> None:
@@ -250,25 +268,25 @@ def _groups(rows: Any) -> Iterator[Any]:
 def _provenance(writing: Writing, plan: Mapping[str, Any], table: Any) -> Any:
     """Return a line for each row; a regrouped document names the file that it came from first."""
     part = {name: column[writing.first : writing.last] for name, column in plan.items()}
-    which, choices = part["shard"], writing.choices
+    which = part["shard"]
+    known = open_arrow(Path(writing.choices)).combine_chunks().to_batches()[0]
 
-    def named(values: Sequence[Any]) -> Any:
+    def named(column: str) -> Any:
         """Return a value of each shard for every row."""
-        return pa.array(values).take(pa.array(which))
+        return known[column].take(pa.array(which))
 
-    files = [part.file_digest for choice in choices for part in choice.ranges]
-    starts = np.cumsum([0, *(len(choice.ranges) for choice in choices)])
-    digests = pa.array(files).take(pa.array(starts[which] + part["file"]))
+    starts = known["digests"].offsets.to_numpy()
+    digests = known["digests"].values.take(pa.array(starts[which] + part["file"]))
     columns = {
         "file": pa.array([writing.name]).take(pa.array(np.zeros(len(which), np.int64))),
         "row": pa.array(np.arange(len(which))),
         "id": table["id"],
-        "source": named([choice.source for choice in choices]),
-        "shard": named([choice.shard for choice in choices]),
+        "source": named("source"),
+        "shard": named("shard"),
         "file_digest": pc.coalesce(table["home"], digests),
         "record": pc.coalesce(table["home_record"], pa.array(part["record"])),
-        "alignment": named([choice.alignment for choice in choices]),
-        "reason": named([choice.reason for choice in choices]),
+        "alignment": named("alignment"),
+        "reason": named("reason"),
         "epoch": pa.array(part["epoch"]),
         "tokens": pa.array(part["tokens"]),
         "cut": pa.array(part["end"] >= 0),

@@ -19,6 +19,7 @@ from curate.mixing.formats import (
     Format,
     Writing,
     WrittenFile,
+    write_choices,
     write_lines,
     write_part,
     write_provenance,
@@ -99,7 +100,10 @@ def write_files(
         write_selection(mix / "selection.parquet", str(plan), choices)
         return [], []
     _write_chunks(drawn, text=text, work=work, layout=layout, workers=workers, notify=notify)
-    writings = _writings(plan, choices, work=work, mix=mix, layout=layout, rows=drawn)
+    known = work / "choices.arrow"
+    if not known.is_file():
+        write_choices(known, choices)
+    writings = _writings(plan, known, work=work, mix=mix, layout=layout, rows=drawn)
     files: list[WrittenFile] = []
     done, total = 0, int(drawn.rows.tokens.sum() + drawn.held.tokens.sum())
     for file in run_items(write_part, writings, workers=workers):
@@ -145,7 +149,7 @@ def _write_chunks(
 
 def _writings(
     plan: Path,
-    choices: Sequence[Choice],
+    choices: Path,
     *,
     work: Path,
     mix: Path,
@@ -171,7 +175,7 @@ def _writings(
         Writing(
             plan=str(plan),
             chunks=str(work / "chunks"),
-            choices=tuple(choices),
+            choices=str(choices),
             first=first,
             last=last,
             name=f"{name}.{ENDINGS[layout.fmt]}",
