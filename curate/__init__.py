@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         compare,
         explain,
         index,
+        mirrored,
         open_artefact,
         plan,
         push,
@@ -34,7 +35,7 @@ __version__ = version("curate")
 
 _STAGES = (
     "index", "plan", "rank", "compare", "explain", "check", "build_mix", "push", "verify",
-    "write_report", "open_artefact",
+    "write_report", "open_artefact", "mirrored",
 )  # fmt: skip
 _PLACES = dict.fromkeys(_STAGES, "curate.stages") | {
     "embed_texts": "curate.task2vec.embed",
@@ -54,6 +55,7 @@ __all__ = [
     "explain",
     "index",
     "load_probe",
+    "mirrored",
     "open_artefact",
     "plan",
     "push",

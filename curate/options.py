@@ -85,11 +85,32 @@ def complete_probe(
     ]
 
 
+class Place(click.Path):
+    """A folder; of one on an object store, its copy, which is published when the command ends."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of the folder."""
+        if ctx is None or ctx.resilient_parsing or "://" not in str(value):
+            return super().convert(value, param, ctx)
+        from curate.stages.mirror import mirrored
+
+        return ctx.with_resource(mirrored(str(value), notify=_told))
+
+
+def _told(what: str, done: float, total: float) -> None:
+    """Say once what was fetched or published: a bar would stand in that of the command."""
+    if done == total:
+        click.echo(f"{what}: {total:,.0f} objects", err=True)
+
+
 def workspace(command: F) -> F:
     """Give a command the folder for all that is published."""
     return click.option(
-        "--workspace", type=click.Path(path_type=Path, file_okay=False), default=Path(".curate"),
-        show_default=True, envvar="CURATE_WORKSPACE", help="Folder for all that is published.",
+        "--workspace", type=Place(), default=Path(".curate"), show_default=True,
+        envvar="CURATE_WORKSPACE", help="Folder for all that is published, or s3://BUCKET/FOLDER.",
     )(command)  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def pages() -> dict[Path, str]:
 API = Path(__file__).parent / "api.md"
 STAGES = (
     "index", "plan", "rank", "compare", "explain", "check", "build_mix", "push", "verify",
-    "write_report", "open_artefact", "load_probe", "embed_texts", "read_settings",
+    "write_report", "open_artefact", "mirrored", "load_probe", "embed_texts", "read_settings",
 )  # fmt: skip
 RESULTS = (
     "Index", "Ranking", "RankedShard", "Comparison", "Explanation", "AlignmentCheck", "Mix",

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests import s3_double
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test of the default suite asks the hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.pop("CURATE_WORKSPACE", None)
@@ -68,3 +70,17 @@ def target_files(tmp_path_factory):
     rest = [text[:600] for text in numpy_docstrings()[1::2]]
     select = write_jsonl(folder / "select.jsonl", rest[:40])
     return select, write_jsonl(folder / "eval.jsonl", rest[40:80])
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A client of a local S3 server."""
+    with s3_double.running() as client:
+        yield client
+
+
+@pytest.fixture
+def bucket(server, request):
+    name = "b-" + str(abs(hash(request.node.name)))
+    server.create_bucket(Bucket=name)
+    return name

@@ -28,40 +28,9 @@ from curate.store import failpoint
 from curate.store.fingerprint import digest_file
 from curate.store.publish import publish_meta
 from curate.task2vec.embed import build_index, index_is_current
+from tests.s3_double import SECRET, keys_of
 
 pytest.importorskip("moto")
-boto3 = pytest.importorskip("boto3")
-
-SECRET = "not-for-any-file-0123456789"
-
-
-@pytest.fixture(scope="module")
-def server():
-    from moto.server import ThreadedMotoServer
-
-    with pytest.MonkeyPatch.context() as patch:
-        running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        running.start()
-        host, port = running.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "somebody-known",
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "1",
-            "NO_PROXY": host,
-        }.items():
-            patch.setenv(name, value)
-        patch.setattr("s3fs.core.S3FileSystem.retries", 1)
-        yield boto3.client("s3")
-        running.stop()
-
-
-@pytest.fixture
-def bucket(server, request):
-    name = "b-" + str(abs(hash(request.node.name)))
-    server.create_bucket(Bucket=name)
-    return name
 
 
 def lines(texts):
@@ -290,12 +259,6 @@ def test_an_index_of_remote_files_is_that_of_local_ones(server, bucket, corpus_f
 
 
 # --- a finished artefact goes there ---
-
-
-def keys_of(server, bucket):
-    found = server.list_objects_v2(Bucket=bucket).get("Contents", [])
-    return {each["Key"]: server.get_object(Bucket=bucket, Key=each["Key"])["Body"].read()
-            for each in found}  # fmt: skip
 
 
 @pytest.fixture

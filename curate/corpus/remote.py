@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import re
@@ -162,6 +163,36 @@ def read_blocks(store: Store, found: Object, start: int) -> Iterator[bytes]:
         if len(block) != end - begin:
             raise CurateError(f"{found.address}: changed while it was read; run the command again")
         yield block
+
+
+def list_objects(store: Store, address: str) -> list[Object]:
+    """Return the objects at an address and below it; none where nothing stands.
+
+    Raises:
+        CurateError: no access, or the store does not answer.
+    """
+    try:
+        return list(_objects(store, store.files.find(address, detail=True)))
+    except FileNotFoundError:
+        return []
+    except store.failures as error:
+        raise explain_failure(store, address, error) from None
+
+
+def object_digest(store: Store, address: str) -> str:
+    """Return the blake2b-256 of the bytes of an object, as 64 hex digits.
+
+    Raises:
+        CurateError: it is not there, no access, or the connection broke.
+    """
+    try:
+        size = int(store.files.info(address)["size"])
+    except store.failures as error:
+        raise explain_failure(store, address, error) from None
+    state = hashlib.blake2b(digest_size=32)
+    for block in read_blocks(store, Object(address, size, ""), 0):
+        state.update(block)
+    return state.hexdigest()
 
 
 def check_unchanged(store: Store, found: Object) -> None:

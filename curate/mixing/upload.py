@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from curate.corpus.remote import Object, Store, explain_failure, open_store, read_blocks
+from curate.corpus.remote import Store, explain_failure, object_digest, open_store
 from curate.errors import USAGE, CurateError
 from curate.records import Notify, silent
 from curate.store.fingerprint import digest_bytes
@@ -76,7 +75,7 @@ def _create(store: Store, path: Path, address: str, digest: str) -> None:
     except store.failures as error:
         if not _stands(store, address):
             raise explain_failure(store, address, error, verb="written") from None
-    if _digest(store, address) != digest:
+    if object_digest(store, address) != digest:
         raise CurateError(f"{address}: holds something else; name another address, or remove it")
 
 
@@ -85,14 +84,3 @@ def _stands(store: Store, address: str) -> bool:
         return bool(store.files.exists(address))
     except store.failures:
         return False
-
-
-def _digest(store: Store, address: str) -> str:
-    try:
-        size = int(store.files.info(address)["size"])
-    except store.failures as error:
-        raise explain_failure(store, address, error) from None
-    state = hashlib.blake2b(digest_size=32)
-    for block in read_blocks(store, Object(address, size, ""), 0):
-        state.update(block)
-    return state.hexdigest()

@@ -1,6 +1,7 @@
 """The stages as plain functions: each finds in the workspace what the one before published."""
 
 from curate.stages.indexing import index, plan, rejected
+from curate.stages.mirror import mirrored
 from curate.stages.mixing import build_mix, push
 from curate.stages.ranking import check, compare, explain, rank
 from curate.stages.reporting import open_artefact, write_report
@@ -15,6 +16,7 @@ __all__ = [
     "explain",
     "export_verification",
     "index",
+    "mirrored",
     "open_artefact",
     "plan",
     "plan_verification",
