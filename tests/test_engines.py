@@ -147,6 +147,7 @@ def serial(world, tmp_path_factory):
         pytest.param("ray", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.timeout(3000)
 def test_every_engine_publishes_the_bytes_of_a_serial_run(world, serial, tmp_path, engine, request):
     address = request.getfixturevalue("cluster").address if engine == "ray" else ""
     settings = RunSettings(engine=engine, workers=2, submit=world[3], address=address)
