@@ -157,6 +157,15 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(case, embedded, monkeypatc
     assert published(workspace) == published(tmp_path / "straight")
 
 
+def test_one_process_hands_tokens_over_in_memory(case, monkeypatch):
+    corpus, embed, workspace = case
+    monkeypatch.setattr(making, "publish_tokens", None)
+    index = build_index(corpus, embed, workspace=workspace, device="cpu")
+    shards = [path for path in published(workspace) if path.suffix != ".blake2b"]
+    assert len(shards) == 4 * len(index.shards) + 1  # prints, embedding, what it is, lengths
+    assert json.loads((workspace / "index" / "meta.json").read_bytes())["files"] == {}
+
+
 def test_a_shard_that_cannot_be_embedded_is_left_out_and_named(case, embedded, tmp_path):
     corpus, embed, workspace = case
     (tmp_path / "in" / "crumb.jsonl").write_text('{"text": "a"}')

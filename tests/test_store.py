@@ -219,6 +219,18 @@ def test_each_publish_syncs_the_file_renames_it_and_syncs_the_folder(tmp_path, m
     assert done == [False, "rename", True]
 
 
+def test_a_small_file_is_opened_once_and_its_folder_once(tmp_path, monkeypatch):
+    opened, real = [], os.open
+    publish_bytes(tmp_path / "x", b"old")
+    monkeypatch.setattr(os, "open", lambda path, *how: (opened.append(path), real(path, *how))[1])
+    monkeypatch.setattr(Path, "open", None)
+    monkeypatch.setattr(os, "unlink", None)  # what was renamed is not looked for again
+    publish_bytes(tmp_path / "x", b"new" * 1_000_000)
+    assert len(opened) == 2 and opened[1] == str(tmp_path)
+    monkeypatch.undo()
+    assert (tmp_path / "x").read_bytes() == b"new" * 1_000_000
+
+
 def test_a_file_is_private_until_it_is_published(tmp_path):
     before = os.umask(0o027)
     try:
