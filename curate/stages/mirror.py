@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -208,8 +209,9 @@ def _agree(mirror: Mirror, sent: dict[str, str]) -> None:
     for name, digest in sent.items():
         mark = found[name].mark if name in found else ""
         # Another run may have put its own in between; it shows in the next listing.
-        data = hashlib.md5((mirror.here / name).read_bytes(), usedforsecurity=False)
-        mirror.known[name] = Known(mark if data.hexdigest() in mark else "", digest)
+        with (mirror.here / name).open("rb") as stream:
+            plain = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False))
+        mirror.known[name] = Known(mark if plain.hexdigest() in mark else "", digest)
     _keep_state(mirror)
 
 
