@@ -1,8 +1,11 @@
 """Does it pay to regroup a shuffled pool by topic before its shards are ranked?
 
-Pools are drawn from corpora and shuffled, each into one file, indexed twice (as it lies, and by
-topic), ranked towards each target, mixed to one budget, and tiny models are trained on both mixes
-with the same seeds. What is compared is pairs: one pool, one target, both ways of grouping.
+Pools that share no document are dealt from corpora and shuffled, each into one file, indexed twice
+(as it lies, and by topic), ranked towards each target, mixed to one budget, and tiny models are
+trained on both mixes with the same seeds. What is compared is pairs: one pool, one target, one
+method of ranking, both ways of grouping. Documents are cut to --piece characters: a random shard
+of web size holds a thousand documents and is like any other, and a small one is so only if its
+documents are short.
 With --recover it only says how well the topics recover the corpora: adjusted mutual information,
 as many topics as corpora and as many as the size suggests, three seeds each.
 Run: python benchmarks/clusters.py --data data --json
@@ -36,7 +39,9 @@ from curate.mixing.formats import read_rows
 from curate.settings import (
     CorpusSettings,
     EmbedSettings,
+    Method,
     MixSettings,
+    RankSettings,
     Settings,
     TargetSettings,
 )
@@ -47,19 +52,35 @@ from curate.verification.train import TrainSettings, train_model
 Pair = dict[str, Any]
 
 
-def write_pool(folder: Path, path: Path, *, chars: int, seed: int) -> int:
-    """Write about `chars` characters of each corpus, shuffled, as one file; return documents."""
+def write_pool(folder: Path, path: Path, *, chars: int, piece: int, number: int) -> int:
+    """Write about `chars` characters of each corpus, shuffled, as one file; return documents.
+
+    Pools of other numbers hold other documents, as long as a corpus has them.
+
+    Args:
+        folder: of corpora.
+        path: to write.
+        chars: of each corpus, about.
+        piece: characters that a document is cut to; 0 leaves it whole.
+        number: of the pool.
+    """
     records = []
     for corpus in sorted(folder.glob("*.jsonl.zst")):
         file = InputFile(path=corpus, source=corpus.name.split(".")[0])
         documents = list(read_documents(file, text="text", ledger=LedgerBuilder()))
-        random.Random(seed).shuffle(documents)
-        taken = 0
+        random.Random(0).shuffle(documents)
+        dealt = 0
         for document in documents:
-            if taken < chars:
-                records.append({"text": document.text, "domain": document.source})
-                taken += len(document.text)
-    random.Random(seed).shuffle(records)
+            if dealt // chars == number:
+                size = piece or len(document.text)
+                starts = range(0, len(document.text), size)
+                records += [
+                    {"text": document.text[start : start + size], "domain": document.source}
+                    for start in starts
+                    if not document.text[start : start + size].isspace()
+                ]
+            dealt += len(document.text)
+    random.Random(number).shuffle(records)
     path.write_bytes(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
     return len(records)
 
@@ -101,34 +122,41 @@ def recover(pool: Path, place: Path, *, shard_tokens: int, documents: int) -> li
 
 
 def run(pool: Path, place: Path, group_by: str, wanted: argparse.Namespace) -> Iterator[Pair]:
-    """Index, and for each target rank, mix and train; yield what each model reached."""
+    """Index, and for each target and method rank, mix and train; yield what models reached."""
     index = curate.index(settings=_settings(pool, group_by, wanted), workspace=place)
     tokenizer = load_probe("builtin", device="cpu")
-    for target in wanted.targets:
-        settings = _settings(pool, group_by, wanted, target)
+    for target, method in product(wanted.targets, wanted.methods):
+        settings = _settings(pool, group_by, wanted, target, method)
         ranking = curate.rank(settings=settings, workspace=place)
-        mix = curate.build_mix(settings=settings, workspace=place, out=place / f"mix-{target}")
-        documents = _tokens_of(place / f"mix-{target}", tokenizer)
+        out = place / f"mix-{target}-{method}"
+        mix = curate.build_mix(settings=settings, workspace=place, out=out)
+        documents = _tokens_of(out, tokenizer)
         items = encode_texts(tokenizer, list(load_target(settings.target).eval[: wanted.items]))
         values = [line.alignment for line in ranking.shards]
         yield {
             "target": target,
+            "method": method,
             "group_by": group_by,
             "shards": len(index.shards),
             "best": [line.shard for line in ranking.shards[:3]],
             "alignment_spread": round(max(values) - min(values), 4),
             "mix_tokens": mix.tokens,
-            "losses": [train(documents, items, tokenizer, seed) for seed in range(wanted.seeds)],
+            "losses": [
+                round(train(documents, items, tokenizer, seed, wanted.passes), 4)
+                for seed in range(wanted.seeds)
+            ],
         }
 
 
-def train(documents: list[Any], items: list[Any], tokenizer: Any, seed: int) -> float:
+def train(
+    documents: list[Any], items: list[Any], tokenizer: Any, seed: int, passes: float
+) -> float:
     """Train a tiny model on documents; return its loss on the items, nats/token."""
     settings = TrainSettings(
         size="tiny",
         vocab=tokenizer.info.vocab,
         eos=int(tokenizer.tokenizer.eos_token_id),
-        tokens=sum(map(len, documents)),
+        tokens=int(passes * sum(map(len, documents))),
         block_tokens=256,
         batch_tokens=1_024,
         learning_rate=1e-2,
@@ -140,20 +168,24 @@ def train(documents: list[Any], items: list[Any], tokenizer: Any, seed: int) -> 
 
 
 def compare(found: Sequence[Pair]) -> Iterator[dict[str, Any]]:
-    """Yield, for each target and for all, the mean gain over pools with its 90 % t interval.
+    """Yield the mean gain over pools with its 90 % t interval, nats/token.
 
-    Gains are averaged over seeds, for `all` over targets too: what is drawn anew is the pool.
+    For each method and target, and for each method over its targets. Gains are averaged over
+    seeds, and over targets for `all`: what is drawn anew is the pool.
     """
-    gains: dict[str, list[float]] = {}
+    gains: dict[tuple[str, str], list[float]] = {}
     for one, other in zip(found[::2], found[1::2], strict=True):
         gain = float(np.mean(one["losses"]) - np.mean(other["losses"]))
-        gains.setdefault(one["target"], []).append(gain)
-    gains["all"] = np.mean(list(gains.values()), axis=0).tolist()
-    for name, values in gains.items():
+        gains.setdefault((one["method"], one["target"]), []).append(gain)
+    for method in dict.fromkeys(method for method, _ in gains):
+        of_method = [values for (name, _), values in gains.items() if name == method]
+        gains[method, "all"] = np.mean(of_method, axis=0).tolist()
+    for (method, target), values in sorted(gains.items()):
         mean, n = float(np.mean(values)), len(values)
         half = float(stats.t.ppf(0.95, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0
         yield {
-            "target": name,
+            "method": method,
+            "target": target,
             "pools": n,
             "clusters_gain": round(mean, 3),
             "interval_90": [round(mean - half, 3), round(mean + half, 3)],
@@ -161,13 +193,20 @@ def compare(found: Sequence[Pair]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _settings(pool: Path, group_by: str, wanted: argparse.Namespace, target: str = "") -> Settings:
+def _settings(
+    pool: Path,
+    group_by: str,
+    wanted: argparse.Namespace,
+    target: str = "",
+    method: Method = "task2vec",
+) -> Settings:
     return Settings(
         corpus=CorpusSettings(
             inputs=(str(pool),), shard_tokens=wanted.shard_tokens, group_by=group_by
         ),
         embed=EmbedSettings(batches=4, batch_tokens=wanted.batch_tokens),
         target=TargetSettings(name=target, data_dir=str(wanted.data)),
+        rank=RankSettings(method=method),
         mix=MixSettings(budget=wanted.budget),
     )
 
@@ -181,14 +220,17 @@ def main() -> None:
     """Measure, and print one line for each way of grouping and one for both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--targets", nargs="+", default=["proofnet", "gsm8k"])
+    parser.add_argument("--targets", nargs="+", default=["proofnet", "math", "gsm8k"])
+    parser.add_argument("--methods", nargs="+", default=["task2vec", "lexical"])
+    parser.add_argument("--piece", type=int, default=1_500, help="characters a document; 0: all")
     parser.add_argument("--chars", type=int, default=150_000, help="of each corpus")
     parser.add_argument("--shard-tokens", type=int, default=25_000)
     parser.add_argument("--batch-tokens", type=int, default=512)
-    parser.add_argument("--budget", type=int, default=60_000)
-    parser.add_argument("--pools", type=int, default=3, help="drawn and shuffled anew")
-    parser.add_argument("--seeds", type=int, default=2, help="models a mix")
-    parser.add_argument("--items", type=int, default=100, help="of the eval split")
+    parser.add_argument("--budget", type=int, default=80_000)
+    parser.add_argument("--passes", type=float, default=1.0, help="over the mix, in training")
+    parser.add_argument("--pools", type=int, default=3, help="that share no document")
+    parser.add_argument("--seeds", type=int, default=1, help="models a mix")
+    parser.add_argument("--items", type=int, default=200, help="of the eval split")
     parser.add_argument("--recover", action="store_true", help="topics against corpora, no model")
     parser.add_argument("--json", action="store_true", help="JSON lines")
     arguments = parser.parse_args()
@@ -199,7 +241,11 @@ def main() -> None:
             pool = place / "pool.jsonl"
             place.mkdir()
             documents = write_pool(
-                arguments.data / "corpora", pool, chars=arguments.chars, seed=number
+                arguments.data / "corpora",
+                pool,
+                chars=arguments.chars,
+                piece=arguments.piece,
+                number=number,
             )
             if arguments.recover:
                 size = {"shard_tokens": arguments.shard_tokens, "documents": documents}
