@@ -423,7 +423,7 @@ def targets(settings: Settings, data_dir: str | None, as_json: bool) -> None:
       curate targets
     """
     from curate.config import data_dir as configured
-    from curate.corpus.targets import list_targets
+    from curate.corpus.named_targets import list_targets
     from curate.report.json_lines import records_json
     from curate.report.overview import targets_table
 

@@ -30,7 +30,8 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/test_publish.py", "tests/test_store.py"),
     ),
     "reader": (
-        ("curate.corpus.reader", "curate.corpus.rows", "curate.corpus.fields",
+        ("curate.corpus.reader", "curate.corpus.rows", "curate.corpus.json_rows",
+         "curate.corpus.columnar", "curate.corpus.fields", "curate.corpus.formats",
          "curate.corpus.containers"),
         ("tests/test_reader.py",
          "tests/test_fuzz.py::test_every_damage_to_every_format_is_accounted_for"),

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.corpus.fields import parse_template
+from curate.corpus.named_targets import known_targets, list_targets
 from curate.corpus.split import split_items
-from curate.corpus.targets import known_targets, list_targets, load_target
+from curate.corpus.targets import load_target
 from curate.errors import CurateError
 from curate.settings import TargetSettings
 from curate.store.fingerprint import digest_texts
@@ -266,7 +267,7 @@ def test_a_target_without_a_known_revision_is_resolved_and_recorded(tmp_path, mo
     from curate.corpus import hub, targets
 
     spec = replace(known_targets()["sciq"], revision="")
-    monkeypatch.setattr(targets, "_registry", lambda: {"sciq": spec})
+    monkeypatch.setattr(targets, "known_targets", lambda: {"sciq": spec})
     monkeypatch.setattr(hub, "resolve_commit", lambda name: "d" * 40)
     row = {"support": "s", "question": "q", "correct_answer": "a"}
     asked = []

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from curate.corpus.containers import BrokenFileError, Format, detect_format, read_line_lists
+from curate.corpus.containers import BrokenFileError, read_line_lists
 from curate.corpus.fields import (
     KEPT,
     MAX_DOCUMENT_CHARS,
@@ -22,8 +22,10 @@ from curate.corpus.fields import (
     parse_template,
     row_names,
 )
+from curate.corpus.formats import Format, detect_format
 from curate.corpus.groups import read_group
 from curate.corpus.inputs import InputFile
+from curate.corpus.json_rows import Plain, json_lines, record_decoder
 from curate.corpus.reader import (
     MAX_NAME_BYTES,
     LedgerBuilder,
@@ -31,7 +33,6 @@ from curate.corpus.reader import (
     read_documents,
     to_document,
 )
-from curate.corpus.rows import Plain, json_lines, record_decoder
 from curate.corpus.shards import check_unchanged
 from curate.errors import CurateError
 from curate.records import Document, RecordRange

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 
-from curate.corpus.containers import (
+from curate.corpus.containers import BrokenFileError
+from curate.corpus.formats import (
     RECORD_SUFFIXES,
     WHOLE_SUFFIXES,
-    BrokenFileError,
     detect_format,
     inner_stem,
     inner_suffix,

@@ -7,13 +7,8 @@ from dataclasses import dataclass, replace
 
 import pyarrow.parquet as pq
 
-from curate.corpus.containers import (
-    STREAM_ERRORS,
-    BrokenFileError,
-    Span,
-    detect_format,
-    find_line,
-)
+from curate.corpus.containers import STREAM_ERRORS, BrokenFileError, Span, find_line
+from curate.corpus.formats import detect_format
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
 from curate.engine.local import count_cores, run_local
 from curate.records import Document, FileLedger

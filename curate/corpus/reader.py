@@ -12,8 +12,9 @@ from operator import itemgetter
 
 import msgspec
 
-from curate.corpus.containers import BrokenFileError, Span, detect_format, one_line
+from curate.corpus.containers import BrokenFileError, Span, one_line
 from curate.corpus.fields import KEPT, MISSING, Template, parse_template, render, row_names
+from curate.corpus.formats import detect_format
 from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.rows import field_names, read_rows
 from curate.errors import REJECTED, CurateError

@@ -17,14 +17,8 @@ from urllib.parse import quote, urlsplit
 
 import fsspec
 
-from curate.corpus.containers import (
-    RECORD_SUFFIXES,
-    WHOLE_SUFFIXES,
-    BrokenFileError,
-    detect_format,
-    inner_suffix,
-    one_line,
-)
+from curate.corpus.containers import BrokenFileError, one_line
+from curate.corpus.formats import RECORD_SUFFIXES, WHOLE_SUFFIXES, detect_format, inner_suffix
 from curate.errors import USAGE, CurateError
 from curate.store.failpoint import failpoint
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from curate.corpus.containers import BrokenFileError, Format, detect_format, read_head
+from curate.corpus.columnar import count_rows
+from curate.corpus.containers import BrokenFileError, read_head
+from curate.corpus.formats import Format, detect_format
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
-from curate.corpus.rows import count_rows
 
 HEAD_BYTES = 4 * 1024 * 1024
 """Of unpacked content that is read of each file that is looked into."""

@@ -4,83 +4,19 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import re
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib.resources import files
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from curate.corpus.fields import MISSING, parse_template, render
+from curate.corpus.named_targets import TargetSpec, known_targets, local_folder, split_file
 from curate.corpus.reader import InputFile, LedgerBuilder, check_inputs, read_documents
 from curate.corpus.split import draw_items, read_alike, split_items
 from curate.errors import USAGE, CurateError
-from curate.records import NamedTarget, Target
+from curate.records import Target
 from curate.settings import TargetSettings
 from curate.store.fingerprint import digest_texts
-
-ENDINGS = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
-
-
-@dataclass(frozen=True, slots=True)
-class TargetSpec:
-    """One entry of targets.toml."""
-
-    name: str
-    about: str
-    hub: str
-    revision: str  # commit; "" where none is known: resolved when read, and recorded
-    licence: str
-    template: str
-    select: tuple[str, ...]  # local split names
-    eval: tuple[str, ...]  # none: select is split by item
-    hub_select: tuple[str, ...]  # files of the data set
-    hub_eval: tuple[str, ...]
-    hub_template: str = ""  # where the hub's fields have other names
-
-
-def known_targets() -> dict[str, TargetSpec]:
-    """Return the named targets by name."""
-    return dict(_registry())
-
-
-def list_targets(data_dir: str = "", *, ask_hub: bool = False) -> tuple[NamedTarget, ...]:
-    """List the named targets, and where each can be read now.
-
-    Args:
-        data_dir: folder of targets; "" takes the environment's `CURATE_DATA_DIR`.
-        ask_hub: look into the hub's cache, and ask the hub for those that are not at hand.
-    """
-    specs = known_targets()
-    folders = {name: str(_local_folder(spec, data_dir) or "") for name, spec in specs.items()}
-    reach = dict.fromkeys(specs, "")
-    if ask_hub:
-        from curate.corpus.hub import find_reachable  # the hub client takes seconds to import
-
-        wanted = {
-            spec.name: (spec.hub, spec.revision, (*spec.hub_select, *spec.hub_eval))
-            for spec in specs.values()
-            if not folders[spec.name]
-        }
-        reach |= find_reachable(wanted)
-    return tuple(
-        NamedTarget(
-            name=spec.name,
-            hub=f"{spec.hub}@{spec.revision}" if spec.revision else spec.hub,
-            select=", ".join(spec.select) if spec.eval else f"half of {', '.join(spec.select)}",
-            eval=", ".join(spec.eval) or "the other half",
-            licence=spec.licence,
-            at_hand=folders[spec.name],
-            about=spec.about,
-            reach="folder" if folders[spec.name] else reach[spec.name],
-        )
-        for spec in specs.values()
-    )
 
 
 def load_target(settings: TargetSettings) -> Target:
@@ -104,7 +40,7 @@ def load_target(settings: TargetSettings) -> Target:
     if not settings.name:
         raise CurateError("no target named; give --target NAME or a file", exit_code=USAGE)
     settings = replace(settings, name=split_weight(settings.name)[0])  # alone, it has no weight
-    spec = _registry().get(settings.name)
+    spec = known_targets().get(settings.name)
     if spec is not None:
         return _load_named(spec, settings)
     if settings.name.startswith("hf:"):
@@ -183,11 +119,11 @@ def _joined(parts: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 
 def _load_named(spec: TargetSpec, settings: TargetSettings) -> Target:
-    folder = _local_folder(spec, settings.data_dir)
+    folder = local_folder(spec, settings.data_dir)
     if folder is not None:
         template = settings.template or settings.text or spec.template
-        select = _read_all([_split_file(folder, split) for split in spec.select], template)
-        held_out = _read_all([_split_file(folder, split) for split in spec.eval], template)
+        select = _read_all([split_file(folder, split) for split in spec.select], template)
+        held_out = _read_all([split_file(folder, split) for split in spec.eval], template)
         origin = str(folder)
     else:
         from curate.corpus.hub import HubName, fetch_file, resolve_commit
@@ -324,7 +260,7 @@ def _target(
 
 
 def _unknown(name: str) -> CurateError:
-    known = sorted(_registry())
+    known = sorted(known_targets())
     if "/" in name or "." in name:
         return CurateError(
             f"target {name}: no such file; name a file, hf:org/name, or one of {', '.join(known)}",
@@ -335,29 +271,3 @@ def _unknown(name: str) -> CurateError:
     return CurateError(
         f"target {name}: unknown; {hint} A file or hf:org/name will also do", exit_code=USAGE
     )
-
-
-def _local_folder(spec: TargetSpec, data_dir: str) -> Path | None:
-    root = data_dir or os.environ.get("CURATE_DATA_DIR", "")
-    if not root:
-        return None
-    for folder in (Path(root) / "targets" / spec.name, Path(root) / spec.name):
-        if all(_split_file(folder, split).is_file() for split in (*spec.select, *spec.eval)):
-            return folder
-    return None
-
-
-def _split_file(folder: Path, split: str) -> Path:
-    for ending in ENDINGS:
-        if (folder / f"{split}{ending}").is_file():
-            return folder / f"{split}{ending}"
-    return folder / f"{split}.jsonl"
-
-
-@cache
-def _registry() -> dict[str, TargetSpec]:
-    text = files("curate.corpus").joinpath("targets.toml").read_text(encoding="utf-8")
-    table: dict[str, dict[str, Any]] = tomllib.loads(text)
-    return {
-        name: msgspec.convert({"name": name, **entry}, TargetSpec) for name, entry in table.items()
-    }

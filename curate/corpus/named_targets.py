@@ -1,0 +1,106 @@
+"""The named targets: what targets.toml says of them, and where each can be read now."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from curate.records import NamedTarget
+
+ENDINGS = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """One entry of targets.toml."""
+
+    name: str
+    about: str
+    hub: str
+    revision: str  # commit; "" where none is known: resolved when read, and recorded
+    licence: str
+    template: str
+    select: tuple[str, ...]  # local split names
+    eval: tuple[str, ...]  # none: select is split by item
+    hub_select: tuple[str, ...]  # files of the data set
+    hub_eval: tuple[str, ...]
+    hub_template: str = ""  # where the hub's fields have other names
+
+
+def known_targets() -> dict[str, TargetSpec]:
+    """Return the named targets by name."""
+    return dict(_registry())
+
+
+def list_targets(data_dir: str = "", *, ask_hub: bool = False) -> tuple[NamedTarget, ...]:
+    """List the named targets, and where each can be read now.
+
+    Args:
+        data_dir: folder of targets; "" takes the environment's `CURATE_DATA_DIR`.
+        ask_hub: look into the hub's cache, and ask the hub for those that are not at hand.
+    """
+    specs = known_targets()
+    folders = {name: str(local_folder(spec, data_dir) or "") for name, spec in specs.items()}
+    reach = dict.fromkeys(specs, "")
+    if ask_hub:
+        from curate.corpus.hub import find_reachable  # the hub client takes seconds to import
+
+        wanted = {
+            spec.name: (spec.hub, spec.revision, (*spec.hub_select, *spec.hub_eval))
+            for spec in specs.values()
+            if not folders[spec.name]
+        }
+        reach |= find_reachable(wanted)
+    return tuple(
+        NamedTarget(
+            name=spec.name,
+            hub=f"{spec.hub}@{spec.revision}" if spec.revision else spec.hub,
+            select=", ".join(spec.select) if spec.eval else f"half of {', '.join(spec.select)}",
+            eval=", ".join(spec.eval) or "the other half",
+            licence=spec.licence,
+            at_hand=folders[spec.name],
+            about=spec.about,
+            reach="folder" if folders[spec.name] else reach[spec.name],
+        )
+        for spec in specs.values()
+    )
+
+
+def local_folder(spec: TargetSpec, data_dir: str) -> Path | None:
+    """Return the folder that holds all splits of a target, None where none does.
+
+    Args:
+        spec: the target.
+        data_dir: looked into, also in its `targets/`; "" takes `CURATE_DATA_DIR`.
+    """
+    root = data_dir or os.environ.get("CURATE_DATA_DIR", "")
+    if not root:
+        return None
+    for folder in (Path(root) / "targets" / spec.name, Path(root) / spec.name):
+        if all(split_file(folder, split).is_file() for split in (*spec.select, *spec.eval)):
+            return folder
+    return None
+
+
+def split_file(folder: Path, split: str) -> Path:
+    """Return the file of a split, whatever its ending; `.jsonl` where there is none."""
+    for ending in ENDINGS:
+        if (folder / f"{split}{ending}").is_file():
+            return folder / f"{split}{ending}"
+    return folder / f"{split}.jsonl"
+
+
+@cache
+def _registry() -> dict[str, TargetSpec]:
+    text = files("curate.corpus").joinpath("targets.toml").read_text(encoding="utf-8")
+    table: dict[str, dict[str, Any]] = tomllib.loads(text)
+    return {
+        name: msgspec.convert({"name": name, **entry}, TargetSpec) for name, entry in table.items()
+    }
