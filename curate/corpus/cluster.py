@@ -20,6 +20,7 @@ HEAD_CHARS = 4_000
 
 FEATURES = 1 << 15
 DIMENSIONS = 32
+STARTS = 10
 MAX_TOPICS = 512
 
 _TOKENS = re.compile(r"[^\W\d_]+|\d|[^\w\s]|_")
@@ -32,7 +33,7 @@ Labels = npt.NDArray[np.int64]
 class Topics:
     """A fitted clustering: what is needed to say the topic of a text."""
 
-    rarity: npt.NDArray[np.float64]  # (FEATURES,) inverse document frequency
+    rarity: npt.NDArray[np.float64]  # (FEATURES,) root of the inverse document frequency
     directions: npt.NDArray[np.float64]  # (FEATURES, dimensions)
     centres: npt.NDArray[np.float64]  # (n_topics, dimensions)
 
@@ -50,10 +51,10 @@ def choose_count(n_chars: int, *, shard_tokens: int) -> int:
 def fit_topics(texts: Sequence[str], *, count: int, seed: int) -> Topics:
     """Fit topics to a sample of texts.
 
-    Words, digits and signs, alone and in pairs, are hashed (1 + log count, times inverse
-    document frequency), reduced to 32 dimensions (latent semantic analysis: Deerwester et al.
-    1990) and clustered by k-means on the sphere, four starts. A text counts as its length does,
-    so that many short texts do not take the topics from few long ones.
+    Words, digits and signs, alone and in pairs, are hashed (1 + log count, times the root of the
+    inverse document frequency), reduced to 32 dimensions (latent semantic analysis: Deerwester
+    et al. 1990) and clustered by k-means on the sphere, the best of ten starts. A text counts as
+    its length does, so that many short texts do not take the topics from few long ones.
 
     Args:
         texts: at least one; their first 4,000 characters are read.
@@ -66,7 +67,8 @@ def fit_topics(texts: Sequence[str], *, count: int, seed: int) -> Topics:
     if not texts or count < 1:
         raise ValueError(f"{len(texts)} texts and {count} topics: both must be positive")
     counts = _hashed(texts)
-    rarity = 1 + np.log((1 + len(texts)) / (1 + np.bincount(counts.indices, minlength=FEATURES)))
+    frequency = (1 + np.bincount(counts.indices, minlength=FEATURES)) / (1 + len(texts))
+    rarity = np.sqrt(1 - np.log(frequency))
     weighted = normalize(counts.multiply(rarity).tocsr())
     dimensions = max(1, min(DIMENSIONS, len(texts) - 1))
     lengths = np.array([max(1, len(text[:HEAD_CHARS])) for text in texts], dtype=np.float64)
@@ -74,7 +76,7 @@ def fit_topics(texts: Sequence[str], *, count: int, seed: int) -> Topics:
     directions = randomized_svd(scaled, dimensions, n_iter=4, random_state=seed)[2].T
     points = normalize(weighted @ directions)
     distinct = len(np.unique(points.round(9), axis=0))
-    means = KMeans(min(count, distinct), n_init=4, random_state=seed)
+    means = KMeans(min(count, distinct), n_init=STARTS, random_state=seed)
     means.fit(points, sample_weight=lengths)
     return Topics(rarity=rarity, directions=directions, centres=means.cluster_centers_)
 

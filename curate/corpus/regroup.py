@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from curate.corpus.cluster import (
+    DIMENSIONS,
+    FEATURES,
     HEAD_CHARS,
+    STARTS,
     Topics,
     choose_count,
     fit_topics,
@@ -161,7 +164,7 @@ def _regrouped(
         group_by=settings.group_by,
         clusters=settings.clusters or -settings.shard_tokens if kind == "cluster" else 0,
         seed=settings.seed,
-        limits=[SAMPLE, HEAD_CHARS],
+        limits=[SAMPLE, HEAD_CHARS, FEATURES, DIMENSIONS, STARTS],
     )
     folder = workspace / "groups" / key[:16]
     if not _is_whole(folder, key):
