@@ -59,7 +59,9 @@ def init(force: bool) -> None:
 )  # fmt: skip
 @click.option("--text", help='Field with the text, or a template: "{question} {answer}".')
 @click.option("--shard-tokens", type=options.Tokens(), help="Tokens a shard: 250k, 1M.")
-@click.option("--max-rejected", type=float, help="Share of documents that may be rejected.")
+@click.option(
+    "--max-rejected", type=options.Share(), help="Share of documents rejected at most: 0.1%."
+)
 @click.option("--group-by", help="What a source is: file, folder, field:NAME or cluster.")
 @click.option("--clusters", type=click.IntRange(2), help="Topics; chosen by size by default.")
 @click.option("--batches", type=click.IntRange(2), help="Sub-batches a shard.")

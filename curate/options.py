@@ -45,9 +45,12 @@ class Share(click.ParamType[float]):
         """Return the share, 0 to 1."""
         try:
             text = str(value)
-            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
             self.fail(f"{value!r} is not a share such as 1% or 0.01", param, ctx)
+        return share
 
 
 def complete_path(

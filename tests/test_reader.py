@@ -74,6 +74,9 @@ def test_the_format_is_told_by_the_bytes_and_not_by_the_name(tmp_path):
     assert [d.text for d in read(tmp_path / "b.jsonl")[0]] == TEXTS
 
 
+UNPACKED_TOGETHER = {".gz": 8_000, ".zst": 140_000, ".bz2": 920_000, ".xz": 80_000}
+
+
 @pytest.mark.parametrize("ending", [".gz", ".zst", ".bz2", ".xz"])
 @pytest.mark.parametrize("keep", [0.5, 0.9, -3])
 def test_a_cut_stream_is_an_error_and_what_came_before_is_salvaged(tmp_path, ending, keep):
@@ -83,6 +86,9 @@ def test_a_cut_stream_is_an_error_and_what_came_before_is_salvaged(tmp_path, end
     documents, account = read(write(tmp_path / f"a.jsonl{ending}", cut))
     assert account.error
     assert [d.text for d in documents] == noise[: len(documents)]
+    share = keep if keep > 0 else 1.0
+    lost = len(noise) * share - len(documents)
+    assert lost * 517 < UNPACKED_TOGETHER[ending]  # bytes a line
     assert set(account.rejected) <= {"truncated"}
     assert check_ledgers([account], 1.0).exit_code == REJECTED
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ MAX_JSON_COMMAS = 6_000_000
 """A JSON file that is one value must be held whole; a larger one, or more parts, is refused."""
 
 CHUNK_BYTES = 1024 * 1024
+SALVAGE_BYTES = 512
 MAX_RATIO = 1_000
 RATIO_FROM_BYTES = 100 * 1024 * 1024
 
@@ -78,7 +79,7 @@ def read_blocks(
 
     Raises:
         BrokenFileError: the stream is cut or damaged, or it unpacks to more than 1,000 times its
-            size (past 100 MiB). The blocks before that have been yielded.
+            size (past 100 MiB). What can be unpacked before that has been yielded.
     """
     packed = max(1, path.stat().st_size)
     start, stop = span or (0, 0)
@@ -97,7 +98,29 @@ def read_blocks(
                     raise BrokenFileError(f"unpacks to more than {MAX_RATIO} times its size")
                 yield block
     except STREAM_ERRORS as error:
+        if compression != "none":
+            yield from before_damage(path, compression, skip=unpacked)
         raise BrokenFileError(one_line(error)) from None
+
+
+def before_damage(path: Path, compression: Compression, *, skip: int = 0) -> Iterator[bytes]:
+    """Yield what the block holds in which a stream breaks; a read that fails gives none of it.
+
+    Args:
+        path: the file, read anew.
+        compression: not none.
+        skip: unpacked bytes before that block.
+
+    Yields:
+        About 1 MiB in all, at most.
+    """
+    with suppress(*STREAM_ERRORS), open_bytes(path, compression) as stream:
+        while skip and (passed := stream.read(min(CHUNK_BYTES, skip))):
+            skip -= len(passed)
+        left = CHUNK_BYTES
+        while left > 0 and (block := stream.read(SALVAGE_BYTES)):
+            left -= len(block)
+            yield block
 
 
 def find_line(path: Path, offset: int) -> int:

@@ -12,9 +12,13 @@ from curate.corpus.containers import (
     STREAM_ERRORS,
     BrokenFileError,
     Compression,
+    before_damage,
     one_line,
     open_bytes,
 )
+
+HEAD_BYTES = 1 << 16
+"""Of a file, unpacked, from which its format is told."""
 
 Kind = Literal["jsonl", "json", "csv", "tsv", "whole", "parquet", "arrow_file", "arrow_stream"]
 
@@ -117,11 +121,13 @@ def _head(path: Path, compression: Compression) -> bytes:
     """Return up to 64 KiB of the unpacked start, the byte-order mark stripped."""
     try:
         with open_bytes(path, compression) as stream:
-            head: bytes = stream.read(1 << 16)
+            head: bytes = stream.read(HEAD_BYTES)
     except STREAM_ERRORS as error:
         if compression == "none":
             raise
-        raise BrokenFileError(one_line(error)) from None
+        head = b"".join(before_damage(path, compression))[:HEAD_BYTES]
+        if not head:
+            raise BrokenFileError(one_line(error)) from None
     return head[3:] if head.startswith(b"\xef\xbb\xbf") else head
 
 
@@ -150,7 +156,7 @@ def _text_kind(head: bytes, suffix: str, compression: Compression) -> Kind:
     if suffix in WHOLE_SUFFIXES and suffix not in (".txt", ".text"):
         return "whole"
     first = head.lstrip().split(b"\n", 1)[0]
-    if first.startswith(b"{") and (_is_json(first) or (len(head) >= 1 << 16 and first == head)):
+    if first.startswith(b"{") and (_is_json(first) or (len(head) >= HEAD_BYTES and first == head)):
         return "jsonl"
     return "json" if named == "json" else "whole"
 
