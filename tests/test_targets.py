@@ -85,6 +85,7 @@ def test_a_target_of_two_files(tmp_path):
         ("nowhere/file.jsonl", "no such file"),
         ("x=nowhere.jsonl", "no such file"),
         ("", "no target named"),
+        ("hf://datasets/me/pool/a.jsonl", "only local files and hf:org/name"),
     ],
 )
 def test_a_wrong_name_is_said_to_be_so(name, message):

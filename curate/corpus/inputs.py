@@ -73,11 +73,6 @@ def _expand(
     given: str, *, workspace: Path, skipped: list[Path] | None
 ) -> Iterator[tuple[Path, str]]:
     """Yield (path, source); the source is "" where the file's own name decides."""
-    if given.startswith("hf:"):
-        from curate.corpus.hub import spool_dataset  # the hub client takes seconds to import
-
-        yield spool_dataset(given, workspace=workspace)
-        return
     if "://" in given:
         from curate.corpus.copies import find_copies  # fsspec takes a while to import
 
@@ -86,6 +81,11 @@ def _expand(
             yield from _folder(folder, skipped)
         else:
             yield from ((_explicit(path), "") for path in copies)
+        return
+    if given.startswith("hf:"):
+        from curate.corpus.hub import spool_dataset  # the hub client takes seconds to import
+
+        yield spool_dataset(given, workspace=workspace)
         return
     path = Path(given).expanduser()
     if path.is_dir():

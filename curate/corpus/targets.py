@@ -43,14 +43,14 @@ def load_target(settings: TargetSettings) -> Target:
     spec = known_targets().get(settings.name)
     if spec is not None:
         return _load_named(spec, settings)
-    if settings.name.startswith("hf:"):
-        return _load_hub(settings)
-    if settings.name.startswith("lm-eval:"):
-        return _load_task(settings)
     if "://" in settings.name:
         raise CurateError(
             f"target {settings.name}: only local files and hf:org/name are read; download it first"
         )
+    if settings.name.startswith("hf:"):
+        return _load_hub(settings)
+    if settings.name.startswith("lm-eval:"):
+        return _load_task(settings)
     label, _, rest = settings.name.rpartition("=")
     paths = [Path(part).expanduser() for part in rest.split(",")]
     if label or Path(settings.name).expanduser().is_file():
