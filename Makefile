@@ -33,7 +33,7 @@ check: test
 test-slow: $(BIN)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
-fuzz: $(BIN)/.installed-dev ## 10,000 damaged files and a dozen bombs through the reader
+fuzz: $(BIN)/.installed-dev ## 10,000 damaged files and fourteen bombs through the reader
 	$(BIN)/python -m tests.fuzz --cases 10000
 	$(BIN)/python -m pytest -q --no-cov -m slow tests/test_fuzz.py
 

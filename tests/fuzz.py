@@ -285,6 +285,11 @@ def bombs(folder: Path) -> list[Path]:
     }.items():
         table = pa.table({"text": values})
         pq.write_table(table, folder / name, compression="zstd", use_dictionary=False)
+    table = pa.table({"text": ["\0" * (300 * mega)]})
+    packed = pa.ipc.IpcWriteOptions(compression="zstd")
+    for name, opener in {"batch.arrow": pa.ipc.new_file, "batch.stream": pa.ipc.new_stream}.items():
+        with opener(str(folder / name), table.schema, options=packed) as writer:
+            writer.write_table(table)
     return sorted(path for path in folder.iterdir() if path.is_file())
 
 

@@ -31,7 +31,8 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "reader": (
         ("curate.corpus.reader", "curate.corpus.rows", "curate.corpus.json_rows",
-         "curate.corpus.columnar", "curate.corpus.fields", "curate.corpus.formats",
+         "curate.corpus.columnar", "curate.corpus.ipc", "curate.corpus.fields",
+         "curate.corpus.formats",
          "curate.corpus.containers"),
         ("tests/test_reader.py",
          "tests/test_fuzz.py::test_every_damage_to_every_format_is_accounted_for"),

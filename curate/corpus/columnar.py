@@ -20,6 +20,7 @@ from curate.corpus.containers import (
 )
 from curate.corpus.fields import MISSING, Row, row_names
 from curate.corpus.formats import Format
+from curate.corpus.ipc import check_batches
 
 BATCH_BYTES = 16 * 1024 * 1024
 
@@ -45,6 +46,7 @@ def count_rows(path: Path, form: Format) -> int:
     try:
         if form.kind == "parquet":
             return int(pq.read_metadata(path).num_rows)
+        check_batches(path, stream=form.kind == "arrow_stream")
         with pa.memory_map(str(path), "rb") as stream:
             reader = _arrow_reader(stream, form)
             batches = (
@@ -147,6 +149,7 @@ def arrow_rows(path: Path, form: Format, fields: Sequence[str]) -> Iterator[Row 
     """
     done = 0
     try:
+        check_batches(path, stream=form.kind == "arrow_stream")
         with pa.memory_map(str(path), "rb") as stream:
             reader = _arrow_reader(stream, form)
             batches = (

@@ -1,0 +1,73 @@
+"""Compressed Arrow files: read like any other, refused where they unpack to very much."""
+
+import random
+
+import pyarrow as pa
+import pytest
+
+from curate.corpus import ipc
+from curate.corpus.containers import BrokenFileError
+from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
+
+TEXTS = [f"document {n} " + "\u00fc" * (n % 40) for n in range(300)]
+
+
+def written(path, kind, codec, column, rows=100):
+    table = pa.table({"text": column})
+    opener = pa.ipc.new_file if kind == "file" else pa.ipc.new_stream
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with opener(str(path), table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=rows)
+    return path
+
+
+def shared(text):
+    return pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), pa.array([text]))
+
+
+def read(path):
+    ledger = LedgerBuilder()
+    file = InputFile(path=path, source="s")
+    return [d.text for d in read_documents(file, text="text", ledger=ledger)], ledger.error
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+@pytest.mark.parametrize("codec", ["zstd", "lz4", None])
+def test_a_compressed_file_is_read(tmp_path, kind, codec):
+    assert read(written(tmp_path / "a.arrow", kind, codec, TEXTS)) == (TEXTS, "")
+    assert read(written(tmp_path / "b.arrow", kind, codec, shared("x" * 50)))[0] == ["x" * 50] * 300
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+@pytest.mark.parametrize("column", [["z" * 40_000] * 300, shared("z" * 4_000_000)])
+def test_a_batch_that_unpacks_to_very_much_is_never_unpacked(
+    tmp_path, monkeypatch, kind, codec, column
+):
+    path = written(tmp_path / "a.arrow", kind, codec, column)
+    monkeypatch.setattr(ipc, "MAX_BATCH_BYTES", 5_000_000)
+    monkeypatch.setattr(ipc, "RATIO_FROM_BYTES", 3_000_000)
+    monkeypatch.setattr(ipc, "MAX_RATIO", 10)
+    before = pa.total_allocated_bytes()
+    found, error = read(path)
+    assert found == [] and "unpacks to 4,0" in error
+    assert pa.total_allocated_bytes() == before
+    monkeypatch.setattr(ipc, "MAX_RATIO", 1_000_000)
+    assert len(read(path)[0]) == 300  # within the cap, however well it is packed
+    monkeypatch.setattr(ipc, "MAX_BATCH_BYTES", 3_500_000)
+    assert "unpacks to 4,0" in read(path)[1]
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_damaged_sizes_are_left_to_the_reader(tmp_path, kind):
+    whole = written(tmp_path / "a.arrow", kind, "zstd", TEXTS).read_bytes()
+    rng, path = random.Random(0), tmp_path / "b.arrow"
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 9)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data[: rng.randrange(1, len(data))] if rng.random() < 0.3 else data)
+        try:
+            ipc.check_batches(path, stream=kind == "stream")
+        except BrokenFileError as error:
+            assert "unpacks to" in str(error)
