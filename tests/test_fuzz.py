@@ -44,6 +44,7 @@ def test_every_record_of_a_thousand_damaged_files_is_accounted_for():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # fifteen processes, one after the other
 def test_no_bomb_fills_the_memory(tmp_path):
     names = fuzz_process("--write-bombs", tmp_path).split()
     assert len(names) == 14
@@ -51,3 +52,4 @@ def test_no_bomb_fills_the_memory(tmp_path):
         found = json.loads(fuzz_process("--bomb", name))
         assert found["failures"] == []
         assert found["rss_mb"] < fuzz.MAX_RSS_MB, found
+        assert found["seconds"] < fuzz.SLOW_S, found
