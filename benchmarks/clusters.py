@@ -182,13 +182,16 @@ def compare(found: Sequence[Pair]) -> Iterator[dict[str, Any]]:
         gains[method, "all"] = np.mean(of_method, axis=0).tolist()
     for (method, target), values in sorted(gains.items()):
         mean, n = float(np.mean(values)), len(values)
-        half = float(stats.t.ppf(0.95, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0
+        interval = None  # of one pool there is none
+        if n > 1:
+            half = float(stats.t.ppf(0.95, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+            interval = [round(mean - half, 3), round(mean + half, 3)]
         yield {
             "method": method,
             "target": target,
             "pools": n,
             "clusters_gain": round(mean, 3),
-            "interval_90": [round(mean - half, 3), round(mean + half, 3)],
+            "interval_90": interval,
             "gains": [round(value, 3) for value in values],
         }
 
@@ -221,12 +224,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--targets", nargs="+", default=["proofnet", "math", "gsm8k"])
-    parser.add_argument("--methods", nargs="+", default=["task2vec", "lexical"])
+    parser.add_argument("--methods", nargs="+", default=["lexical"])
     parser.add_argument("--piece", type=int, default=1_500, help="characters a document; 0: all")
-    parser.add_argument("--chars", type=int, default=150_000, help="of each corpus")
-    parser.add_argument("--shard-tokens", type=int, default=25_000)
-    parser.add_argument("--batch-tokens", type=int, default=512)
-    parser.add_argument("--budget", type=int, default=80_000)
+    parser.add_argument("--chars", type=int, default=100_000, help="of each corpus")
+    parser.add_argument("--shard-tokens", type=int, default=17_000)
+    parser.add_argument("--batch-tokens", type=int, default=128)
+    parser.add_argument("--budget", type=int, default=50_000)
     parser.add_argument("--passes", type=float, default=1.0, help="over the mix, in training")
     parser.add_argument("--pools", type=int, default=3, help="that share no document")
     parser.add_argument("--seeds", type=int, default=1, help="models a mix")
