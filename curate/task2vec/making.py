@@ -30,11 +30,12 @@ from curate.records import (
     ProbeInfo,
     RejectedShard,
     RowBlock,
+    Shard,
     ShardText,
 )
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_bytes, fingerprint
-from curate.store.publish import publish_bytes, publish_meta
+from curate.store.publish import publish_bytes, publish_meta, read_json_if_whole
 from curate.task2vec.items import Embedded, EmbedItem, draw_tokens, embed_item, publish_tokens
 from curate.task2vec.probe import Probe, encode_texts
 from curate.task2vec.quantity import CONTRAST
@@ -72,9 +73,9 @@ class Making:
     info: ProbeInfo
     device: str
     here: bool = False  # this process embeds what it reads
-    shards: list[IndexedShard] = field(default_factory=list)
+    shards: list[Shard] = field(default_factory=list)  # their keys would double what they take
     ledgers: list[FileLedger] = field(default_factory=list)
-    owners: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)  # of each vector
+    owners: dict[int, int] = field(default_factory=dict)  # start of a vector's digest → shard
     rejected: dict[int, RejectedShard] = field(default_factory=dict)  # by number of the shard
     first: BaseException | None = None  # that a shard was rejected for
     n_embedded: int = 0
@@ -119,7 +120,7 @@ def embed_all(making: Making, opened: Corpus, probe: Probe, crew: Crew, notify: 
         for one in done:
             _take(making, one, notify)
             if not making.here:
-                _items_path(making, making.shards[one.number].key).unlink(missing_ok=True)
+                _items_path(making, _key(making, one.number)).unlink(missing_ok=True)
     if not making.shards:
         raise CurateError(
             f"{', '.join(making.corpus.inputs)}: no document in it; check the text setting "
@@ -134,7 +135,7 @@ def embed_all(making: Making, opened: Corpus, probe: Probe, crew: Crew, notify: 
 class _Prepared:
     """A shard that has been read: to be embedded, or with what describes its embedding."""
 
-    shard: IndexedShard
+    shard: Shard
     item: EmbedItem
     stored: StoredEmbedding | None
 
@@ -158,7 +159,7 @@ def _prepare(making: Making, number: int, text: ShardText) -> _Prepared:
         settings=making.embed, revision=making.info.revision, device=making.device,
         held=held,
     )  # fmt: skip
-    return _Prepared(IndexedShard(text.shard, key), item, stored)
+    return _Prepared(text.shard, item, stored)
 
 
 def _missing(making: Making, prepared: Iterable[_Prepared], notify: Notify) -> Iterator[EmbedItem]:
@@ -172,7 +173,7 @@ def _missing(making: Making, prepared: Iterable[_Prepared], notify: Notify) -> I
 
 
 def _take(making: Making, one: Embedded, notify: Notify) -> None:
-    shard = making.shards[one.number].shard
+    shard = making.shards[one.number]
     _check_distinct(making, one)
     making.n_embedded += 1
     making.n_tokens += shard.n_tokens
@@ -182,7 +183,7 @@ def _take(making: Making, one: Embedded, notify: Notify) -> None:
 def _reject(making: Making, failure: Failure) -> None:
     """Leave a shard out; where the first twenty fail, it is not the shards."""
     number = failure.item.number
-    making.rejected[number] = RejectedShard(making.shards[number].shard, failure.reason)
+    making.rejected[number] = RejectedShard(making.shards[number], failure.reason)
     making.first = making.first or failure.error
     failure.item.tokens.unlink(missing_ok=True)
     if not making.n_embedded and len(making.rejected) >= HOPELESS:
@@ -212,16 +213,25 @@ def shard_key(digest: str, settings: EmbedSettings, info: ProbeInfo) -> str:
     )
 
 
+def _key(making: Making, number: int) -> str:
+    return shard_key(making.shards[number].digest, making.embed, making.info)
+
+
 def _check_distinct(making: Making, one: Embedded) -> None:
     """Refuse a probe that gives different texts one embedding.
 
-    Half a digest each, as bytes: with a million shards, whole ones as text are a gigabyte.
+    Of a million shards only the first 64 bits of each digest are held; where they are equal,
+    what was published decides.
     """
-    digests = one.stored.vectors_digest, one.stored.text_digest
-    vectors, text = (bytes.fromhex(each[:32]) for each in digests)
-    number, other = making.owners.setdefault(vectors, (one.number, text))
-    if other != text:
-        names = [making.shards[each].shard.name for each in (number, one.number)]
+    number = making.owners.setdefault(int(one.stored.vectors_digest[:16], 16), one.number)
+    if number == one.number:
+        return
+    path = making.folder / "shards" / f"{_key(making, number)}.json"
+    other = read_json_if_whole(path, StoredEmbedding)
+    if other is None or other.vectors_digest != one.stored.vectors_digest:
+        return
+    if other.text_digest != one.stored.text_digest:
+        names = [making.shards[each].name for each in (number, one.number)]
         raise CurateError(
             f"shards {names[0]} and {names[1]}: different text, identical embedding; this probe "
             "does not tell text apart"
@@ -232,7 +242,11 @@ def publish_index(making: Making, blocks: tuple[RowBlock, ...], opened: Corpus) 
     """Publish `meta.json`, last of all."""
     folder, embed = making.folder, making.embed
     rejected = tuple(making.rejected[number] for number in sorted(making.rejected))
-    shards = tuple(s for n, s in enumerate(making.shards) if n not in making.rejected)
+    shards = tuple(
+        IndexedShard(shard, shard_key(shard.digest, embed, making.info))
+        for number, shard in enumerate(making.shards)
+        if number not in making.rejected
+    )
     ledgers = tuple(sorted(making.ledgers, key=lambda ledger: ledger.path))
     mark = fingerprint(
         shards=shards, probe=making.info, corpus=making.corpus, embed=embed, ledgers=ledgers
