@@ -1,13 +1,29 @@
-"""The folder of a mix, and what may not be written over: no model, no tokens."""
+"""Publishing to the last branch, the folder of a mix, and what may not be written over."""
 
 import errno
+import json
+import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from curate.errors import USAGE, CurateError
-from curate.mixing.publish import clear, list_content, publish_files, staging_folder
+from curate.errors import USAGE, CannotWriteError, CurateError
+from curate.mixing.publish import (
+    clear,
+    clear_staging,
+    list_content,
+    publish_files,
+    staging_folder,
+)
+from curate.records import Shard
+from curate.store import publish as store
+from curate.store.fingerprint import SCHEMA, digest_bytes
+from curate.store.owner import Owner, this_owner
 from curate.store.protect import refuse_holding, refuse_input
+
+SHARD = Shard("a", "a", (), 1, 2, "d")
 
 
 def fill(folder, *names):
@@ -142,3 +158,240 @@ def test_a_folder_is_held_against_every_input_in_it(tmp_path):
     refuse_holding(tmp_path / "out", [tmp_path / "in" / "a"])
     refuse_holding(tmp_path / "in" / "deep", [tmp_path / "in" / "a"])
     refuse_holding(tmp_path / "new", [tmp_path / "in" / "a"])
+
+
+# --- the store: every event, every refusal, every way in which a file is not what it should be ---
+
+
+def test_a_publish_passes_these_events_in_this_order(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(store, "failpoint", events.append)
+    store.publish_bytes(tmp_path / "x", b"new")
+    steps = ["open", "write", "after_tmp", "fsync", "check", "before_rename", "after_rename"]
+    assert events == [f"publish.{step}" for step in (*steps, "fsync", "done")]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"),
+         r"No space left on device \([\d,]+ bytes are free\); make room and run the same"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"),
+         r"Disk quota exceeded \([\d,]+ bytes are free\); make room and"),
+        (OSError(errno.EACCES, "Permission denied"), r"Permission denied; mend it and run"),
+        (OSError("odd"), r"odd; mend it and run the same command again$"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_why_and_what_then(tmp_path, error, said):
+    found = store.refused(tmp_path / "x", error)
+    assert type(found) is CannotWriteError
+    with pytest.raises(CurateError, match=rf"x: cannot be written: {said}"):
+        raise found
+    gone = store.refused(tmp_path / "no" / "x", OSError(errno.ENOSPC, "full"))
+    assert "full; make room" in str(gone)
+
+
+def test_what_cannot_be_created_is_refused_in_one_line_and_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CannotWriteError, match="cannot be written: File exists; mend it"):
+        store.publish_bytes(tmp_path / "file" / "x", b"")
+    assert names(tmp_path) == ["file"]
+    with store.publishing(tmp_path / "new") as temporary:
+        assert temporary.name.startswith(".new.") and temporary.name.endswith(".tmp")
+        assert this_owner().mark in temporary.name and temporary.parent == tmp_path
+    assert (tmp_path / "new").read_bytes() == b""
+
+
+@pytest.mark.parametrize("kind", ["shorter", "other"])
+def test_what_is_not_on_the_disk_as_it_was_written_is_not_published(tmp_path, monkeypatch, kind):
+    """A disk that lies: the bytes change between the write and the rename."""
+    real = store._sync
+
+    def lose(path):
+        real(path)
+        if path.name.endswith(".tmp"):
+            path.write_bytes(b"1234" if kind == "shorter" else b"12345x")
+
+    monkeypatch.setattr(store, "_sync", lose)
+    with pytest.raises(CannotWriteError, match="reads back changed"):
+        store.publish_bytes(tmp_path / "x", b"123456")
+    assert names(tmp_path) == []
+
+
+def test_a_record_that_is_not_there_or_of_another_shape_is_named(tmp_path):
+    path = tmp_path / "x.json"
+    with pytest.raises(CurateError, match=r"x\.json: not there; run the command that makes it"):
+        store.read_json(path, Shard)
+    assert store.read_json_if_whole(path, Shard) is None
+    store.publish_json(path, {"name": 3})
+    with pytest.raises(CurateError, match=r"not what this version writes \(.*; delete it and run"):
+        store.read_json(path, Shard)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"3", b"4"))
+    with pytest.raises(CurateError, match="changed since it was published; delete it and run"):
+        store.read_json(path, dict)
+    path.write_bytes(b" " + whole)
+    with pytest.raises(CurateError, match="not what this version writes; delete it"):
+        store.read_json(path, dict)
+
+
+def test_json_is_written_sorted_and_indented(tmp_path):
+    store.publish_json(tmp_path / "x.json", {"b": 1, "a": [2]})
+    seal, *lines = (tmp_path / "x.json").read_text().split("\n")[1:]
+    digest = digest_bytes("\n".join(["{", *lines]).encode())
+    assert lines == [' "a": [', "  2", " ],", ' "b": 1', "}", ""]
+    assert seal == f' "blake2b": "{digest}",'
+
+
+def test_meta_lists_its_files_with_size_and_digest(tmp_path):
+    for name in ("b", "a"):
+        store.publish_bytes(tmp_path / name, name.encode() * 3)
+    store.publish_meta(tmp_path, kind="mix", fingerprint="f", files=["b", "a"], body=SHARD)
+    found = json.loads((tmp_path / "meta.json").read_bytes())
+    assert list(found) == ["blake2b", "body", "files", "fingerprint", "kind", "schema"]
+    assert (found["kind"], found["schema"], found["fingerprint"]) == ("mix", SCHEMA, "f")
+    assert found["files"] == {
+        name: {"bytes": 3, "blake2b": digest_bytes(name.encode() * 3)} for name in "ab"
+    }
+
+
+def test_meta_is_read_only_as_what_it_is(tmp_path):
+    def publish(**changes):
+        wanted = {"kind": "mix", "schema": SCHEMA, "fingerprint": "f", "files": {}, "body": SHARD}
+        store.publish_json(tmp_path / "meta.json", {**wanted, **changes})
+
+    def read(**words):
+        return store.read_meta(tmp_path, **{"kind": "mix", "body": Shard, **words})
+
+    assert not store.is_current(tmp_path, kind="mix", fingerprint="f")
+    publish()
+    assert read() == ("f", SHARD)
+    assert not store.is_current(tmp_path, kind="index", fingerprint="f")
+    publish(schema=SCHEMA + 1)
+    with pytest.raises(CurateError, match=f"holds mix of schema {SCHEMA + 1}, this version reads "
+                                          f"mix of schema {SCHEMA}; run"):  # fmt: skip
+        read()
+    store.publish_json(tmp_path / "meta.json", {})
+    with pytest.raises(CurateError, match="holds None of schema None"):
+        read()
+    publish(body={"name": 3})
+    with pytest.raises(CurateError, match=r"meta\.json: .*; run the command again"):
+        read()
+    publish(files={"x": {"bytes": 1, "blake2b": digest_bytes(b"x")}})
+    with pytest.raises(CurateError, match="x: missing or changed since it was published; run"):
+        read()
+    assert read(check=False) == ("f", SHARD)
+    assert not store.is_current(tmp_path, kind="mix", fingerprint="f")
+    (tmp_path / "x").write_bytes(b"x")
+    assert read() == ("f", SHARD) and store.is_current(tmp_path, kind="mix", fingerprint="f")
+
+
+def test_a_seal_without_its_file_and_a_file_without_its_seal_are_damage(tmp_path):
+    path = tmp_path / "x"
+    assert not store.is_sealed(path) and not store.is_damaged(path)
+    store.publish_sealed(path, b"1")
+    assert names(tmp_path) == ["x", "x.blake2b"]
+    assert (tmp_path / "x.blake2b").read_text() == digest_bytes(b"1") + "\n"
+    (tmp_path / "x.blake2b").unlink()
+    assert store.is_damaged(path)
+    store.publish_sealed(path, b"1")
+    path.unlink()
+    assert store.is_damaged(path)
+
+
+def test_a_sweep_takes_temporary_files_and_nothing_else(tmp_path):
+    kept = ("x", ".x", "x.tmp", "deep/.y.json")
+    fill(tmp_path, *kept, ".x.tmp", "deep/.y.json.tmp")
+    assert store.sweep(tmp_path, held=False) == 0  # no name of ours: whose, nobody knows
+    assert store.sweep(tmp_path) == 2
+    assert names(tmp_path) == sorted(kept)
+    assert store.sweep(tmp_path / "absent") == 0
+
+
+def test_what_another_machine_left_is_taken_for_left_behind_after_an_hour(tmp_path):
+    (old,) = fill(tmp_path, ".x.00000000-1-1.0a1b2c3d.tmp").iterdir()
+    now = store.time.time()
+    os.utime(old, (now, now - store.FORGOTTEN_SECONDS + 60))
+    assert store.sweep(tmp_path, held=False) == 0
+    os.utime(old, (now, now - store.FORGOTTEN_SECONDS - 60))
+    assert store.sweep(tmp_path, held=False) == 1
+    assert store.FORGOTTEN_SECONDS == 3600
+    here = this_owner()
+    gone = Owner(here.host, here.boot, here.pid, here.started + 1)
+    mine, dead = (tmp_path / f".x.{owner.mark}.0a1b2c3d.tmp" for owner in (here, gone))
+    mine.touch()
+    dead.touch()
+    os.utime(mine, (0, 0))
+    assert store.sweep(tmp_path, held=False) == 1 and mine.exists()
+
+
+# --- a mix: what lies beside it ---
+
+
+def test_what_lies_beside_a_whole_mix_goes_only_if_it_is_ours(tmp_path):
+    out, staging = tmp_path / "mix", tmp_path / ".mix.staging"
+    clear_staging(out)
+    fill(staging, "mine")
+    clear_staging(out)
+    assert names(staging) == ["mine"]
+    fill(staging, "mark", "deep/x")
+    real = fill(tmp_path / "real", "mark")
+    clear_staging(out)
+    assert not staging.exists()
+    staging.symlink_to(real)
+    clear_staging(out)
+    assert names(real) == ["mark"]
+    with pytest.raises(CurateError, match="in the way"), staging_folder(out, mark="m"):
+        pass
+    assert names(real) == ["mark"]
+    staging.unlink()
+    staging.write_text("a file")
+    with pytest.raises(CurateError, match="in the way"), staging_folder(out, mark="m"):
+        pass
+    assert staging.read_text() == "a file"
+
+
+def test_a_mark_that_is_half_written_is_ours(tmp_path):
+    fill(tmp_path / ".mix.staging", ".mark.0-1-2.abc.tmp")
+    with staging_folder(tmp_path / "mix", mark="m") as found:
+        assert names(found) == ["mark"]
+    fill(tmp_path / ".mix.staging", ".mark.0-1-2.abc.tmp", "mine")
+    with pytest.raises(CurateError, match="in the way"), staging_folder(tmp_path / "mix", mark="m"):
+        pass
+
+
+def test_a_staging_folder_loses_its_mark_last(tmp_path, monkeypatch):
+    """Killed in the middle of the removal, it is still known for one of ours."""
+    with pytest.raises(KeyboardInterrupt), staging_folder(tmp_path / "mix", mark="m") as staging:
+        fill(staging, "a", "deep/b")
+        (staging / "link").symlink_to(tmp_path)
+        raise KeyboardInterrupt
+    left = []
+    real = store.shutil.rmtree
+
+    def rmtree(path, ignore_errors=False):
+        left.append(sorted(each.name for each in path.iterdir()))
+        real(path, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr("curate.mixing.publish.shutil.rmtree", rmtree)
+    with staging_folder(tmp_path / "mix", mark="other"):
+        pass
+    assert left[0] == ["b"] and left[1] == ["mark"]
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_parquet_is_read_back_by_its_checksums_before_it_is_published(tmp_path, damage):
+    (tmp_path / "staged").mkdir()
+    path = tmp_path / "staged" / "a.parquet"
+    table = pa.table({"text": ["some text that is long enough"] * 9})
+    pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False)
+    if not damage:
+        assert publish_files(tmp_path / "staged", tmp_path / "mix") == ["a.parquet"]
+        assert pq.read_table(tmp_path / "mix" / "a.parquet") == table
+        return
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"long enough", b"lung enough", 6))  # past the page's header
+    with pytest.raises(CannotWriteError, match="reads back changed"):
+        publish_files(tmp_path / "staged", tmp_path / "mix")
+    assert names(tmp_path / "mix") == []

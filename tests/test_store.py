@@ -46,6 +46,16 @@ def test_what_is_published_is_read_back(tmp_path):
     assert read_json(tmp_path / "deep" / "x.json", Shard) == SHARD
 
 
+def test_a_record_of_nothing_is_read_back_and_is_json(tmp_path):
+    path = tmp_path / "x.json"
+    publish_json(path, {})
+    assert read_json(path, dict) == {}
+    assert list(json.loads(path.read_bytes())) == ["blake2b"]
+    path.write_bytes(path.read_bytes().replace(b'"\n', b'",\n'))
+    with pytest.raises(CurateError, match="changed since it was published"):
+        read_json(path, dict)
+
+
 def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError), publishing(tmp_path / "x") as temporary:
         temporary.write_text("half")

@@ -112,7 +112,9 @@ def _read_back(path: Path) -> None:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for group in range(file.num_row_groups):
                 file.read_row_group(group)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # the disk refused; of a checksum that differs there is no number
         raise OSError(errno.EIO, f"what was written reads back changed ({error})") from error
 
 

@@ -26,7 +26,8 @@ FORGOTTEN_SECONDS = 3_600.0
 """After which a temporary file of another machine is taken for left behind."""
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<owner>[0-9a-f]{8}-\d+-\d+)\.[0-9a-f]{8}\.tmp")
-_SEAL = re.compile(rb'\{\n "blake2b": "([0-9a-f]{64})",\n')
+_SEAL = re.compile(rb'\{\n "blake2b": "([0-9a-f]{64})",?\n')
+_EMPTY = b"{\n}\n"
 
 
 @contextmanager
@@ -121,12 +122,14 @@ def publish_json(path: Path, value: Any) -> None:
     changed bit anywhere is noticed when it is read. `value` encodes to an object.
     """
     encoded = msgspec.json.encode(value, order="sorted")
-    text = msgspec.json.format(encoded, indent=1) + b"\n"
-    publish_bytes(path, _seal(text) + text.removeprefix(b"{\n"))
+    text = msgspec.json.format(encoded, indent=1) + b"\n" if encoded != b"{}" else _EMPTY
+    publish_bytes(path, _sealed(text))
 
 
-def _seal(text: bytes) -> bytes:
-    return f'{{\n "blake2b": "{digest_bytes(text)}",\n'.encode()
+def _sealed(text: bytes) -> bytes:
+    comma = "," if text != _EMPTY else ""
+    seal = f'{{\n "blake2b": "{digest_bytes(text)}"{comma}\n'.encode()
+    return seal + text.removeprefix(b"{\n")
 
 
 def read_json(path: Path, kind: type[T]) -> T:
@@ -141,7 +144,7 @@ def read_json(path: Path, kind: type[T]) -> T:
         raise CurateError(f"{path}: not there; run the command that makes it first") from None
     seal = _SEAL.match(data)
     text = b"{\n" + data[seal.end() :] if seal else b""
-    if seal is None or digest_bytes(text) != seal[1].decode():
+    if seal is None or data != _sealed(text):
         why = "changed since it was published" if seal else "not what this version writes"
         raise CurateError(f"{path}: {why}; delete it and run the command that makes it again")
     try:
