@@ -14,7 +14,7 @@ import torch
 from scipy.stats import kendalltau
 
 from curate import stages
-from curate.settings import CorpusSettings, EmbedSettings, Settings, TargetSettings
+from curate.settings import CorpusSettings, EmbedSettings, RankSettings, Settings, TargetSettings
 from curate.task2vec import embedding as engine
 from curate.task2vec.embed import build_index, load_embedding
 from curate.task2vec.probe import load_probe
@@ -73,6 +73,7 @@ def settings_of(corpus):
         corpus=CorpusSettings(inputs=(str(corpus / "in"),), shard_tokens=20_000),
         embed=EmbedSettings(batches=2, batch_tokens=768, block_tokens=64),
         target=TargetSettings(name=str(corpus / "target.jsonl")),
+        rank=RankSettings(method="task2vec"),
     )
 
 

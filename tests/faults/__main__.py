@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import damage, disks, kills, memory, stops, together
-from tests.faults.world import SETTINGS, World, open_world
+from tests.faults.world import SETTINGS, STAGES, World, open_world
 
 Suite = Callable[[World, int], dict[str, Any]]
 
 SUITES: dict[str, tuple[Suite, int, int]] = {
     "kill": (lambda w, n: kills.kill_everywhere(w, trials=n), 8, 500),
     "kill again": (lambda w, n: kills.kill_recovery(w, chains=n), 1, 100),
-    "refuse": (lambda w, n: disks.refuse_everywhere(w, trials=n), 6, 3000),
+    "refuse": (lambda w, n: disks.refuse_everywhere(w, trials=n), 6, 10_000),
     "stop": (lambda w, n: stops.stop_everywhere(w, trials=n), 4, 100),
     "stop rudely": (lambda w, n: stops.stop_rudely(w, trials=n), 1, 32),
     "flip": (lambda w, n: damage.flip_bits(w, flips=n), 12, 1000),
@@ -43,7 +43,7 @@ SUITES: dict[str, tuple[Suite, int, int]] = {
     # last: it gives this process mounts of its own
     "small disks": (lambda w, n: disks.small_disks(w, disks=n), 2, 25),
 }
-"""What each does, how often in the default tests, how often by `make faults`."""
+"""What each does, how often in the default tests, how often by `make faults`; of `refuse` all."""
 
 
 def main() -> int:
@@ -53,6 +53,10 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="as the default tests run it")
     parser.add_argument("--share", type=float, default=1.0, help="of the full counts")
     parser.add_argument("--grouped", action="store_true", help="a corpus grouped by a field")
+    parser.add_argument(
+        "--commands", default=",".join(STAGES), help="to kill and to refuse, of %(default)s"
+    )
+    parser.add_argument("--part", default="1/1", help="of refuse: such as 2/3, every third refusal")
     arguments = parser.parse_args()
     settings = SETTINGS
     if arguments.grouped:
@@ -85,7 +89,12 @@ def _run(folder: Path, settings: str, arguments: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(1)  # a fork with more threads than one may wait for ever
+    os.environ["TMPDIR"] = str(folder)  # temporary files of the commands: in memory as well
+    tempfile.tempdir = None
     world = open_world(folder, settings=settings)
+    part, parts = map(int, arguments.part.split("/"))
+    world.parts = (part, parts)
+    world.commands = tuple(arguments.commands.split(","))
     failed = False
     for name in arguments.suites or SUITES:
         suite, small, full = SUITES[name]

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tests.faults.world import DONE, KILLED, STAGES, World, stamps
+from tests.faults.world import DONE, KILLED, World, stamps
 
 SHARES = {"index": 0.45, "rank": 0.1, "build-mix": 0.3, "verify": 0.15}
 """Of the trials; a run of verify costs most and has few kinds of events."""
@@ -27,7 +27,7 @@ def kill_everywhere(world: World, *, trials: int) -> dict[str, Any]:
     where an item that was done is done again, or where a temporary file is left.
     """
     result: dict[str, Any] = {"trials": 0, "mid_run": 0, "by_command": {}, "failures": []}
-    for stage in STAGES:
+    for stage in world.commands:
         numbers = spread(max(1, round(trials * SHARES[stage])), world.events[stage])
         for number in numbers:
             world.restore(stage)
@@ -46,7 +46,7 @@ def kill_recovery(world: World, *, chains: int, seed: int = 0) -> dict[str, Any]
     draw = random.Random(seed)
     result: dict[str, Any] = {"chains": chains, "kills": 0, "failures": []}
     for chain in range(chains):
-        stage = STAGES[chain % len(STAGES)]
+        stage = world.commands[chain % len(world.commands)]
         world.restore(stage)
         places = [draw.randrange(1, world.events[stage] + 1) for _ in range(draw.randrange(2, 6))]
         for place in places:

@@ -6,6 +6,7 @@ kill costs the work of the command and not the start of an interpreter.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -42,13 +43,14 @@ documents = 4
 [target]
 name = "docs=target/select.jsonl,target/eval.jsonl"
 [rank]
+method = "task2vec"
 bootstrap = 20
 [mix]
 budget = 600
 holdout = 0.1
 [verify]
 size = "tiny"
-tokens = 256
+tokens = 128
 tokenizer = "probe"
 seeds = 1
 calibration = 2
@@ -102,21 +104,32 @@ def make_world(home: Path, *, settings: str = SETTINGS) -> Path:
 
 
 def make_probe(folder: Path) -> None:
-    """Write a causal model of two layers of width 16, with the built-in tokenizer."""
+    """Write a causal model of two layers of width 16, with a tokenizer of a few hundred words."""
+    import tokenizers
     import torch
     import transformers
 
-    import curate.task2vec
-
-    builtin = Path(curate.task2vec.__file__).parent / "builtin"
-    tokenizer = transformers.AutoTokenizer.from_pretrained(builtin)
-    config = transformers.GPT2Config(
-        vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=2, n_head=2
+    plain = tokenizers.Tokenizer(tokenizers.models.BPE())
+    plain.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
+    texts = [text for kind in WORDS for text in make_texts(kind, 20, seed=3)]
+    plain.train_from_iterator(texts, trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=plain, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
+    )
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_positions=64, n_embd=16, n_layer=2, n_head=2,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
     torch.manual_seed(0)
     transformers.GPT2LMHeadModel(config).save_pretrained(folder)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(builtin / file, folder / file)
+    tokenizer.save_pretrained(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +164,10 @@ class World:
     before: dict[str, Path] = field(default_factory=dict)  # what is there before each command
     oracle: dict[str, Tree] = field(default_factory=dict)  # what is there after it, unharmed
     events: dict[str, int] = field(default_factory=dict)
+    commands: tuple[str, ...] = STAGES  # those that are killed and refused
+    parts: tuple[int, int] = (1, 1)  # which part of the refusals, of how many
+    recovered: set[tuple[str, str]] = field(default_factory=set)  # commands, and states
+    # from which they were seen to publish what an unharmed run does
 
     def restore(self, stage: str) -> None:
         """Put the published files back to those before a command; `after` is after the last."""
@@ -170,6 +187,25 @@ class World:
     def run(self, stage: str, *, failpoint: str = "", **hooks: Any) -> Ended:
         """Run a command in a fork, with a failpoint where one is named."""
         return run_forked(self.home, (stage, "--json"), failpoint=failpoint, **hooks)
+
+    def state(self) -> str:
+        """Return a digest of all that lies in the folder, apart from times and the log of runs.
+
+        Two folders of one state give a command the same to go on from.
+        """
+        from curate.store.publish import read_json_if_whole
+
+        there = hashlib.blake2b(digest_size=16)
+        for path in sorted(self.home.rglob("*")):
+            if path.name == "history.jsonl" or not path.is_file():
+                continue
+            where, mode = str(path.relative_to(self.home)), path.stat().st_mode
+            said = path.read_bytes()
+            if where.startswith(".curate/verify/") and where.endswith(".json"):
+                whole = read_json_if_whole(path, dict[str, Any])
+                said = said if whole is None else repr(_timeless(whole)).encode()
+            there.update(b"%r %o %d " % (where.encode(), mode, len(said)) + said)
+        return there.hexdigest()
 
     def differs(self, stage: str) -> list[str]:
         """Name the published files that are not what an unharmed run publishes by a command."""
