@@ -24,16 +24,20 @@ def ask(fmt="parquet", **settings):
 
 
 @pytest.mark.parametrize(
-    ("name", "last_good", "first_bad"),
+    ("name", "last_good", "first_bad", "need"),
     [
-        ("budget", 1, 0), ("budget", 1, -5), ("max_epochs", 1.0, 0.99), ("ngram", 2, 1),
-        ("max_epochs", 1.0, float("nan")), ("temperature", 1e-9, 0.0), ("temperature", 1.0, -1.0),
-        ("holdout", 0.0, -0.01), ("holdout", 0.99, 1.0), ("near_documents", 0, -1),
+        ("budget", 1, 0, "above 0"), ("budget", 1, -5, "above 0"), ("ngram", 2, 1, "at least 2"),
+        ("max_epochs", 1.0, 0.99, "at least 1"), ("max_epochs", 1.0, float("nan"), "at least 1"),
+        ("temperature", 1e-9, 0.0, "above 0"), ("temperature", 1.0, -1.0, "above 0"),
+        ("holdout", 0.0, -0.01, "at least 0 and below 1"), ("near_documents", 0, -1, "at least 0"),
+        ("holdout", 0.99, 1.0, "at least 0 and below 1"),
+        ("cosine", 1.0, 1.01, "above 0 and at most 1"),
+        ("cosine", 0.01, 0.0, "above 0 and at most 1"),
     ],
 )  # fmt: skip
-def test_a_setting_is_refused_from_the_first_bad_value_on(name, last_good, first_bad):
+def test_a_setting_is_refused_from_the_first_bad_value_on(name, last_good, first_bad, need):
     ask(**{name: last_good})
-    with pytest.raises(CurateError, match=rf"\[mix\] {name} is .*: it has to be") as caught:
+    with pytest.raises(CurateError, match=rf"\[mix\] {name} is .*: it has to be {need}$") as caught:
         ask(**{name: first_bad})
     assert caught.value.exit_code == USAGE
 
@@ -85,13 +89,15 @@ def index_of(*, inputs=(), read=()):
 OURS = (
     *PAYLOAD, "meta.json", "data/part-00000.parquet", "data/part-123456.jsonl",
     "data/holdout-00001.ds", "data/part-00000.ds.index", "data/part-00000.bin",
-    "data/part-00000.idx", "data/.x.tmp", ".meta.json.1.tmp",
+    "data/part-00000.idx", "data/.x.tmp", ".meta.json.1.tmp", "data/train/index.json",
+    "data/holdout/index.json", "data/train/part-00000.mds", "data/holdout/.x.tmp",
 )  # fmt: skip
 NOT_OURS = (
     "notes.txt", "data/notes.txt", "data/part-0000.parquet", "data/part-00000.csv",
     "data/meta.json",
     "part-00000.parquet", "data/deep/part-00000.parquet", "data/train-00000.parquet",
-    "other/README.md", "data/part-00000.parquet.old",
+    "data/train/notes.txt", "data/other/index.json", "data/index.json", "train/part-00000.mds",
+    "index.json", "deep/.x.tmp", "other/README.md", "data/part-00000.parquet.old",
 )  # fmt: skip
 
 
@@ -189,6 +195,25 @@ def test_rules_that_cannot_be_kept_are_refused(keep, blend, code, message):
     with pytest.raises(CurateError, match=message) as caught:
         bounded(keep, blend)
     assert caught.value.exit_code == code
+
+
+def test_the_sum_of_shares_may_be_off_by_rounding_and_by_no_more():
+    bounded(("web=10%", "law=20%"), ("general=70%",))  # 0.1 + 0.2 + 0.7 > 1 in floats
+    bounded(("web=10%", "law=20%", "code=69.99999999%"), ("general=0.00000001%",))
+    with pytest.raises(CurateError, match="ask for"):
+        bounded(("web=10%", "law=20%"), ("general=70.000001%",))
+    with pytest.raises(CurateError, match="ask for 110%"):
+        bounded(("web=10%",), ("general=100%",))
+    bounded(("web<=30%", "law<=30%", "code<=39.99999999%"))
+    with pytest.raises(CurateError, match="leave no mix"):
+        bounded(("web<=30%", "law<=30%", "code<=39.999%"))
+
+
+def test_sources_that_are_not_known_are_told_the_first_twelve():
+    shards = [SimpleNamespace(source=f"s{number:02d}") for number in range(14)]
+    settings = MixSettings(budget=1, keep=("x=1%",))
+    with pytest.raises(CurateError, match=r"known: s00, .*, s11$"):
+        bound_spread(Spread(order=np.arange(14)), settings, shards, np.ones(14))
 
 
 def test_rules_that_can_just_be_kept_are_taken():

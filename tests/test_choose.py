@@ -85,6 +85,95 @@ def test_whole_documents_come_as_near_as_they_can():
     assert abs(given - 23) <= 2
 
 
+def test_what_a_shard_has_given_is_counted_through_its_epochs():
+    shard = taken([4, 6, 5], epochs=3.0)
+    assert (shard.total, shard.room, shard.given, shard.next_tokens) == (15, 45, 0, 4)
+    counted = [(0, 4), (4, 6), (10, 5), (15, 4), (19, 6), (25, 5), (30, 4)]
+    for whole, (spent, following) in enumerate(counted):
+        shard.whole = whole
+        assert (shard.given, shard.next_tokens) == (spent, following)
+    shard.part = 3
+    assert shard.given == 33
+    empty = taken([])
+    assert (empty.total, empty.given, empty.next_tokens) == (0, 0, 0)
+
+
+def test_rows_say_shard_document_epoch_tokens_and_cut():
+    first = Taken(np.array([7, 3]), np.array([4, 10]), 40, whole=3, part=2, end=20)
+    last = Taken(np.array([5]), np.array([8]), 8, whole=1)
+    rows = gather_rows([first, Taken(np.array([1]), np.array([9]), 9), last])
+    assert rows.shard.tolist() == [0, 0, 0, 0, 2]
+    assert rows.place.tolist() == [7, 3, 7, 3, 5]
+    assert rows.epoch.tolist() == [0, 0, 1, 1, 0]
+    assert rows.tokens.tolist() == [4, 6, 4, 2, 8]
+    assert rows.end.tolist() == [-1, -1, -1, 20, -1]
+    assert {column.dtype for column in (rows.shard, rows.end)} == {np.dtype(np.int64)}
+
+
+def test_a_part_is_rounded_to_a_document_within_two_percent_and_cut_beyond():
+    wholes = {}
+    for part in (980, 981, 990, 1000, 1019, 1020, 1021):
+        _, rows = choose([[100] * 20, [1] * 2000], [part, 500])
+        wholes[part] = (rows.tokens[rows.shard == 0].sum(), (rows.end[rows.shard == 0] >= 0).sum())
+    assert wholes[1000] == (1000, 0)
+    assert wholes[981] == wholes[990] == (1000, 0)  # up, as that is nearer
+    assert wholes[1019] == wholes[1020] == (1000, 0)  # down
+    assert wholes[1021] == (1021, 1)  # 21 of 1,021 is more than 2 %: cut
+    assert wholes[980] == (980, 1)
+
+
+def test_what_one_shard_gives_too_little_or_too_much_the_next_makes_up():
+    given, rows = choose([[100] * 20, [1] * 2000], [1010, 500])
+    spent = np.bincount(rows.shard, rows.tokens).tolist()
+    assert given == 1510 and spent == [1000, 510]
+    given, rows = choose([[100] * 20, [1] * 2000], [990, 500])
+    assert given == 1490 and np.bincount(rows.shard, rows.tokens).tolist() == [1000, 490]
+    given, rows = choose([[5], [9]], [0, 9])
+    assert rows.shard.tolist() == [1]
+
+
+def test_no_more_than_the_budget_and_the_room_is_taken():
+    given, rows = choose([[100] * 10], [990])  # one more whole document would be above the budget
+    assert given == 990 and rows.tokens.tolist() == [100] * 9 + [90]
+    shard = Taken(np.arange(10), np.cumsum([100] * 10), 990)
+    assert choose_rows([shard], np.array([990]), budget=990, cut=cut_exactly) == 990
+    assert (shard.whole, shard.part, shard.end) == (9, 90, 900)
+
+
+def test_shards_of_a_part_are_filled_up_before_those_of_none():
+    shards = [taken([50]), taken([50]), taken([50])]
+    assert choose_rows(shards, np.array([0, 20, 0]), budget=80, cut=cut_exactly) == 80
+    assert [shard.given for shard in shards] == [30, 50, 0]
+    shards = [taken([50]), taken([50]), taken([50])]
+    assert choose_rows(shards, np.array([0, 20, 10]), budget=160, cut=cut_exactly) == 150
+    assert [shard.given for shard in shards] == [50, 50, 50]
+
+
+def test_a_document_that_cannot_be_cut_closer_is_left_for_another():
+    asked = []
+
+    def cut(shard, place, wanted):
+        asked.append((shard, place, wanted))
+        return 10 * wanted, 0 if shard == 0 else wanted
+
+    shards = [Taken(np.array([9]), np.array([40]), 40), taken([30])]
+    assert choose_rows(shards, np.array([7, 4]), budget=11, cut=cut) == 11
+    assert [shard.given for shard in shards] == [0, 11] and asked[0] == (0, 9, 7)
+    assert (shards[0].whole, shards[0].part) == (0, 0)
+
+
+def test_whole_documents_go_on_while_that_is_nearer_and_there_is_room():
+    given, rows = choose([[10] * 9, [6] * 9], [26, 0], whole=True)
+    assert given == 30 and rows.shard.tolist() == [0, 0, 0]
+    given, rows = choose([[10, 10], [6] * 9], [20, 0], whole=True)
+    assert given == 20
+    shards = [Taken(np.arange(3), np.array([10, 20, 30]), 19), taken([6] * 9)]
+    assert choose_rows(shards, np.array([19, 0]), budget=27, cut=cut_exactly, whole=True) == 28
+    assert [shard.given for shard in shards] == [10, 18]
+    given, _ = choose([[10] * 9], [25], whole=True)
+    assert given == 20  # as near as 30, and less
+
+
 def test_nothing_more_to_give_is_said():
     shards = [taken([3, 3])]
     assert choose_rows(shards, np.array([6]), budget=9, cut=cut_exactly) == 6

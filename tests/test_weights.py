@@ -1,5 +1,7 @@
 """How many tokens of each shard."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from curate.mixing.weights import (
     Spread,
     best_first,
     fill_by_share,
+    fill_in_order,
     spread_tokens,
 )
 from curate.mixing.weights import choose_weights as choose_spread
@@ -67,6 +70,128 @@ def test_every_selection_spends_the_budget_exactly_within_the_room(sizes, part, 
         )
         assert chosen.sum() == budget
         assert (chosen >= 0).all() and (chosen <= tokens).all()
+
+
+def split_exactly(room, shares, budget):
+    """The definition of a split by shares, in fractions; only then in whole tokens."""
+    room, shares = [Fraction(int(r)) for r in room], [Fraction(float(s)) for s in shares]
+    given = [Fraction(0)] * len(room)
+    while (rest := budget - sum(given)) > 0:
+        open_ = [n for n in range(len(room)) if given[n] < room[n]]
+        pull = {n: shares[n] for n in open_} if any(shares[n] for n in open_) else {
+            n: room[n] for n in open_}  # fmt: skip
+        part = min(
+            [rest / sum(pull.values())]
+            + [(room[n] - given[n]) / weight for n, weight in pull.items() if weight]
+        )
+        for n, weight in pull.items():
+            given[n] += part * weight
+    whole = [int(each) for each in given]
+    by_rest = sorted(range(len(room)), key=lambda n: (whole[n] - given[n], n))
+    while sum(whole) < budget:
+        for n in by_rest:
+            if sum(whole) < budget and whole[n] < room[n]:
+                whole[n] += 1
+    return whole
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_split_by_shares_is_what_its_definition_says(seed):
+    rng = np.random.default_rng(seed)
+    room = rng.integers(0, 40, rng.integers(1, 7))
+    shares = rng.choice([0.0, 0.125, 0.25, 0.5, 1.0, 2.0], len(room))  # exact in floats
+    budget = int(rng.integers(0, room.sum() + 1))
+    found = fill_by_share(room, shares, budget=budget)
+    wanted = split_exactly(room, shares, budget)
+    assert found.sum() == budget
+    np.testing.assert_allclose(found, wanted, atol=1)  # of equal remainders either may have it
+
+
+def test_the_largest_remainders_get_the_missing_tokens():
+    room = np.array([100, 100, 100])
+    assert fill_by_share(room, np.array([0.31, 0.45, 0.24]), budget=10).tolist() == [3, 5, 2]
+    assert fill_by_share(room, np.array([0.24, 0.31, 0.45]), budget=10).tolist() == [2, 3, 5]
+    assert fill_by_share(room, np.array([0.2, 0.2, 0.6]), budget=2).tolist() == [1, 0, 1]
+    full = np.array([2, 1, 0])
+    assert fill_by_share(full, np.array([0.4, 0.6, 0.0]), budget=3).tolist() == [2, 1, 0]
+
+
+def test_positions_of_no_share_are_filled_last_and_by_room():
+    room = np.array([10, 30, 60])
+    assert fill_by_share(room, np.array([1.0, 0, 0]), budget=10).tolist() == [10, 0, 0]
+    assert fill_by_share(room, np.array([1.0, 0, 0]), budget=40).tolist() == [10, 10, 20]
+    assert fill_by_share(room, np.zeros(3), budget=50).tolist() == [5, 15, 30]
+    assert fill_by_share(room, np.ones(3), budget=100).tolist() == [10, 30, 60]
+
+
+def test_a_fill_in_order_stops_where_the_budget_ends():
+    room = np.array([5, 10, 20])
+    assert fill_in_order(room, np.array([2, 0, 1]), budget=22).tolist() == [2, 0, 20]
+    assert fill_in_order(room, np.array([2, 0, 1]), budget=35).tolist() == [5, 10, 20]
+    with pytest.raises(ValueError, match="room for 35 tokens, budget 36"):
+        fill_in_order(room, np.array([2, 0, 1]), budget=36)
+
+
+def test_a_bound_is_met_to_the_token():
+    groups, room = np.array([0, 1, 2]), [100, 100, 100]
+    order = {"order": np.arange(3), "groups": groups}
+    assert totals(Spread(**order, floors={1: 0.105}), room, 100, groups) == [90, 10, 0]
+    assert totals(Spread(**order, ceilings={0: 0.005}), room, 100, groups) == [0, 100, 0]
+    assert totals(Spread(**order, floors={2: 0.3}), [100, 100, 20], 100, groups) == [80, 0, 20]
+    blended = Spread(**order, ceilings={0: 0.3}, blend=((0, 0.1), (1, 0.1)))
+    assert totals(blended, room, 100, groups) == [30, 70, 0]
+    floored = Spread(**order, floors={2: 0.3}, blend=((2, 0.1),))
+    assert totals(floored, room, 100, groups) == [70, 0, 30]
+    above = Spread(**order, ceilings={0: 0.3}, blend=((0, 0.4),))  # what is blended in stays
+    assert totals(above, room, 100, groups) == [40, 60, 0]
+    none = Spread(groups=groups)
+    with pytest.raises(ValueError, match="an order or shares"):
+        spread_tokens(none, np.array(room), budget=1)
+    with pytest.raises(ValueError, match="room for"):
+        spread_tokens(Spread(**order, ceilings=dict.fromkeys(range(3), 0.3)), np.array(room),
+                      budget=100)  # fmt: skip
+
+
+def test_a_blend_takes_no_more_than_there_is_and_the_seed_draws_among_equals():
+    groups = np.array([0, 1])
+    spread = Spread(order=np.arange(2), groups=groups, blend=((1, 0.5),))
+    assert spread_tokens(spread, np.array([100, 20]), budget=100).tolist() == [80, 20]
+    twice = Spread(order=np.array([1, 0]), groups=groups, blend=((0, 0.2), (-1, 0.4)))
+    assert spread_tokens(twice, np.array([30, 40]), budget=50).tolist() == [17, 33]
+    assert best_first(np.array([0.1, 0.9, 0.5]), seed=0).tolist() == [1, 2, 0]
+    drawn = np.random.default_rng(7).permutation(4)
+    assert best_first(np.zeros(4), seed=7).tolist() == drawn.tolist()
+    assert choose_spread(np.zeros(4), np.ones(4), budget=4).order.tolist() == best_first(
+        np.zeros(4), seed=0).tolist()  # fmt: skip
+
+
+def test_shares_by_temperature_are_tokens_times_an_exponential():
+    alignments, tokens = np.array([0.1, 0.3, 0.2]), np.array([10, 20, 30])
+    for words, used in (({}, 0.05), ({"temperature": 0.2}, 0.2)):
+        found = choose_spread(alignments, tokens, budget=5, selection="temperature", **words)
+        expected = tokens * np.exp(alignments / used)
+        np.testing.assert_allclose(
+            found.shares / found.shares.sum(), expected / expected.sum(), rtol=1e-12
+        )
+    huge = choose_spread(np.array([0.0, 900.0]), np.ones(2), budget=1, selection="temperature")
+    assert np.isfinite(huge.shares).all()
+    chosen = choose_spread(alignments, tokens, budget=5, selection="match", matched=alignments)
+    assert chosen.shares is alignments and chosen.order is None
+
+
+def test_numbers_just_within_their_range_are_taken():
+    choose_spread(np.array([0.5]), np.array([1]), budget=1)
+    choose_spread(np.array([0.5, 0.1]), np.array([0, 3]), budget=1, max_epochs=0.5)
+    for tokens, epochs in (([-1, 200], 1.0), ([100, 60], -1.0)):
+        with pytest.raises(ValueError, match="above 0, tokens not below"):
+            choose_spread(np.zeros(2), np.array(tokens), budget=10, max_epochs=epochs)
+    with pytest.raises(ValueError, match="differ"):
+        choose_spread(np.zeros((2, 1)), np.ones((2, 1)), budget=1)
+    with pytest.raises(ValueError, match="room for 1 tokens, budget 2"):
+        choose_spread(np.zeros(2), np.array([3, 1]), budget=2, max_epochs=0.5)
+    with pytest.raises(ValueError, match=r"temperature -1\.0 is not"):
+        choose_spread(np.zeros(1), np.ones(1), budget=1, selection="temperature", temperature=-1.0)
 
 
 def test_shares_that_meet_a_cap_are_split_among_the_others():

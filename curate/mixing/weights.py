@@ -191,19 +191,17 @@ def fill_by_share(room: Counts, shares: Floats, *, budget: int) -> npt.NDArray[n
     """
     if room.sum() < budget:
         raise ValueError(f"room for {int(room.sum())} tokens, budget {budget}")
-    exact = np.zeros(len(room))
-    rest, full = float(budget), room <= 0
-    while rest > 1e-9 and not full.all():
+    exact, full = np.zeros(len(room)), room <= 0
+    while not full.all():
         pull = np.where(full, 0.0, shares)
         if pull.sum() <= 0:
             pull = np.where(full, 0.0, room)
-        wanted = exact + rest * pull / pull.sum()
+        wanted = exact + (budget - exact.sum()) * pull / pull.sum()
         exact = np.minimum(wanted, room)
-        rest = float(budget - exact.sum())
-        newly_full = wanted >= room
-        if not (newly_full & ~full).any():
-            break
-        full = full | newly_full
+        now_full = full | (wanted >= room)
+        if (now_full == full).all():
+            break  # all that was left found room
+        full = now_full
     return _round_to_sum(exact, room, budget=budget)
 
 
