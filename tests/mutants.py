@@ -80,7 +80,7 @@ class Changer(ast.NodeTransformer):
             return node  # a docstring
         if isinstance(node, ast.Expr) and self._here(node, f"without {ast.unparse(node)}"):
             return ast.copy_location(ast.Pass(), node)
-        if isinstance(node, ast.Return) and node.value and self._here(node, "return None"):
+        if _returns_something(node) and self._here(node, "return None"):
             return ast.copy_location(ast.Return(ast.Constant(None)), node)
         if isinstance(node, ast.If | ast.While) and self._here(node, "the other way"):
             node.test = ast.UnaryOp(ast.Not(), node.test)
@@ -123,6 +123,11 @@ def _is_for_types(node: ast.AST) -> bool:
         return isinstance(node.func, ast.Name) and node.func.id in ("dataclass", "TypeVar")
     named = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)
     return named and node.value.id == "Literal"  # type: ignore[attr-defined]
+
+
+def _returns_something(node: ast.AST) -> bool:
+    value = node.value if isinstance(node, ast.Return) else None
+    return value is not None and not (isinstance(value, ast.Constant) and value.value is None)
 
 
 def mutant(source: str, number: int) -> tuple[ast.Module, str, int]:

@@ -132,6 +132,11 @@ def test_what_one_shard_gives_too_little_or_too_much_the_next_makes_up():
     assert rows.shard.tolist() == [1]
 
 
+def test_a_whole_document_that_just_fits_the_budget_is_taken():
+    given, rows = choose([[100] * 10, [1] * 100], [990, 10])
+    assert given == 1000 and rows.tokens.tolist() == [100] * 10
+
+
 def test_no_more_than_the_budget_and_the_room_is_taken():
     given, rows = choose([[100] * 10], [990])  # one more whole document would be above the budget
     assert given == 990 and rows.tokens.tolist() == [100] * 9 + [90]

@@ -196,6 +196,8 @@ def test_what_cannot_be_created_is_refused_in_one_line_and_leaves_nothing(tmp_pa
     with pytest.raises(CannotWriteError, match="cannot be written: File exists; mend it"):
         store.publish_bytes(tmp_path / "file" / "x", b"")
     assert names(tmp_path) == ["file"]
+    store.publish_bytes(tmp_path / "deep" / "deeper" / "x", b"")
+    (tmp_path / "deep" / "deeper" / "x").unlink()
     with store.publishing(tmp_path / "new") as temporary:
         assert temporary.name.startswith(".new.") and temporary.name.endswith(".tmp")
         assert this_owner().mark in temporary.name and temporary.parent == tmp_path

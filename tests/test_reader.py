@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.corpus import containers, inputs
+from curate.corpus import arrow, columns, containers, fields, inputs, reader
 from curate.corpus.fields import parse_template
 from curate.corpus.reader import (
     InputFile,
@@ -341,3 +341,40 @@ def test_reading_is_the_inverse_of_writing(tmp_path_factory, texts):
     documents, account = read(path)
     assert [d.text for d in documents] == [text for text in texts if text.strip()]
     assert account.seen == len(texts)
+
+
+def test_the_caps_are_those_of_the_documentation():
+    mega = 1 << 20
+    assert containers.MAX_RECORD_BYTES == fields.MAX_DOCUMENT_CHARS == 64 * mega
+    assert 128 * mega == containers.MAX_JSON_BYTES and containers.MAX_JSON_COMMAS == 6_000_000
+    assert (1_000, 100 * mega) == (containers.MAX_RATIO, containers.RATIO_FROM_BYTES)
+    assert 512 * mega == arrow.MAX_BATCH_BYTES and arrow._FREE_ROWS == 1_000_000
+    assert columns.MAX_NESTED_BYTES == mega == containers.CHUNK_BYTES
+    assert (16 * mega, 1024) == (columns.BATCH_BYTES, columns.BATCH_ROWS)
+    assert (reader.MAX_NAME_BYTES, reader.MAX_META_BYTES, reader.MAX_LABEL) == (4096, 65_536, 100)
+
+
+def test_the_head_of_a_damaged_file_is_what_could_be_read(tmp_path):
+    path = tmp_path / "a.gz"
+    text = b"".join(b"%d " % (number * 7919 % 10_007) for number in range(5_000))
+    packed = gzip.compress(text, 1)
+    path.write_bytes(packed[:-20])
+    head, factor = containers.read_head(path, "gzip", limit=1000)
+    assert head == text[:1000] and factor >= 1
+    path.write_bytes(packed[:12] + bytes(200))
+    with pytest.raises(containers.BrokenFileError):
+        containers.read_head(path, "gzip", limit=1000)
+
+
+def test_a_document_keeps_what_its_record_says_of_it(tmp_path):
+    records = [
+        {"text": "a", "id": "i", "url": "u", "meta": {"m": 1}, "metadata": {"n": 2}},
+        {"text": "b", "metadata": {"n": 2}},
+        {"text": "c", "meta": None, "url": 7},
+    ]
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, records)))
+    found = list(read_documents(InputFile(path, "x"), text="text", ledger=LedgerBuilder()))
+    assert [(d.id, d.url, d.meta) for d in found] == [
+        ("i", "u", '{"m":1}'), ("x:1", "", '{"n":2}'), ("x:2", "7", ""),
+    ]  # fmt: skip
