@@ -11,6 +11,7 @@ import pytest
 
 from curate.errors import USAGE, CannotWriteError, CurateError
 from curate.mixing.publish import (
+    _boot,
     clear,
     clear_staging,
     list_content,
@@ -93,6 +94,11 @@ def test_after_a_start_of_the_machine_nothing_staged_is_trusted(tmp_path, monkey
     monkeypatch.setattr("curate.mixing.publish._boot", lambda: "this-boot")
     with staging_folder(tmp_path / "mix", mark="m") as found:
         assert names(found) == ["mark"]
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel").is_dir(), reason="not Linux")
+def test_a_start_of_the_machine_is_told_by_its_number():
+    assert len(_boot()) == 36 and _boot() == _boot()
 
 
 @pytest.mark.parametrize("kind", ["refused", "translated"])
