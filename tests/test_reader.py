@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.corpus import arrow, columns, containers, fields, inputs, reader
+from curate.corpus import columns, containers, fields, inputs, ipc, json_rows, reader
 from curate.corpus.fields import parse_template
 from curate.corpus.reader import (
     InputFile,
@@ -346,9 +346,9 @@ def test_reading_is_the_inverse_of_writing(tmp_path_factory, texts):
 def test_the_caps_are_those_of_the_documentation():
     mega = 1 << 20
     assert containers.MAX_RECORD_BYTES == fields.MAX_DOCUMENT_CHARS == 64 * mega
-    assert 128 * mega == containers.MAX_JSON_BYTES and containers.MAX_JSON_COMMAS == 6_000_000
+    assert 128 * mega == json_rows.MAX_JSON_BYTES and json_rows.MAX_JSON_COMMAS == 6_000_000
     assert (1_000, 100 * mega) == (containers.MAX_RATIO, containers.RATIO_FROM_BYTES)
-    assert 512 * mega == arrow.MAX_BATCH_BYTES and arrow._FREE_ROWS == 1_000_000
+    assert 512 * mega == ipc.MAX_BATCH_BYTES
     assert columns.MAX_NESTED_BYTES == mega == containers.CHUNK_BYTES
     assert (16 * mega, 1024) == (columns.BATCH_BYTES, columns.BATCH_ROWS)
     assert (reader.MAX_NAME_BYTES, reader.MAX_META_BYTES, reader.MAX_LABEL) == (4096, 65_536, 100)
@@ -378,3 +378,22 @@ def test_a_document_keeps_what_its_record_says_of_it(tmp_path):
     assert [(d.id, d.url, d.meta) for d in found] == [
         ("i", "u", '{"m":1}'), ("x:1", "", '{"n":2}'), ("x:2", "7", ""),
     ]  # fmt: skip
+
+
+def test_a_template_is_a_field_only_where_nothing_stands_beside_it():
+    fields_alone = {"text": True, "{text}": True, "x {text}": False, "{text} x": False,
+                    "{a.b}": False, "{a}{b}": False}  # fmt: skip
+    assert {text: parse_template(text).is_field for text in fields_alone} == fields_alone
+
+
+def test_one_json_value_may_be_empty_and_has_as_many_parts_as_its_cap(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    for nothing in (b"[]", b"[ ]\n"):
+        path.write_bytes(nothing)
+        documents, account = read(path)
+        assert (documents, account.seen, account.error) == ([], 0, "")
+    path.write_bytes(b'[{"text": "a"}, {"text": "b"}, {"text": "c"}]')
+    monkeypatch.setattr(json_rows, "MAX_JSON_COMMAS", 2)
+    assert [document.text for document in read(path)[0]] == ["a", "b", "c"]
+    monkeypatch.setattr(json_rows, "MAX_JSON_COMMAS", 1)
+    assert read(path)[1].rejected == {"too_long": 1}

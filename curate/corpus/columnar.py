@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curate.corpus.columns import BATCH_BYTES, batch_rows, is_text
 from curate.corpus.containers import (
     MAX_RATIO,
     MAX_RECORD_BYTES,
@@ -18,11 +19,9 @@ from curate.corpus.containers import (
     Span,
     one_line,
 )
-from curate.corpus.fields import MISSING, Row, row_names
+from curate.corpus.fields import Row, row_names
 from curate.corpus.formats import Format
 from curate.corpus.ipc import check_batches
-
-BATCH_BYTES = 16 * 1024 * 1024
 
 
 def column_names(path: Path, form: Format) -> tuple[str, ...]:
@@ -89,7 +88,7 @@ def parquet_rows(
                 for batch in file.iter_batches(
                     batch_size=rows, row_groups=[number], columns=wanted, use_threads=False
                 ):
-                    yield from _batch_rows(batch.slice(min(skip, batch.num_rows)), fields)
+                    yield from batch_rows(batch.slice(min(skip, batch.num_rows)), fields)
                     skip = max(0, skip - batch.num_rows)
                     done += batch.num_rows
     except STREAM_ERRORS as error:
@@ -107,7 +106,7 @@ def _row_groups(metadata: Any, start: int, span: Span | None) -> tuple[range, in
 def _open_parquet(path: Path) -> pq.ParquetFile:
     """Open a file so that a value that many rows share is held once."""
     schema = pq.read_schema(path)
-    shared = [field.name for field in schema if _is_text(field.type)]
+    shared = [field.name for field in schema if is_text(field.type)]
     return pq.ParquetFile(
         path, page_checksum_verification=True, pre_buffer=False, read_dictionary=shared
     )
@@ -158,7 +157,7 @@ def arrow_rows(path: Path, form: Format, fields: Sequence[str]) -> Iterator[Row 
                 else reader
             )
             for batch in batches:
-                yield from _batch_rows(_validated(batch), fields)
+                yield from batch_rows(_validated(batch), fields)
                 done += batch.num_rows
     except STREAM_ERRORS as error:
         raise BrokenFileError(f"damaged after {done} rows: {one_line(error)}") from None
@@ -174,7 +173,7 @@ def _validated(batch: Any) -> Any:
     except pa.ArrowInvalid:
         columns = [
             column.view(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
-            if _is_text(column.type)
+            if is_text(column.type)
             else column
             for column in batch.columns
         ]
@@ -188,45 +187,3 @@ def _wanted(fields: Sequence[str], names: Sequence[str]) -> list[str]:
     if not all(field in known for field in fields):
         return []
     return [name for name in row_names(fields) if name in known]
-
-
-def _batch_rows(batch: Any, fields: Sequence[str]) -> Iterator[Row | str]:
-    known = set(batch.schema.names)
-    for first in range(0, batch.num_rows, 1024):
-        part = batch.slice(first, 1024)
-        columns = [
-            _values(part.column(name)) if name in known else [MISSING] * part.num_rows
-            for name in row_names(fields)
-        ]
-        yield from zip(*columns, strict=True)
-
-
-def _is_text(kind: Any) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _values(column: Any) -> list[object]:
-    """Return Python values; bytes stand for a string that is not UTF-8."""
-    if pa.types.is_dictionary(column.type):
-        column.validate()
-        shared, places = _values(column.dictionary), column.indices.to_pylist()
-        if any(place is not None and not 0 <= place < len(shared) for place in places):
-            raise pa.ArrowInvalid("a value that its dictionary does not hold")
-        return [None if place is None else shared[place] for place in places]
-    try:
-        values: list[object] = column.to_pylist()
-    except UnicodeDecodeError:
-        kind = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-        values = [_decoded(value) for value in column.view(kind).to_pylist()]
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        values = [_decoded(value) for value in values]
-    return values
-
-
-def _decoded(value: Any) -> object:
-    if value is None:
-        return None
-    try:
-        return bytes(value).decode("utf-8")
-    except UnicodeDecodeError:
-        return bytes(value)
