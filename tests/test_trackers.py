@@ -81,6 +81,15 @@ def test_tensorboard_has_every_point(tmp_path):
         assert [(event.step, event.value) for event in events.Scalars(key)] == points
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+def test_a_tracker_that_refuses_is_one_line(name, tmp_path, monkeypatch):
+    pytest.importorskip(name)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "no-such-store://here")
+    with pytest.raises(CurateError, match=f"--track {name}: .*the same command goes on"):
+        open_tracker(name, folder=tmp_path / "file")(RUN)
+
+
 def test_mlflow_has_every_point(tmp_path):
     uri = (tmp_path / "mlruns").as_uri()
     send("mlflow", tmp_path, MLFLOW_TRACKING_URI=uri, MLFLOW_ALLOW_FILE_STORE="true")

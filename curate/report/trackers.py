@@ -26,6 +26,9 @@ def open_tracker(name: str, *, folder: Path) -> Callable[[Run], None] | None:
         name: wandb, trackio, mlflow, tensorboard, or nothing.
         folder: for files of a tracker that keeps them where it is told to.
 
+    Returns:
+        A function that raises `CurateError` where the tracker refuses a run.
+
     Raises:
         CurateError: the package is not installed.
     """
@@ -38,16 +41,29 @@ def open_tracker(name: str, *, folder: Path) -> Callable[[Run], None] | None:
     if not name:
         return None
     try:
-        send = openers[name](folder)
+        send, failures = openers[name](folder)
     except ImportError:
         raise CurateError(f"--track {name}: not installed; pip install 'curate[{name}]'") from None
-    return lambda run: send(f"{run.arm}-seed{run.seed}", _facts(run), _series(run))
+
+    caught: Failures = (OSError, *failures)
+
+    def send_run(run: Run) -> None:
+        try:
+            send(f"{run.arm}-seed{run.seed}", _facts(run), _series(run))
+        except caught as error:
+            raise CurateError(
+                f"--track {name}: {error}; mend it or leave it out, the same command goes on"
+            ) from None
+
+    return send_run
 
 
 Send = Callable[[str, dict[str, Any], Series], None]
+Failures = tuple[type[Exception], ...]
+"""What a tracker raises where it is not reached or not logged in to, beside `OSError`."""
 
 
-def _open_wandb(folder: Path) -> Send:
+def _open_wandb(folder: Path) -> tuple[Send, Failures]:
     import wandb
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,10 +77,10 @@ def _open_wandb(folder: Path) -> Send:
             run.log(values, step=tokens)
         run.finish()
 
-    return send
+    return send, (wandb.Error,)
 
 
-def _open_trackio(folder: Path) -> Send:
+def _open_trackio(folder: Path) -> tuple[Send, Failures]:
     import trackio
 
     def send(name: str, facts: dict[str, Any], series: Series) -> None:
@@ -73,15 +89,15 @@ def _open_trackio(folder: Path) -> Send:
             run.log(values, step=tokens)
         trackio.finish()
 
-    return send
+    return send, (RuntimeError, ValueError)
 
 
-def _open_mlflow(folder: Path) -> Send:
+def _open_mlflow(folder: Path) -> tuple[Send, Failures]:
     from mlflow import MlflowClient
-
-    client = MlflowClient()
+    from mlflow.exceptions import MlflowException
 
     def send(name: str, facts: dict[str, Any], series: Series) -> None:
+        client = MlflowClient()
         there = client.get_experiment_by_name(PROJECT)
         experiment = there.experiment_id if there else client.create_experiment(PROJECT)
         run = client.create_run(experiment, run_name=name).info.run_id
@@ -92,10 +108,10 @@ def _open_mlflow(folder: Path) -> Send:
                 client.log_metric(run, key, value, step=tokens)
         client.set_terminated(run)
 
-    return send
+    return send, (MlflowException,)
 
 
-def _open_tensorboard(folder: Path) -> Send:
+def _open_tensorboard(folder: Path) -> tuple[Send, Failures]:
     from torch.utils.tensorboard import SummaryWriter
 
     def send(name: str, facts: dict[str, Any], series: Series) -> None:
@@ -106,7 +122,7 @@ def _open_tensorboard(folder: Path) -> Send:
                 for key, value in values.items():
                     writer.add_scalar(key, value, tokens)
 
-    return send
+    return send, ()
 
 
 def _facts(run: Run) -> dict[str, Any]:
