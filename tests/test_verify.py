@@ -21,7 +21,7 @@ from curate.store.publish import publish_json
 from curate.verification import training as training_module
 from curate.verification.arms import plan_arms
 from curate.verification.checkpoint import read_checkpoint
-from curate.verification.experiment import Experiment, run_experiment
+from curate.verification.experiment import run_experiment
 from curate.verification.outcome import (
     Drop,
     alignment_fit,
@@ -34,6 +34,7 @@ from curate.verification.outcome import (
     seeds_needed,
     tokens_to_reach,
 )
+from curate.verification.prepared import Experiment
 from curate.verification.published import Look, digest_forecast, read_forecast
 from curate.verification.runs import publish_documents, read_documents
 from curate.verification.train import TrainSettings

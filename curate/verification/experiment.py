@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from curate.corpus.tokens import count_unigrams
-from curate.errors import CurateError
-from curate.mixing.forecast import lexical_cross_entropy
 from curate.records import Notify, Run, Verification, Watch, silent, unwatched
 from curate.settings import VerifySettings
-from curate.store.arrays import arrays_are_whole
-from curate.store.fingerprint import digest_file, fingerprint
+from curate.store.fingerprint import digest_file
 from curate.verification.arms import Arm
-from curate.verification.blocks import IntArray
+from curate.verification.prepared import (
+    ArmDocuments,
+    Experiment,
+    Prepared,
+    prepare,
+    unigram_entropy,
+)
 from curate.verification.published import (
     Look,
     MeasuredArm,
     PublishedForecast,
-    earlier_points,
     keep_points,
     publish_forecast,
 )
@@ -30,18 +29,11 @@ from curate.verification.runs import (
     RunItem,
     has_begun,
     plan_run,
-    publish_documents,
     read_documents,
 )
 from curate.verification.schedule import train_runs
-from curate.verification.start import Start
-from curate.verification.tasks import Outcomes
-from curate.verification.train import TrainSettings
 from curate.verification.verdict import Measured, conclude, needed_seeds
 from curate.verification.watch import waiting
-
-ArmDocuments = Callable[[Arm], Sequence[IntArray]]
-"""Token ids of an arm's documents, in no particular order."""
 
 STAGES = (
     ("calibration", "forecast-calibration.json", ("calibration",)),
@@ -49,44 +41,6 @@ STAGES = (
     ("the mix", "forecast.json", ("mix", "rival")),
 )
 """What trains together: its name, the forecast published before, the roles."""
-
-
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """What is trained, on what it is evaluated, and where the results lie."""
-
-    target: str
-    arms: tuple[Arm, ...]  # the mix first
-    shards: tuple[str, ...]  # names, in the order of each arm's tokens
-    sources: tuple[str, ...]  # of each of those shards
-    look: Callable[[Sequence[Mapping[str, float]]], Look]  # at mixtures: shard → share
-    select: Sequence[IntArray]  # token ids of the select split
-    items: Sequence[IntArray]  # token ids of the eval split, none empty
-    control: Sequence[IntArray]  # token ids of the control set, none empty
-    n_bytes: int  # UTF-8 bytes of the items
-    train: TrainSettings  # of the first seed
-    start: Start | None  # a pretrained model; None is from scratch
-    documents_key: str  # digest of what decides the documents of the arms
-    corpus_key: str  # digest of index, target, measure: what mixtures are compared on
-    fingerprint: str
-    folder: Path  # of the verification
-    device: str  # cpu or cuda
-    notes: tuple[str, ...] = ()  # warnings about what it is set up from
-    outcomes: Outcomes | None = None  # tasks that every run is asked
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """An experiment with the files of its documents, and what is known of the mixtures."""
-
-    experiment: Experiment
-    settings: VerifySettings
-    documents: Mapping[str, Path]  # of each arm
-    items: Path
-    control: Path
-    lexical: Mapping[str, float]  # nats/token of the select split under each arm's unigrams
-    context: str
-    earlier: tuple[MeasuredArm, ...]
 
 
 def run_experiment(
@@ -118,7 +72,7 @@ def run_experiment(
         CurateError: an arm without documents, a run that diverged, a worker that died, a
             forecast that was changed after it was published.
     """
-    ready = _prepare(experiment, arm_documents, settings, notify=notify)
+    ready = prepare(experiment, arm_documents, settings, notify=notify)
     watch([waiting(item) for arm in experiment.arms for item in _plan_arm(ready, arm, None)])
     runs: list[Run] = []
     forecasts: list[PublishedForecast] = []
@@ -160,86 +114,10 @@ def run_experiment(
     )
 
 
-# --- before anything trains ---
-
-
-def _prepare(
-    experiment: Experiment,
-    arm_documents: ArmDocuments,
-    settings: VerifySettings,
-    *,
-    notify: Notify,
-) -> _Prepared:
-    """Publish the documents of arms, items and control set, and look up what is known already."""
-    documents = {
-        arm.name: _documents_of(experiment, arm, arm_documents, notify=notify)
-        for arm in experiment.arms
-    }
-    mark = experiment.documents_key[:16]
-    items = experiment.folder / "arms" / f"items-{mark}.safetensors"
-    control = experiment.folder / "arms" / f"control-{mark}.safetensors"
-    publish_documents(items, experiment.items)
-    publish_documents(control, experiment.control)
-    context = fingerprint(
-        corpus=experiment.corpus_key,
-        train=dataclasses.replace(experiment.train, seed=0),
-        start=experiment.start,
-        items=digest_file(items),
-    )
-    own = [digest_file(path) for path in documents.values()]
-    return _Prepared(
-        experiment=experiment,
-        settings=settings,
-        documents=documents,
-        items=items,
-        control=control,
-        # The eval split has no part in what a forecast is computed from but measured losses.
-        lexical={
-            name: unigram_entropy(
-                experiment.select, read_documents(path), vocab=experiment.train.vocab
-            )
-            for name, path in documents.items()
-        },
-        context=context,
-        earlier=earlier_points(experiment.folder / "measured", context=context, besides=own),
-    )
-
-
-def _documents_of(
-    experiment: Experiment, arm: Arm, arm_documents: ArmDocuments, *, notify: Notify
-) -> Path:
-    """Publish an arm's documents once; return where they are."""
-    key = fingerprint(
-        documents=experiment.documents_key,
-        tokens=arm.tokens,
-        role=arm.role,
-        worst=arm.name == "worst",
-    )
-    path = experiment.folder / "arms" / f"{arm.name}-{key[:16]}.safetensors"
-    if not arrays_are_whole(path):
-        notify(f"read the documents of {arm.name}", 0, 0)
-        documents = arm_documents(arm)
-        if not sum(map(len, documents)):
-            raise CurateError(
-                f"arm {arm.name}: no documents are left after decontamination; index more text"
-            )
-        publish_documents(path, documents)
-    return path
-
-
-def unigram_entropy(
-    target: Sequence[IntArray], documents: Sequence[IntArray], *, vocab: int
-) -> float:
-    """Return the cross-entropy of `target` under the unigrams of `documents`, nats/token."""
-    counts = count_unigrams(documents, vocab)
-    total = int(counts.sum())
-    return lexical_cross_entropy(count_unigrams(target, vocab), counts / total, tokens=total)
-
-
 # --- a stage ---
 
 
-def _plan_arm(ready: _Prepared, arm: Arm, forecast: PublishedForecast | None) -> list[RunItem]:
+def _plan_arm(ready: Prepared, arm: Arm, forecast: PublishedForecast | None) -> list[RunItem]:
     experiment = ready.experiment
     return [
         plan_run(
@@ -260,7 +138,7 @@ def _plan_arm(ready: _Prepared, arm: Arm, forecast: PublishedForecast | None) ->
 
 
 def _forecast(
-    ready: _Prepared,
+    ready: Prepared,
     arms: Sequence[Arm],
     points: Sequence[MeasuredArm],
     runs: Sequence[Run],
@@ -281,7 +159,7 @@ def _forecast(
     )
 
 
-def _measured(ready: _Prepared, runs: Sequence[Run]) -> tuple[MeasuredArm, ...]:
+def _measured(ready: Prepared, runs: Sequence[Run]) -> tuple[MeasuredArm, ...]:
     """Return the arms that have trained, as points of later forecasts."""
     losses = {
         arm.name: [run.loss for run in runs if run.arm == arm.name] for arm in ready.experiment.arms
@@ -314,11 +192,11 @@ def _aloud(forecast: PublishedForecast, runs: Sequence[Run], seeds: int) -> Iter
         )
 
 
-def _look(ready: _Prepared, arms: Sequence[Arm]) -> Look:
+def _look(ready: Prepared, arms: Sequence[Arm]) -> Look:
     return ready.experiment.look([_shares(ready, arm) for arm in arms])
 
 
-def _shares(ready: _Prepared, arm: Arm) -> dict[str, float]:
+def _shares(ready: Prepared, arm: Arm) -> dict[str, float]:
     named = zip(ready.experiment.shards, arm.shares, strict=True)
     return {name: share for name, share in named if share > 0}
 

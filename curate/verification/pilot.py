@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from curate.corpus.tokens import count_unigrams
-from curate.mixing.forecast import lexical_cross_entropy
 from curate.verification.blocks import IntArray
 from curate.verification.evaluate import item_nats
 from curate.verification.outcome import loss_at, tokens_to_reach
+from curate.verification.prepared import unigram_entropy
 from curate.verification.start import Start, load_start
 from curate.verification.train import Progress, TrainSettings, train_model
 
@@ -56,10 +55,7 @@ def run_pilot(
         seconds_a_token: of training, measured.
         device: cpu or cuda.
     """
-    counts = count_unigrams(documents, settings.vocab)
-    entropy = lexical_cross_entropy(
-        count_unigrams(items, settings.vocab), counts / counts.sum(), tokens=int(counts.sum())
-    )
+    entropy = unigram_entropy(items, documents, vocab=settings.vocab)
     n_tokens = sum(map(len, items))
     known = {"eos": settings.eos, "block_tokens": settings.block_tokens}
     if (model := load_start(start, seed=settings.seed)) is not None:

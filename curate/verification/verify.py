@@ -41,7 +41,7 @@ from curate.verification.checks import (
 )
 from curate.verification.control_set import draw_control_set
 from curate.verification.documents import draw_texts
-from curate.verification.experiment import STAGES, Experiment, run_experiment
+from curate.verification.experiment import STAGES, run_experiment
 from curate.verification.gather import (
     Chain,
     DocumentSource,
@@ -51,6 +51,7 @@ from curate.verification.gather import (
     ranked,
     settings_of,
 )
+from curate.verification.prepared import Experiment
 from curate.verification.start import find_start, train_settings
 from curate.verification.tasks import find_outcomes
 
