@@ -1,5 +1,6 @@
 """Records of a whole job, small and hand-made, that the tests of the report share."""
 
+import dataclasses
 import math
 
 from curate.records import (
@@ -239,3 +240,15 @@ def history() -> list[StageRun]:
         )
         for stage, (record, command, settings) in stages.items()
     ]
+
+
+def with_a_task(name: str = "lm-eval:arc_easy acc") -> Verification:
+    """A verification whose runs were asked a task."""
+    whole = verification()
+    arms = tuple(
+        dataclasses.replace(
+            arm, outcomes={name: Interval(0.5 - n / 10, 0.4 - n / 10, 0.6 - n / 10)}
+        )
+        for n, arm in enumerate(whole.arms)
+    )
+    return dataclasses.replace(whole, arms=arms, outcomes={name: Interval(0.1, -0.02, 0.22)})

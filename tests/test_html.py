@@ -20,6 +20,7 @@ from tests.report_records import (
     mix,
     ranking,
     verification,
+    with_a_task,
 )
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -254,3 +255,16 @@ def test_topics_are_shown_with_an_example():
     )
     text = words(whole(index=grouped))
     assert "ring, <b>ideal 7 Let R be a ring\ufffd[31m" in text
+
+
+def test_tasks_gains_and_the_times_of_forecasts_are_shown():
+    measured = with_a_task("lm-eval:<b>acc")
+    arms = [
+        dataclasses.replace(measured.arms[0], forecast_at="2026-01-01", trained_at="2026-01-02")
+    ]
+    page = whole(verification=dataclasses.replace(measured, arms=(*arms, *measured.arms[1:])))
+    text = words(page)
+    assert "Tasks that every model was asked" in text and "&lt;b&gt;acc" in page
+    assert "Which items gain" in text and "have a lower loss after the mix" in text
+    assert text.index("2026-01-01") < text.index("2026-01-02")
+    assert "Tasks that every model" not in words(whole())

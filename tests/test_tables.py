@@ -20,7 +20,7 @@ from curate.report.tables import (
     tie_mark,
     verification_table,
 )
-from tests.report_records import HOSTILE, SOURCES, index, mix, ranking, verification
+from tests.report_records import HOSTILE, SOURCES, index, mix, ranking, verification, with_a_task
 
 
 def printed(renderable, *, width=140):
@@ -104,6 +104,20 @@ def test_verification_table_starts_with_the_verdict_and_the_best_arm():
     arms = [line.split()[0] for line in lines if line.split()[0] in {"mix", "random", "worst"}]
     assert arms == ["mix", "random", "worst"]
     assert any("measured drop +0.336 nats/token (+0.281 to +0.392)" in line for line in lines)
+
+
+def test_tasks_have_a_row_an_arm_with_intervals():
+    lines = printed(verification_table(with_a_task())).splitlines()
+    (first,) = [line for line in lines if "lm-eval:arc_easy acc" in line]
+    assert first.split()[2:] == ["mix", "0.500", "0.400", "to", "0.600", "+0.100", "(−0.020", "to",
+                                 "+0.220)"]  # fmt: skip
+    after = lines[lines.index(first) + 1]
+    assert after.split()[0] == "random" and "0.300 to 0.500" in after
+    assert "lm-eval" not in printed(verification_table(verification()))
+    (task,) = json.loads(verification_json(with_a_task()))["outcomes"]
+    assert task["task"] == "lm-eval:arc_easy acc"
+    assert task["gain"] == {"value": 0.1, "low": -0.02, "high": 0.22}
+    assert {"mix", "random", "worst"} <= set(task["arms"])
 
 
 def test_index_table_accounts_for_every_record():

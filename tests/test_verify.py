@@ -38,6 +38,7 @@ from curate.verification.prepared import Experiment
 from curate.verification.published import Look, digest_forecast, read_forecast
 from curate.verification.runs import publish_documents, read_documents
 from curate.verification.train import TrainSettings
+from curate.verification.verdict import _outcomes
 
 SETTINGS = VerifySettings(
     size="tiny", tokens=2_048, seeds=2, calibration=2, block_tokens=32, batch_tokens=256
@@ -479,6 +480,18 @@ def test_tokens_to_a_loss_follow_the_line_in_log_tokens():
     assert tokens_to_reach(curve, 9 - 0.5 * math.log(6400)) == pytest.approx(6400)
     assert tokens_to_reach(curve[:1], 1.0) == math.inf
     assert tokens_to_reach(np.array([[1.0, 2.0], [2.0, 2.0]]), 1.0) == math.inf
+
+
+def test_tasks_are_compared_pair_by_pair(finished):
+    _, found = finished
+    scores = {"mix": (1.0, 1.0, 0.0, 1.0), "random": (1.0, 0.0, 0.0, 1.0)}
+    runs = tuple(
+        dataclasses.replace(run, outcomes={"lm-eval:t acc": scores.get(run.arm, (0.0,) * 4)})
+        for run in found.runs
+    )
+    (gain,) = _outcomes(runs, SETTINGS).values()
+    assert gain.value == 0.25 and gain.low <= 0.25 <= gain.high
+    assert _outcomes(found.runs, SETTINGS) == {}
 
 
 # --- all of it once more, by hand ---
