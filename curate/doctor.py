@@ -40,7 +40,8 @@ def _device() -> Finding:
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
         return Finding("device", f"{card.name}, {card.total_memory / 2**30:.0f} GiB", good=True)
-    return Finding("device", f"CPU, {torch.get_num_threads()} threads", good=True)
+    threads = torch.get_num_threads()
+    return Finding("device", f"CPU, {threads} thread{'' if threads == 1 else 's'}", good=True)
 
 
 def _search() -> Finding:
@@ -65,7 +66,8 @@ def _gguf() -> Finding:
 def _targets() -> Finding:
     folder = os.environ.get("CURATE_DATA_DIR", "")
     if not folder:
-        return Finding("named targets", "from the hub", good=True)
+        advice = "curate targets says which can be reached"
+        return Finding("named targets", "from the hub", good=True, advice=advice)
     there = Path(folder).is_dir()
     advice = "" if there else "CURATE_DATA_DIR names no folder"
     return Finding("named targets", f"from {folder}", good=there, advice=advice)

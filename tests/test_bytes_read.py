@@ -40,7 +40,7 @@ def read(folder, monkeypatch):
         return [np.arange(len(text) // 4) for text in batch]
 
     def notify(what, done, total):
-        assert what == "reading"
+        assert what == "bytes read"
         said.append((n_read[0], done / total))
 
     settings = CorpusSettings(inputs=(str(folder),), shard_tokens=2_000)

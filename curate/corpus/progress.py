@@ -55,7 +55,7 @@ class BytesRead:
 
     def _tell(self, now: float) -> None:
         self.said = now
-        self.notify("reading", now, float(self.total))
+        self.notify("bytes read", now, float(self.total))
 
 
 def _none(texts: list[str]) -> Sequence[Sequence[int]]:

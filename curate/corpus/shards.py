@@ -93,7 +93,7 @@ def read_shards(
     total = sum(file.path.stat().st_size for file in ordered if file.path.is_file())
     progress = BytesRead(total, settings.text, notify)
     if total:
-        notify("reading", 0, total)
+        notify("bytes read", 0, total)
     builders = [LedgerBuilder.of(ledger) for ledger in grouped]
     origins = {builder.digest: builder for builder in reversed(builders)}
     plain = [file for file in ordered if not file.grouped]
