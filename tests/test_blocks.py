@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.corpus.blocks import read_blocks
+from curate.corpus.ahead import DEPTH, read_ahead
+from curate.corpus.blocks import AHEAD_BYTES, _line_parser, read_blocks
 from curate.corpus.inputs import InputFile
 from curate.corpus.prints import keep_prints, prints_name, read_prints, tabulate, write_prints
 from curate.corpus.reader import LedgerBuilder, read_documents
@@ -40,10 +41,23 @@ def write(path, kind):
         lines = [json.dumps(row) for row in GOOD]
         if kind == "odd":
             lines = [line for pair in zip(lines, ODD, strict=False) for line in pair]
-        path.write_text("\n".join(lines) + "\n")
+        if kind == "several":  # as many objects as lines, but not one a line
+            lines[4:7] = ['{"text": "a"}{"text": "b"}', '{"text":', '"c"}']
+        if kind == "nested":  # the same, and every line begins and ends as an object does
+            lines[4:7] = ['{"text": "a"} {"text": "b"}', '{"meta": {"x": 1}', ', "text": "c"}']
+        if kind == "nameless":
+            lines = [json.dumps({"text": row["text"]}) for row in GOOD]
+        if kind == "described":
+            about = {"url": "u", "metadata": {"a": [1, "é"]}}
+            lines[5:] = [json.dumps(row | about, ensure_ascii=False) for row in GOOD[5:]]
+        ends = "\r\n" if kind == "windows" else "\n"
+        path.write_bytes(ends.join([*lines, "" if kind != "several" else "{}"]).encode())
 
 
-@pytest.mark.parametrize("kind", ["plain", "odd", "parquet", "csv"])
+LINES = ["plain", "odd", "several", "nested", "nameless", "described", "windows"]
+
+
+@pytest.mark.parametrize("kind", [*LINES, "parquet", "csv"])
 @pytest.mark.parametrize("text", ["text", "{id}: {text}"])
 @pytest.mark.parametrize(("start", "stop"), [(0, 100), (3, 17)])
 def test_blocks_hold_the_documents_of_the_reader(tmp_path, kind, text, start, stop):
@@ -54,9 +68,15 @@ def test_blocks_hold_the_documents_of_the_reader(tmp_path, kind, text, start, st
     wanted = list(read_documents(file, text=text, ledger=ledger, start=start, stop=stop))
     part = RecordRange(str(path), digest, start, stop)
     blocks = list(read_blocks(part, source="s", text=text))
-    found = [row for b in blocks for row in zip(b.records.tolist(), b.ids, b.texts, strict=True)]
-    assert found == [(each.record, each.id, each.text) for each in wanted]
-    assert len(found) > 5
+    found = [
+        row
+        for b in blocks
+        for row in zip(
+            b.records.tolist(), b.ids, b.texts, b.about or [("", "")] * len(b.ids), strict=True
+        )
+    ]
+    assert found == [(each.record, each.id, each.text, (each.url, each.meta)) for each in wanted]
+    assert len(found) > 5 or (kind == "nameless" and "{id}" in text)
     with pytest.raises(CurateError, match="changed"):
         next(read_blocks(replace(part, file_digest="0"), source="s", text=text))
 
@@ -69,6 +89,67 @@ def test_lines_larger_than_a_block_and_cut_streams_are_no_obstacle(tmp_path):
     blocks = list(read_blocks(part, source="s", text="text"))
     assert [text for block in blocks for text in block.texts] == texts[1:]
     assert [name for block in blocks for name in block.ids] == ["s:1", "s:2", "s:3"]
+
+
+def test_lines_are_taken_apart_many_at_a_time_only_where_each_is_one_object():
+    parse = _line_parser("text")
+    good = b'{"text": "a\\n}{"}\n{"text": "b", "id": 3}\r\n {"x": {"y": {}}}'
+    assert [row.f0 for row in parse(b'{"text": "a"}\n{"text": "b"}')] == ["a", "b"]
+    assert parse(good) is None  # the last begins with a blank: left to the slow way
+    assert [row.f1 for row in parse(good.replace(b" {", b"{"))][1] == 3
+    for bad in (
+        b'{"text": "a"}{"text": "b"}\n\n',
+        b'{"text": "a"}{"text": "b"}\n{"text":\n"c"}\n',
+        b'{"text": "a"}{"text": "b"}\n{"x": {}\n,"text": "c"}\n',
+        b'{"text": "a"} {"text": "b"}\n{"x":\n{}}\n',
+        b'{"text": 3}\n',
+        b'{"text": "a"}\n\n{"text": "b"}\n',
+        b"",
+    ):
+        assert parse(bad) is None
+    assert _line_parser('a"b') is None
+
+
+def test_what_is_read_ahead_comes_in_order_and_errors_in_their_place():
+    made = []
+
+    def items():
+        for n in range(6):
+            made.append(n)
+            yield n
+        raise ValueError("after the last")
+
+    found = []
+    with pytest.raises(ValueError, match="after the last"):
+        for n in read_ahead(items()):
+            found.append(n)
+    assert found == list(range(6))
+    made.clear()
+    for n in read_ahead(items()):
+        if n == 1:
+            break
+    assert max(made) <= 1 + DEPTH
+    assert list(read_ahead(iter(()))) == []
+
+
+def test_a_packed_file_is_read_ahead_to_the_same_documents(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [json.dumps({"text": rng.bytes(400).hex()}) + "\n" for _ in range(6_000)]
+    (tmp_path / "x.jsonl").write_text("".join(rows))
+    with pa.output_stream(str(tmp_path / "x.jsonl.gz"), compression="gzip") as stream:
+        stream.write("".join(rows).encode())
+    plain, packed = (
+        [
+            text
+            for block in read_blocks(
+                RecordRange(str(path), digest_file(path), 7, 5_000), source="s", text="text"
+            )
+            for text in block.texts
+        ]
+        for path in (tmp_path / "x.jsonl", tmp_path / "x.jsonl.gz")
+    )
+    assert (tmp_path / "x.jsonl.gz").stat().st_size > AHEAD_BYTES
+    assert plain == packed and len(plain) == 4_993
 
 
 def make_shard(path, n, *, grouped=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from curate.corpus.containers import BrokenFileError, read_line_lists
+from curate.corpus.ahead import read_ahead
+from curate.corpus.containers import BrokenFileError, read_line_blocks, split_lines
 from curate.corpus.fields import (
     KEPT,
     MAX_DOCUMENT_CHARS,
     MISSING,
-    Row,
     Template,
     parse_template,
     row_names,
@@ -25,11 +25,13 @@ from curate.corpus.fields import (
 from curate.corpus.formats import Format, detect_format
 from curate.corpus.groups import read_group
 from curate.corpus.inputs import InputFile
-from curate.corpus.json_rows import Plain, json_lines, record_decoder
+from curate.corpus.json_rows import json_lines
 from curate.corpus.reader import (
     MAX_NAME_BYTES,
     LedgerBuilder,
     disk_refused,
+    name_and_describe,
+    plain_name,
     read_documents,
     to_document,
 )
@@ -40,6 +42,9 @@ from curate.records import Document, RecordRange
 BLOCK_CHARS = 1_000_000
 BLOCK_RECORDS = 2_048
 """Documents that come one by one make a block of this size at most."""
+
+AHEAD_BYTES = 250_000
+"""A larger packed file is unpacked in a thread of its own, ahead of its parsing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +143,23 @@ def _line_blocks(
     path: Path, form: Format, part: RecordRange, *, source: str, template: Template
 ) -> Iterator[Block]:
     """Give the documents of JSON lines; what is odd about a block is settled line by line."""
-    names = row_names(template.fields)
-    decode = record_decoder(template.fields, Plain)
-    pick = itemgetter(0, *map(names.index, KEPT))
+    field = template.fields[0]
+    parse = _line_parser(field) if template.is_field else None
     first = 0  # record of the first line that is at hand
     try:
-        for lines in read_line_lists(path, form.compression):
+        packed = path.stat().st_size > AHEAD_BYTES and form.compression != "none"
+        blocks = read_line_blocks(path, form.compression)
+        for lines in read_ahead(blocks) if packed else blocks:
             begin, end = max(part.start - first, 0), part.stop - first
-            if batch := lines[begin:end]:
-                block = None
-                if template.is_field:
-                    block = _block_at_once(batch, decode, pick, first + begin)
-                yield block or _block_by_line(batch, template, first + begin, source=source)
-            first += len(lines)
+            rows = parse(lines) if parse and _may_hold(lines, begin) else None
+            alone = [] if rows else _lines_of(lines)
+            count = len(rows or alone)
+            if begin < count:
+                block = rows and _block_at_once(rows[begin:end], field, first + begin, source)
+                yield block or _block_by_line(
+                    (alone or _lines_of(lines))[begin:end], template, first + begin, source=source
+                )
+            first += count
             if first >= part.stop:
                 return
     except BrokenFileError as error:
@@ -159,26 +168,78 @@ def _line_blocks(
         _check_disk(LedgerBuilder(path=str(path), error=str(error)))
 
 
-def _block_at_once(
-    lines: Sequence[bytes | str],
-    decode: Callable[[Any], Row],
-    pick: Callable[[Row], tuple[Any, ...]],
-    first: int,
-) -> Block | None:
-    """Return a block in which every line is a document with an id and nothing else; else None."""
-    try:
-        texts, ids, *described = zip(*map(pick, map(decode, lines)), strict=True)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+def _may_hold(lines: bytes | str, record: int) -> bool:
+    """Say whether there may be so many lines that one of this number is among them."""
+    return isinstance(lines, bytes) and (not record or lines.count(b"\n") >= record)
+
+
+def _lines_of(lines: bytes | str) -> list[bytes | str]:
+    return [lines] if isinstance(lines, str) else split_lines(lines)
+
+
+Parse = Callable[[bytes | str], list[Any] | None]
+
+
+def _line_parser(field: str) -> Parse | None:
+    """Return a function that takes whole lines apart, each one record; None for odd names.
+
+    It returns a record of `field` and `KEPT` as attributes for each line, or None where any line
+    is not one object of the usual kinds: which one, and why, is found line by line.
+    """
+    names = row_names([field])
+    if not all(name.isprintable() and not {'"', "\\"} & {*name} for name in names):
         return None
-    if {*map(type, ids), *map(type, texts)} != {str} or not all(ids) or not all(texts):
-        return None
-    if any(map(str.isspace, texts)) or max(map(len, ids)) > MAX_NAME_BYTES:
+    kinds = {"id": str | int, **dict.fromkeys(KEPT[1:], msgspec.Raw), field: str}
+    slots = {name: f"f{place}" for place, name in enumerate(names)}
+    record = msgspec.defstruct(
+        "Record",
+        [(slots[name], kinds[name], msgspec.field(default=MISSING)) for name in names],
+        rename={slot: name for name, slot in slots.items()},
+        gc=False,
+    )
+    decode = msgspec.json.Decoder(record).decode_lines
+
+    def parse(lines: bytes | str) -> list[Any] | None:
+        try:
+            rows = decode(lines)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return rows if isinstance(lines, bytes) and _one_a_line(lines, len(rows)) else None
+
+    return parse
+
+
+def _one_a_line(lines: bytes, count: int) -> bool:
+    """Say whether `count` objects that follow each other stand one a line, with no blank line.
+
+    Between two objects, and nowhere inside one, "}" and "{" have only blanks between them.
+    """
+    signs = np.frombuffer(lines, np.uint8)
+    ends = np.flatnonzero(signs == ord("\n"))
+    if not lines.endswith(b"\n"):
+        ends = np.append(ends, len(lines))
+    if len(ends) != count or not count:
+        return False
+    last = signs[ends - 1]
+    last = np.where(last == ord("\r"), signs[ends - 2], last)
+    return bool((last == ord("}")).all() and (signs[ends[:-1] + 1] == ord("{")).all())
+
+
+def _block_at_once(rows: Sequence[Any], field: str, first: int, source: str) -> Block | None:
+    """Return a block in which every line is a document; None where one is not."""
+    names = row_names([field])
+    texts, ids, *about = ([*map(attrgetter(f"f{names.index(name)}"), rows)]
+                          for name in (field, *KEPT))  # fmt: skip
+    if {*map(type, texts)} != {str} or not all(texts) or any(map(str.isspace, texts)):
         return None
     if max(map(len, texts)) > MAX_DOCUMENT_CHARS:
         return None
-    if any(column.count(MISSING) < len(column) for column in described):
-        return None
-    return Block(np.arange(first, first + len(texts)), ids, texts)
+    if {*map(type, ids)} != {str} or not all(ids) or max(map(len, ids)) > MAX_NAME_BYTES:
+        ids = [plain_name(name) or f"{source}:{n}" for n, name in enumerate(ids, start=first)]
+    described = [] if all(column.count(MISSING) == len(rows) for column in about) else [
+        name_and_describe(*each) for each in zip(*about, strict=True)
+    ]  # fmt: skip
+    return Block(np.arange(first, first + len(texts)), ids, texts, (), described)
 
 
 def _block_by_line(

@@ -161,40 +161,47 @@ def read_line_lists(
     path: Path, compression: Compression, *, span: Span | None = None
 ) -> Iterator[list[bytes | str]]:
     """Yield the lines of `read_lines` as lists, one for each block that is read."""
+    for found in read_line_blocks(path, compression, span=span):
+        yield [found] if isinstance(found, str) else split_lines(found)
+
+
+def split_lines(block: bytes) -> list[bytes | str]:
+    """Return the lines of a block of `read_line_blocks`, without their ends and blank ones."""
+    return [line for line in block.split(b"\n") if line and not line.isspace()]
+
+
+def read_line_blocks(
+    path: Path, compression: Compression, *, span: Span | None = None
+) -> Iterator[bytes | str]:
+    """Yield the lines of `read_lines` many at a time, as they stand, ends and blank lines too.
+
+    Yields:
+        The bytes of whole lines; or, in place of one line that is none, its reason.
+    """
     held: list[bytes] = []
     held_bytes = 0
-    broken: BrokenFileError | None = None
-    blocks = read_blocks(path, compression, span=span)
-    while True:
-        try:
-            block = next(blocks, None)
-        except BrokenFileError as error:
-            block, broken = None, error
-        if block is None:
-            break
-        lines = block.split(b"\n") if not block.isspace() else _blank_lines(block)
-        if len(lines) > 1:
-            first = b"".join([*held, lines[0]])
-            found = _line(first, held_bytes + len(lines[0]))
-            found += [line for line in lines[1:-1] if line and not line.isspace()]
-            yield found
-            held, held_bytes = [], 0
-        held_bytes += len(lines[-1])
-        if held_bytes <= MAX_RECORD_BYTES:
-            held.append(lines[-1])
-        else:
-            held = []
-    if broken is not None:
+    try:
+        for block in read_blocks(path, compression, span=span):
+            first, last = block.find(b"\n") + 1, block.rfind(b"\n") + 1
+            if last:
+                if block.isspace():  # a bomb of line breaks is no block of a million lines
+                    last, block = first, block[:first] + block[last:]
+                if held_bytes + first - 1 > MAX_RECORD_BYTES:
+                    yield "too_long"
+                    yield block[first:last]
+                else:
+                    yield b"".join([*held, block[:last]])
+                held, held_bytes = [], 0
+            held_bytes += len(block) - last
+            if held_bytes <= MAX_RECORD_BYTES:
+                held.append(block[last:])
+            else:
+                held = []
+    except BrokenFileError:
         if held_bytes:
-            yield ["truncated"]
-        raise broken
-    yield _line(b"".join(held), held_bytes)
-
-
-def _blank_lines(block: bytes) -> list[bytes]:
-    """Return the ends of a block of blank lines: a bomb of line breaks is no list of a million."""
-    first, found, rest = block.partition(b"\n")
-    return [first, rest.rpartition(b"\n")[2]] if found else [first]
+            yield "truncated"
+        raise
+    yield "too_long" if held_bytes > MAX_RECORD_BYTES else b"".join(held)
 
 
 def read_whole(path: Path, compression: Compression, *, limit: int) -> bytes | None:
@@ -258,9 +265,3 @@ def one_line(error: BaseException) -> str:
     """Return an exception's message as one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:199]}…"
-
-
-def _line(line: bytes, size: int) -> list[bytes | str]:
-    if size > MAX_RECORD_BYTES:
-        return ["too_long"]
-    return [line] if line and not line.isspace() else []

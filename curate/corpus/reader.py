@@ -273,10 +273,13 @@ def to_document(
     known = plain_name(row[name]) or f"{file.source}:{record}"
     if row[url] is row[meta] is row[metadata] is MISSING:  # as most are: worth a tenth of the time
         return Document(text, known, file.source, digest, record)
-    described = row[meta] if row[meta] is not MISSING else row[metadata]
-    return Document(
-        text, known, file.source, digest, record, plain_name(row[url]), _as_json(described)
-    )
+    about = name_and_describe(row[url], row[meta], row[metadata])
+    return Document(text, known, file.source, digest, record, *about)
+
+
+def name_and_describe(url: object, meta: object, metadata: object) -> tuple[str, str]:
+    """Return the address of a record and what describes it as JSON, "" where it has none."""
+    return plain_name(url), _as_json(meta if meta is not MISSING else metadata)
 
 
 def plain_name(value: object) -> str:

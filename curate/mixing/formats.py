@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from curate.errors import CurateError
 from curate.mixing.arrows import open_arrow, staged, write_arrow
 from curate.mixing.binary import TokenSpec, write_megatron, write_tokens
-from curate.mixing.shuffle import gather, read_plan
+from curate.mixing.shuffle import Texts, gather, read_plan
 from curate.mixing.streaming import write_mds
 from curate.records import RecordRange
 from curate.store.failpoint import failpoint
@@ -113,20 +113,11 @@ def write_part(writing: Writing) -> WrittenFile:
     written = WrittenFile(writing.name, len(tokens), int(tokens.sum()))
     if path.is_file() and trace.is_file():
         return written
-    table = gather(Path(writing.chunks), writing.first, writing.last)
-    if len(table) != len(tokens):
-        raise CurateError(f"{folder}: {len(table)} of {len(tokens)} rows are there; run again")
-    lines = _provenance(writing, plan, table)
-    rows = pa.table(
-        {
-            "id": table["id"],
-            "text": table["text"].cast(pa.string()),
-            "source": lines["source"],
-            "tokens": pa.array(tokens),
-        },
-        ROW_SCHEMA,
-    )
-    _write(path, rows, writing.spec)
+    known, texts = gather(Path(writing.chunks), writing.first, writing.last)
+    if len(known) != len(tokens):
+        raise CurateError(f"{folder}: {len(known)} of {len(tokens)} rows are there; run again")
+    lines = _provenance(writing, plan, known)
+    _write(path, _groups(lines.select(["id", "source", "tokens"]), texts), writing.spec)
     write_arrow(trace, lines)
     failpoint("mix.parts")
     return written
@@ -218,15 +209,16 @@ def write_lines(path: Path, records: Iterable[Any]) -> int:
     return count
 
 
-def _write(path: Path, rows: Any, spec: TokenSpec | None) -> None:
+def _write(path: Path, groups: Iterator[Any], spec: TokenSpec | None) -> None:
+    """Write groups of rows in the format that the ending of `path` says."""
     if spec is not None:
-        (write_tokens if path.suffix == ".ds" else write_megatron)(path, rows, spec)
-        return
-    if path.suffix == ".mds":
-        write_mds(path, rows)
-        return
-    with staged(path) as temporary:
-        (_write_parquet if path.suffix == ".parquet" else _write_jsonl)(temporary, rows)
+        write = write_tokens if path.suffix == ".ds" else write_megatron
+        write(path, pa.concat_tables(groups), spec)
+    elif path.suffix == ".mds":
+        write_mds(path, pa.concat_tables(groups))
+    else:
+        with staged(path) as temporary:
+            (_write_parquet if path.suffix == ".parquet" else _write_jsonl)(temporary, groups)
 
 
 def _parquet(path: Path, schema: pa.Schema) -> Any:
@@ -242,27 +234,31 @@ def _parquet(path: Path, schema: pa.Schema) -> Any:
     )
 
 
-def _write_parquet(path: Path, rows: Any) -> None:
+def _write_parquet(path: Path, groups: Iterator[Any]) -> None:
     with _parquet(path, ROW_SCHEMA) as writer:
-        for group in _groups(rows):
+        for group in groups:
             writer.write_table(group)
 
 
-def _write_jsonl(path: Path, rows: Any) -> None:
+def _write_jsonl(path: Path, groups: Iterator[Any]) -> None:
     encoder = msgspec.json.Encoder()
     with path.open("wb") as stream:
-        for batch in rows.to_batches(max_chunksize=1024):
-            stream.writelines(encoder.encode(row) + b"\n" for row in batch.to_pylist())
+        for group in groups:
+            for batch in group.to_batches(max_chunksize=1024):
+                stream.writelines(encoder.encode(row) + b"\n" for row in batch.to_pylist())
 
 
-def _groups(rows: Any) -> Iterator[Any]:
-    """Give the rows in groups of at most `GROUP_CHARS` bytes of text."""
-    sizes = np.cumsum(pc.binary_length(rows["text"]).to_numpy())
+def _groups(known: Any, texts: Texts) -> Iterator[Any]:
+    """Give the rows as tables of `ROW_SCHEMA`, each of at most `GROUP_CHARS` bytes of text."""
+    sizes = np.cumsum(texts.size)
     first = before = 0
     while first < len(sizes):
         last = max(first + 1, int(np.searchsorted(sizes, before + GROUP_CHARS, side="right")))
-        yield rows.slice(first, last - first)
+        rows = known.slice(first, last - first)
+        yield rows.add_column(1, ROW_SCHEMA.field("text"), texts.read(first, last))
         first, before = last, int(sizes[last - 1])
+    if not len(sizes):
+        yield ROW_SCHEMA.empty_table()
 
 
 def _provenance(writing: Writing, plan: Mapping[str, Any], table: Any) -> Any:

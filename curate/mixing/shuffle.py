@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from curate.corpus.blocks import Block
 from curate.corpus.prints import home_columns
-from curate.mixing.arrows import open_arrow, write_arrow
+from curate.mixing.arrows import open_arrow, staged, write_arrow
 from curate.mixing.draw import Drawn
 from curate.mixing.reading import read_blocks_of
 from curate.records import Shard
@@ -22,15 +23,15 @@ from curate.store.failpoint import failpoint
 Ints = npt.NDArray[np.int64]
 
 CHUNK_CHARS = 64_000_000
-"""Characters that are held while a chunk is filled."""
+"""Characters of a chunk, about; what is known of its rows beside their text is held in memory."""
 
 PLAN_COLUMNS = ("shard", "number", "file", "record", "epoch", "tokens", "end")
 CHUNK_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),  # rising
-        ("place", pa.int64()),  # of that row in the columns that follow
+        ("start", pa.int64()),  # first byte of its text in the file beside this one
+        ("size", pa.int64()),  # bytes of its text
         ("id", pa.string()),
-        ("text", pa.large_string()),
         ("home", pa.string()),  # of regrouped documents: the file they come from; else null
         ("home_record", pa.int64()),
         ("url", pa.string()),
@@ -47,7 +48,7 @@ class Reading:
     shards: tuple[Shard, ...]
     places: tuple[int, ...]  # of these shards in the plan
     text: str  # field or template of the index
-    folder: str  # gets `NAME.arrow` for each chunk, `NAME.done` last
+    folder: str  # gets `NAME.text` and `NAME.arrow` for each chunk, `NAME.done` last
     name: str
     chunk_chars: int = CHUNK_CHARS
 
@@ -99,84 +100,140 @@ def write_chunks(reading: Reading) -> int:
     plan = read_plan(reading.plan)
     mine = np.flatnonzero(np.isin(plan["shard"], reading.places))
     mine = mine[np.lexsort([plan["number"][mine], plan["shard"][mine]])]
-    numbers = plan["number"][mine]
-    places = np.array(reading.places)
+    folder, pieces = Path(reading.folder), _pieces(reading, plan, mine)
+    for count in itertools.count():
+        path = folder / f"{reading.name}-{count:05d}.arrow"
+        if not _write_chunk(path, pieces, chars=reading.chunk_chars):
+            break
+    (folder / f"{reading.name}.done").touch()
+    failpoint("mix.chunks")
+    return int(plan["tokens"][mine].sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts of some rows, in their order, in the files of chunks."""
+
+    files: tuple[memoryview, ...]
+    file: Ints  # (n,) number of the file of each
+    start: Ints  # (n,) first byte in it
+    size: Ints  # (n,) bytes
+
+    def read(self, first: int, last: int) -> Any:
+        """Return the texts `first` to `last` (not included) as an Arrow array, copied once."""
+        span = slice(first, last)
+        places = (self.file[span], self.start[span], self.start[span] + self.size[span])
+        data = b"".join(
+            [
+                self.files[file][start:end]
+                for file, start, end in zip(*(place.tolist() for place in places), strict=True)
+            ]
+        )
+        offsets = np.concatenate([[0], np.cumsum(self.size[span])]).astype(np.int32)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+        return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+
+
+def gather(folder: Path, first: int, last: int) -> tuple[Any, Texts]:
+    """Return the rows `first` to `last` (not included) in order: what is known of them, and texts.
+
+    The table has the columns of `CHUNK_SCHEMA` from `id` on.
+    """
+    files: list[memoryview] = []
+    tables, which = [CHUNK_SCHEMA.empty_table()], [np.zeros(0, np.int64)]
+    for path in sorted(folder.glob("*.arrow")):
+        table = open_arrow(path)
+        begin, end = np.searchsorted(table["row"].to_numpy(), [first, last]).tolist()
+        if end > begin:
+            tables.append(table.slice(begin, end - begin))
+            which.append(np.full(end - begin, len(files)))
+            files.append(_map(path.with_suffix(".text")))
+    table = pa.concat_tables(tables)
+    order = np.argsort(table["row"].to_numpy(), kind="stable")
+    known = table.select(CHUNK_SCHEMA.names[3:]).combine_chunks().take(order)
+    places = (np.concatenate(which), table["start"].to_numpy(), table["size"].to_numpy())
+    return known, Texts(tuple(files), *(place[order] for place in places))
+
+
+def _map(path: Path) -> memoryview:
+    """Map a file; its pages are the kernel's, to keep or to drop."""
+    return memoryview(pa.memory_map(str(path)).read_buffer())
+
+
+Piece = tuple[Ints, Ints, Ints, Block]  # rows, their documents' places in the block, cuts or -1
+
+
+def _pieces(reading: Reading, plan: Mapping[str, Ints], mine: Ints) -> Iterator[Piece]:
+    """Give the rows `mine` as their documents are read."""
+    numbers, places = plan["number"][mine], np.array(reading.places)
     edges = np.searchsorted(plan["shard"][mine], np.stack([places, places + 1]))
-    chunk, count = _Chunk(), 0
     for found in read_blocks_of(reading.shards, text=reading.text):
         begin, end = edges[:, found.shard].tolist()
         wanted = [found.number, found.number + len(found.block.texts)]
         first, last = (np.searchsorted(numbers[begin:end], wanted) + begin).tolist()
         if last > first:
             rows = mine[first:last]
-            chunk.add(rows, numbers[first:last] - found.number, plan["end"][rows], found.block)
-        if chunk.chars >= reading.chunk_chars:
-            chunk.write(Path(reading.folder) / f"{reading.name}-{count:05d}.arrow")
-            chunk, count = _Chunk(), count + 1
-    if chunk.rows:
-        chunk.write(Path(reading.folder) / f"{reading.name}-{count:05d}.arrow")
-    (Path(reading.folder) / f"{reading.name}.done").touch()
-    failpoint("mix.chunks")
-    return int(plan["tokens"][mine].sum())
+            yield rows, numbers[first:last] - found.number, plan["end"][rows], found.block
 
 
-def gather(folder: Path, first: int, last: int) -> Any:
-    """Return the rows `first` to `last` (not included) as a table of `CHUNK_SCHEMA`, in order."""
-    tables, rows = [], []
-    for path in sorted(folder.glob("*.arrow")):
-        table = open_arrow(path)
-        here = table["row"].to_numpy()
-        begin, end = np.searchsorted(here, [first, last]).tolist()
-        if end > begin:
-            # Of one mapped file at a time: taken from several together, all would be copied.
-            places = table["place"].to_numpy()[begin:end]
-            tables.append(table.drop_columns(["row", "place"]).take(places))
-            rows.append(here[begin:end])
-    if not tables:
-        return CHUNK_SCHEMA.empty_table()
-    order = np.argsort(np.concatenate(rows), kind="stable")
-    return pa.concat_tables(tables).take(order)
+def _write_chunk(path: Path, pieces: Iterator[Piece], *, chars: int) -> bool:
+    """Write rows, at least one piece and about `chars`; return False where none are left."""
+    piece = next(pieces, None)
+    if piece is None:
+        return False
+    chunk = _Chunk()
+    with staged(path.with_suffix(".text")) as temporary, temporary.open("wb") as stream:
+        while piece is not None:
+            stream.write(chunk.add(*piece))
+            piece = next(pieces, None) if chunk.chars < chars else None
+    write_arrow(path, chunk.table())
+    return True
 
 
 @dataclass(slots=True)
 class _Chunk:
-    """Rows while they are collected."""
+    """What is known of rows while their texts are written."""
 
     rows: list[Ints] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
     homes: list[tuple[str, int]] = field(default_factory=list)
     about: list[tuple[str, str]] = field(default_factory=list)
     chars: int = 0
 
-    def add(self, rows: Ints, places: Ints, ends: Ints, block: Block) -> None:
-        """Add rows: documents of a block by their places in it, cut at `ends` that are not -1."""
+    def add(self, rows: Ints, places: Ints, ends: Ints, block: Block) -> bytes:
+        """Add rows: documents of a block by their places in it, cut at `ends` that are not -1.
+
+        Returns:
+            Their texts.
+        """
         taken = places.tolist()
         texts = [block.texts[place] for place in taken]
         for cut in np.flatnonzero(ends >= 0).tolist():
             texts[cut] = texts[cut][: int(ends[cut])]
-        self.rows.append(rows)
-        self.ids += [block.ids[place] for place in taken]
-        self.texts += texts
-        self.homes += [block.homes[place] for place in taken] if block.homes else []
+        encoded = [text.encode() for text in texts]
         about = block.about or [("", "")] * len(block.texts)
+        self.rows.append(rows)
+        self.sizes += map(len, encoded)
+        self.ids += [block.ids[place] for place in taken]
+        self.homes += [block.homes[place] for place in taken] if block.homes else []
         self.about += [about[place] for place in taken]
         self.chars += sum(map(len, texts)) + sum(len(meta) for _, meta in block.about)
+        return b"".join(encoded)
 
-    def write(self, path: Path) -> None:
-        """Publish the rows: their texts as they came, and in which order they are wanted."""
-        rows = np.concatenate(self.rows)
-        order = np.argsort(rows)
+    def table(self) -> Any:
+        """Return the rows in their order as a table of `CHUNK_SCHEMA`."""
+        rows, sizes = np.concatenate(self.rows), np.array(self.sizes, np.int64)
         columns = [
-            pa.array(rows[order]),
-            pa.array(order),
+            pa.array(rows),
+            pa.array(np.cumsum(sizes) - sizes),
+            pa.array(sizes),
             pa.array(self.ids, pa.string()),
-            pa.array(self.texts, pa.large_string()),
             *home_columns(self.homes, len(rows)),
             pa.array([url for url, _ in self.about], pa.string()),
             pa.array([meta for _, meta in self.about], pa.large_string()),
         ]
-        write_arrow(path, pa.table(columns, CHUNK_SCHEMA))
+        return pa.table(columns, CHUNK_SCHEMA).take(np.argsort(rows))
 
 
 def read_plan(path: str) -> dict[str, Ints]:
