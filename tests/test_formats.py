@@ -294,7 +294,7 @@ def test_mds_shards_hold_the_rows_and_their_index_names_them(tmp_path, drawn):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("CURATE_MDS_PYTHON" not in os.environ, reason="needs mosaicml-streaming")
+@pytest.mark.skipif("CURATE_TRAINERS_PYTHON" not in os.environ, reason="needs mosaicml-streaming")
 def test_the_reader_of_mosaicml_streaming_opens_the_shards(tmp_path, drawn):
     write(tmp_path / "x", drawn[0], fmt="mds", part_tokens=60)
     lines = (
@@ -302,7 +302,7 @@ def test_the_reader_of_mosaicml_streaming_opens_the_shards(tmp_path, drawn):
         "rows = StreamingDataset(local=sys.argv[1], split='train', batch_size=1, shuffle=False);"
         "print(json.dumps(sorted([r['text'], r['tokens']] for r in rows)))"
     )
-    command = [os.environ["CURATE_MDS_PYTHON"], "-c", lines, str(tmp_path / "x/mix/data")]
+    command = [os.environ["CURATE_TRAINERS_PYTHON"], "-c", lines, str(tmp_path / "x/mix/data")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     wanted = sorted(map(list, zip(drawn[1], count(drawn[1]), strict=True)))

@@ -1,6 +1,7 @@
 """A file beside a mix that starts a trainer."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 import yaml
 
 from curate.errors import CurateError
-from curate.mixing.binary import TokenSpec, write_tokens
+from curate.mixing.binary import TokenSpec, write_megatron, write_tokens
 from curate.mixing.formats import ROW_SCHEMA
+from curate.mixing.streaming import write_mds, write_mds_index
 from curate.mixing.tokenizer import load_encode, token_spec
 from curate.mixing.trainers import NAMES, READS, check_trainer, trainer_text
 from curate.records import ProbeInfo
@@ -35,6 +37,8 @@ def mix(tmp_path_factory):
     pq.write_table(rows, folder / "data" / "part-00000.parquet")
     spec: TokenSpec = token_spec("builtin", INFO)
     write_tokens(folder / "data" / "part-00000.ds", rows, spec)
+    card = "configs:\n- config_name: default\n  data_files: data/part-*.parquet"
+    (folder / "README.md").write_text(f"---\n{card}\n---\n")  # as every mix has
     for trainer, name in NAMES.items():
         fmt = READS[trainer][0]
         ending = "ds" if fmt == "tokens" else fmt
@@ -99,14 +103,37 @@ def test_the_file_for_transformers_trains(mix, tmp_path):
     assert (tmp_path / "trained" / "model.safetensors").is_file()
 
 
+def loads(name, path, tokens, folder):
+    """Have a file read by the program that it is for."""
+    script = Path(__file__).parent / "trainer_loads.py"
+    command = [os.environ["CURATE_TRAINERS_PYTHON"], str(script), name, str(path), str(tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().endswith("read"), done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("CURATE_TRAINERS_PYTHON" not in os.environ, reason="needs trainers")
 @pytest.mark.parametrize("trainer", ["nanotron", "olmo-core", "torchtitan", "axolotl", "litgpt"])
 def test_the_trainers_own_loader_reads_the_file(mix, trainer, tmp_path):
     folder, tokens, _ = mix
-    python = os.environ["CURATE_TRAINERS_PYTHON"]
-    script = Path(__file__).parent / "trainer_loads.py"
-    command = [python, str(script), trainer, str(folder / NAMES[trainer]), str(tokens)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip().endswith("read"), done.stdout
+    loads(trainer, folder / NAMES[trainer], tokens, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("CURATE_TRAINERS_PYTHON" not in os.environ, reason="needs their packages")
+@pytest.mark.parametrize("reader", ["datatrove", "megatron-core", "mosaicml-streaming"])
+def test_the_reader_of_a_format_finds_every_row(mix, reader, tmp_path):
+    folder, tokens, spec = mix
+    rows = pq.read_table(folder / "data" / "part-00000.parquet", columns=ROW_SCHEMA.names)
+    texts = rows["text"].to_pylist()
+    ids = [[*each.tolist(), spec.end] for each in spec.encode(texts)]
+    (tmp_path / "wanted.json").write_text(json.dumps({"ids": ids, "texts": texts}))
+    name = {"datatrove": "part.ds", "megatron-core": "part.bin", "mosaicml-streaming": "part.mds"}
+    path = tmp_path / name[reader]
+    if reader == "mosaicml-streaming":
+        write_mds(path, rows)
+        write_mds_index(tmp_path, [(path.name, len(rows))])
+    else:
+        (write_tokens if path.suffix == ".ds" else write_megatron)(path, rows, spec)
+    loads(reader, path, tokens, tmp_path)
