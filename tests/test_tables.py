@@ -59,6 +59,10 @@ def test_ranking_table_of_a_baseline_has_no_ceiling():
     text = printed(ranking_table(baseline))
     assert "of ceiling" not in text
     assert "lexical" in text
+    assert "alignment 1: words just as likely as in the target" in text
+    assert "half of the target" not in text
+    known = printed(ranking_table(dataclasses.replace(baseline, ceiling=0.714)))
+    assert "half of the target reaches 0.714 on the other half" in known
 
 
 def test_a_long_ranking_shows_its_two_ends():

@@ -253,8 +253,8 @@ def own_words_sentence(ranking: Ranking) -> str:
     """Say what a lexical alignment is measured against."""
     half = ""
     if math.isfinite(ranking.ceiling):
-        half = f"; half of the target gives {format_value(ranking.ceiling)} on the other half"
-    return f"1: words as the target's own, were there no end of its text{half}"
+        half = f"; half of the target reaches {format_value(ranking.ceiling)} on the other half"
+    return f"alignment 1: words just as likely as in the target{half}"
 
 
 def bar_range(ranking: Ranking) -> tuple[float, float]:
