@@ -24,6 +24,10 @@ TRY = {  # what shows that an extra is there, and does its part
     "gs": "import fsspec; fsspec.filesystem('gs', token='anon')",
     "lm-eval": "from curate.corpus import harness; from lm_eval.tasks import TaskManager",
     "ray": "from curate.engine import on_ray; import ray, aiohttp",
+    "wandb": "import wandb",
+    "trackio": "import trackio",
+    "mlflow": "import mlflow",
+    "tensorboard": "from torch.utils.tensorboard import SummaryWriter",
     "docs": "import mkdocs, material",
 }
 TYPED = """

@@ -47,7 +47,7 @@ ELSEWHERE = {
     "curate demo": ("test_pages.py", "demo_settings"),
     "curate push": ("test_push.py", "push"),
     "curate rank --target lm-eval:": ("test_harness.py", "lm-eval:"),
-    "curate verify --outcome lm-eval:": ("test_verify.py", "lm-eval:"),
+    "curate verify --outcome lm-eval:": ("test_answers.py", "find_outcomes"),
     "curate index corpora/ --device cuda": ("test_engine.py", "gpu"),
     "CUDA_VISIBLE_DEVICES=": ("test_engine.py", "CUDA_VISIBLE_DEVICES"),
     "ray start": ("test_engines.py", "ray"),
