@@ -113,7 +113,9 @@ def test_verify_measures_and_says_so(job):
     arms = {arm["arm"]: arm for arm in verdict["arms"]}
     assert {"mix", "random", "worst"} <= set(arms)
     assert arms["mix"]["seeds"] == 2
-    assert "(8 of 8 runs)" in done.stderr and "at 90 % power" in done.stderr
+    assert "(8 of 8 runs)" in done.stderr
+    if verdict["forecast"]["drop"] > 0:  # no number of seeds shows a drop that is none
+        assert "at 90 % power" in done.stderr
     assert 1.0 < arms["mix"]["loss"] < 9.0
     assert verdict["drop"]["low"] <= verdict["drop"]["value"] <= verdict["drop"]["high"]
     assert verdict["drop"]["value"] == pytest.approx(
