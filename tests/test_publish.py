@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 import pyarrow as pa
@@ -199,7 +200,7 @@ def test_a_refusal_says_why_and_what_then(tmp_path, error, said):
 
 def test_what_cannot_be_created_is_refused_in_one_line_and_leaves_nothing(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CannotWriteError, match="cannot be written: File exists; mend it"):
+    with pytest.raises(CannotWriteError, match="cannot be written: Not a directory; mend it"):
         store.publish_bytes(tmp_path / "file" / "x", b"")
     assert names(tmp_path) == ["file"]
     store.publish_bytes(tmp_path / "deep" / "deeper" / "x", b"")
@@ -213,17 +214,29 @@ def test_what_cannot_be_created_is_refused_in_one_line_and_leaves_nothing(tmp_pa
 @pytest.mark.parametrize("kind", ["shorter", "other"])
 def test_what_is_not_on_the_disk_as_it_was_written_is_not_published(tmp_path, monkeypatch, kind):
     """A disk that lies: the bytes change between the write and the rename."""
-    real = store._sync
+    real = os.fsync
 
-    def lose(path):
-        real(path)
-        if path.name.endswith(".tmp"):
-            path.write_bytes(b"1234" if kind == "shorter" else b"12345x")
+    def lose(descriptor):
+        real(descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return
+        if kind == "shorter":
+            os.ftruncate(descriptor, 4)
+        else:
+            os.pwrite(descriptor, b"x", (1 << 20) + 5)
 
-    monkeypatch.setattr(store, "_sync", lose)
+    monkeypatch.setattr(os, "fsync", lose)
     with pytest.raises(CannotWriteError, match="reads back changed"):
-        store.publish_bytes(tmp_path / "x", b"123456")
+        store.publish_bytes(tmp_path / "x", bytes((1 << 20) + 6))
     assert names(tmp_path) == []
+
+
+def test_a_disk_that_takes_a_part_at_a_time_gets_the_rest(tmp_path, monkeypatch):
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:1000]))
+    data = os.urandom(4_321)
+    store.publish_bytes(tmp_path / "x", data)
+    assert (tmp_path / "x").read_bytes() == data
 
 
 def test_a_record_that_is_not_there_or_of_another_shape_is_named(tmp_path):
