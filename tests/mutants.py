@@ -119,7 +119,9 @@ class Changer(ast.NodeTransformer):
 
 
 def _is_for_types(node: ast.AST) -> bool:
-    """Say whether a node is `frozen` and `slots` of a record, or the list of a `Literal`."""
+    """Say whether a node is for readers of the code: `frozen`, `slots`, `Literal`, `__all__`."""
+    if isinstance(node, ast.Assign):
+        return ast.unparse(node.targets[0]) == "__all__"
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id in ("dataclass", "TypeVar")
     named = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)

@@ -397,3 +397,12 @@ def test_one_json_value_may_be_empty_and_has_as_many_parts_as_its_cap(tmp_path, 
     assert [document.text for document in read(path)[0]] == ["a", "b", "c"]
     monkeypatch.setattr(json_rows, "MAX_JSON_COMMAS", 1)
     assert read(path)[1].rejected == {"too_long": 1}
+
+
+def test_a_share_of_one_takes_a_file_that_gave_nothing():
+    nothing = FileLedger("x", "d", 1, 10, 0, {"empty": 10}, "")
+    assert check_ledgers([nothing], 1.0) is None
+    assert check_ledgers([nothing], 0.99).exit_code == REJECTED
+    few = FileLedger("x", "d", 1, 9, 0, {"empty": 9}, "")
+    assert "all 10 records" in str(check_ledgers([nothing], 0.5))
+    assert "9 of 9 records" in str(check_ledgers([few], 0.5))
