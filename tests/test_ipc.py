@@ -71,3 +71,15 @@ def test_damaged_sizes_are_left_to_the_reader(tmp_path, kind):
             ipc.check_batches(path, stream=kind == "stream")
         except BrokenFileError as error:
             assert "unpacks to" in str(error)
+
+
+@pytest.mark.parametrize("opener", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_a_batch_without_the_mark_of_newer_files_is_held_against_the_cap(tmp_path, opener):
+    """Arrow reads both ways of framing a message, so that both have to be checked."""
+    table = pa.table({"text": ["\0" * (1 << 20)] * 101})
+    old = pa.ipc.IpcWriteOptions(compression="zstd", use_legacy_format=True)
+    path = tmp_path / "a.arrow"
+    with opener(str(path), table.schema, options=old) as writer:
+        writer.write_table(table)
+    with pytest.raises(BrokenFileError, match="unpacks to"):
+        ipc.check_batches(path, stream=opener is pa.ipc.new_stream)

@@ -60,18 +60,27 @@ def _stream_messages(data: mmap.mmap) -> Iterator[int]:
     """Yield where each message begins, up to the end of the stream."""
     start = 0
     while start + 8 <= len(data):
-        mark, n_bytes = unpack_from("<Ii", data, start)
-        if mark != 0xFFFFFFFF or n_bytes <= 0:
+        lead, n_bytes = _framed(data, start)
+        if n_bytes <= 0:
             return
         yield start
-        body = _field(data, _root(data, start + 8), 3)
-        start += 8 + n_bytes + (max(0, unpack_from("<q", data, body)[0]) if body else 0)
+        body = _field(data, _root(data, start + lead), 3)
+        start += lead + n_bytes + (max(0, unpack_from("<q", data, body)[0]) if body else 0)
+
+
+def _framed(data: mmap.mmap, start: int) -> tuple[int, int]:
+    """Return how far into a message its table begins, and how long that is.
+
+    Before Arrow 0.15 no mark stood before the length; Arrow reads both.
+    """
+    mark, n_bytes = unpack_from("<Ii", data, start)
+    return (8, n_bytes) if mark == 0xFFFFFFFF else (4, unpack_from("<i", data, start)[0])
 
 
 def _sizes(data: mmap.mmap, start: int) -> tuple[int, int]:
     """Return the bytes of a message's compressed buffers, packed and unpacked."""
-    _, n_bytes = unpack_from("<Ii", data, start)
-    message = _root(data, start + 8)
+    lead, n_bytes = _framed(data, start)
+    message = _root(data, start + lead)
     kind, header = _field(data, message, 1), _field(data, message, 2)
     of_kind = data[kind] if kind else 0
     if of_kind not in (_DICTIONARY, _BATCH) or not header:
@@ -87,7 +96,7 @@ def _sizes(data: mmap.mmap, start: int) -> tuple[int, int]:
         offset, length = unpack_from("<qq", data, first + 16 * place)
         if length >= 8:
             packed += length
-            unpacked += max(0, unpack_from("<q", data, start + 8 + n_bytes + offset)[0])
+            unpacked += max(0, unpack_from("<q", data, start + lead + n_bytes + offset)[0])
     return packed, unpacked
 
 
