@@ -33,7 +33,9 @@ CLOCK = re.compile(
 )
 """What a clock decides: left out of the comparison, and all that is."""
 
-OVER_CLOCK = re.compile(rb'"(?:digest|forecast_digest|blake2b|bytes)": ?(?:"[0-9a-f]{64}"|\d+)')
+OVER_CLOCK = re.compile(
+    rb'"(?:digest|forecast|forecast_digest|blake2b|bytes)": ?(?:"[0-9a-f]{64}"|\d+)'
+)
 """Of `verify/` alone: digests and sizes of records that hold a time."""
 
 
