@@ -98,12 +98,13 @@ index""",
     """## Rank them""",
     """ranking = curate.rank(settings=settings, workspace=workspace)
 ranking.to_pandas()[["rank", "source", "tokens", "alignment", "low", "high"]]""",
-    """Would counting words have said the same? Where the two agree, believe them more.""",
+    """That went by words. Would the gradients of the probe have said the same? Where the two agree,
+believe them more.""",
     """import dataclasses
 
-by_words = dataclasses.replace(settings, rank=dataclasses.replace(settings.rank, method="lexical"))
-words = curate.rank(settings=by_words, workspace=workspace)
-[line.source for line in words.shards]""",
+by_probe = dataclasses.replace(settings, rank=dataclasses.replace(settings.rank, method="task2vec"))
+fisher = curate.rank(settings=by_probe, workspace=workspace)
+[line.source for line in fisher.shards]""",
     """## Take 60,000 tokens
 
 Nothing that holds an item of the target, and no copies.""",
