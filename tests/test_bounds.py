@@ -72,7 +72,7 @@ def test_room_is_enough_to_the_last_token():
     with pytest.raises(CurateError) as caught:
         check_room(MixSettings(budget=101), tokens)
     assert caught.value.exit_code == UNREACHABLE
-    assert "the ranked shards hold 100 tokens, 100 at 1 epochs; allow --max-epochs 1.1" in str(
+    assert "the ranked shards hold 100 tokens, 100 at 1 epoch; allow --max-epochs 1.1" in str(
         caught.value
     )
     with pytest.raises(CurateError, match=r"--max-epochs 2,|--max-epochs 2\b"):

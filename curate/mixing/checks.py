@@ -79,9 +79,10 @@ def check_room(settings: MixSettings, tokens: Counts) -> None:
     if room >= settings.budget:
         return
     epochs = math.ceil(10 * settings.budget / max(held, 1)) / 10
+    passes = "epoch" if settings.max_epochs == 1 else "epochs"
     raise CurateError(
         f"budget {settings.budget:,}: the ranked shards hold {held:,} tokens, {room:,} at "
-        f"{settings.max_epochs:g} epochs; allow --max-epochs {epochs:g}, index more data, or ask "
+        f"{settings.max_epochs:g} {passes}; allow --max-epochs {epochs:g}, index more data, or ask "
         f"for at most {room:,}",
         exit_code=UNREACHABLE,
     )

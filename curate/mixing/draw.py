@@ -281,9 +281,10 @@ def _too_few(states: Sequence[Looked], wish: Wish) -> CurateError:
     out = f"{leaks} documents hold items of the target, {copies} are copies"
     need = math.ceil(10 * wish.max_epochs * wish.budget / max(given, 1)) / 10
     fewer = "keep copies with --no-dedup, " if copies else ""
+    passes = "epoch" if wish.max_epochs == 1 else "epochs"
     return CurateError(
         f"budget {wish.budget:,}: the corpus gives {given:,} tokens at {wish.max_epochs:g} "
-        f"epochs ({out}); allow --max-epochs {need:g}, {fewer}index more data, or ask for at most "
-        f"{given:,}",
+        f"{passes} ({out}); allow --max-epochs {need:g}, {fewer}index more data, or ask for "
+        f"at most {given:,}",
         exit_code=UNREACHABLE,
     )
