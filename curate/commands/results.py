@@ -1,0 +1,82 @@
+"""What a workspace holds: report, show, push."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from curate import options, terminal
+from curate.harmless import without_controls
+
+
+@click.command()
+@options.workspace
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file.")
+def report(workspace: Path, out: Path | None) -> None:
+    """Write one HTML file with all that the workspace holds.
+
+    \b
+    Example:
+      curate report --out report.html
+    """
+    from curate.stages import write_report
+
+    click.echo(without_controls(str(write_report(workspace=workspace, out=out))))
+
+
+@click.command()
+@click.argument("repo")
+@options.workspace
+@click.option("--private", is_flag=True, help="Of a repository that is made now.")
+@click.option("--revision", default="", help="A branch of it; main by default.")
+def push(repo: str, workspace: Path, private: bool, revision: str) -> None:
+    """Upload the latest mix, with its card, to the hub as the data set REPO (org/name).
+
+    \b
+    Example:
+      curate push my-org/proofnet-100m --private
+    """
+    with terminal.progress() as notify:
+        from curate.stages import push as run
+
+        address = run(repo, workspace=workspace, private=private, revision=revision, notify=notify)
+    click.echo(address)
+
+
+@click.command()
+@click.argument("artefact", type=click.Choice(["index", "ranking", "mix", "verification"]))
+@options.workspace
+@options.as_json
+def show(artefact: str, workspace: Path, as_json: bool) -> None:
+    """Print a published artefact.
+
+    \b
+    Example:
+      curate show ranking
+    """
+    from curate.report import json_lines, tables
+
+    printers: dict[str, Any] = {
+        "index": (tables.index_table, json_lines.index_json),
+        "ranking": (tables.ranking_table, json_lines.ranking_json),
+        "mix": (tables.mix_table, json_lines.mix_json),
+        "verification": (tables.verification_table, json_lines.verification_json),
+    }
+    from curate.stages import open_artefact
+
+    show_result(open_artefact(artefact, workspace=workspace), as_json, *printers[artefact])
+
+
+def show_result(
+    found: Any, as_json: bool, to_table: Callable[[Any], Any], to_json: Callable[[Any], str]
+) -> None:
+    """Print a result on stdout: a table for a person, or JSON lines."""
+    if as_json:
+        click.echo(to_json(found))
+        return
+    from curate.report.tables import result_console
+
+    result_console().print(to_table(found))
