@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from curate.cli import main
 from curate.errors import CurateError
 from curate.harmless import hide_secrets
-from curate.verification import runs
+from curate.verification import schedule
 from tests import hostile
 
 RICH = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\r?\x1b\[(?:2K|1A)")
@@ -51,8 +51,8 @@ def job(tmp_path_factory):
     before = hostile.tree(home)
     here = Path.cwd()
     os.chdir(home / "run")
-    cores = runs.count_cores
-    runs.count_cores = lambda: 1  # the number of workers changes nothing but their start
+    cores = schedule.count_cores
+    schedule.count_cores = lambda: 1  # the number of workers changes nothing but their start
     os.environ.update(SECRETS)
     try:
         found = {
@@ -88,7 +88,7 @@ def job(tmp_path_factory):
             found[f"show {kind} --json"] = run("show", kind, "--json")
     finally:
         os.chdir(here)
-        runs.count_cores = cores
+        schedule.count_cores = cores
         for name in SECRETS:
             del os.environ[name]
     return home, before, found

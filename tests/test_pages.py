@@ -54,6 +54,9 @@ ELSEWHERE = {
     "curate index corpora/ --engine ray": ("test_engines.py", "ray"),
     "curate index corpora/ --engine batch": ("test_engines.py", "batch"),
     "curate build-mix --budget 100B --engine batch": ("test_engines.py", "batch"),
+    "curate index --workspace s3://": ("test_mirror.py", "--workspace"),
+    "curate rank --workspace s3://": ("test_mirror.py", "--workspace"),
+    "curate build-mix --workspace s3://": ("test_mirror.py", "--workspace"),
     'eval "$(_CURATE_COMPLETE': ("test_completion.py", "bash_source"),
 }
 SHORT_VERIFY = ["--size", "tiny", "--tokens", "6k", "--seeds", "2", "--calibration", "2"]
