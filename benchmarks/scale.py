@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-STAGES = ("write", "plan", "index", "rank", "mix", "again")
+STAGES = ("write", "plan", "index", "rank", "rank_by_fisher", "mix", "again")
 WORDS = 14  # a document
 DOCUMENTS = 2  # a shard, about
 
@@ -87,10 +87,23 @@ def stage_index(place: Path, shards: int) -> Any:
 
 
 def stage_rank(place: Path, shards: int) -> Any:
-    """Rank all shards; the index is taken as current, as its settings are."""
+    """Rank all shards by words; the index is taken as current, as its settings are."""
     from curate.stages import rank
 
     return len(rank(settings=settings_of(place), workspace=place / "ws", device="cpu").shards)
+
+
+def stage_rank_by_fisher(place: Path, shards: int) -> Any:
+    """Rank all shards by Task2Vec, then go back to the ranking by words."""
+    import dataclasses
+
+    from curate.settings import RankSettings
+    from curate.stages import rank
+
+    settings = dataclasses.replace(settings_of(place), rank=RankSettings(method="task2vec"))
+    found = rank(settings=settings, workspace=place / "ws", device="cpu")
+    stage_rank(place, shards)
+    return len(found.shards)
 
 
 def stage_mix(place: Path, shards: int) -> Any:
