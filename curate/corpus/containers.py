@@ -161,8 +161,11 @@ def read_line_lists(
     path: Path, compression: Compression, *, span: Span | None = None
 ) -> Iterator[list[bytes | str]]:
     """Yield the lines of `read_lines` as lists, one for each block that is read."""
-    for found in read_line_blocks(path, compression, span=span):
-        yield [found] if isinstance(found, str) else split_lines(found)
+    for head, block, first, last in _pieces(path, compression, span):
+        found: list[bytes | str] = [head] if isinstance(head, str) else split_lines(head)
+        if last > first:  # split where it stands: a copy of each block is a tenth of the time
+            found += [line for line in block.split(b"\n")[1:-1] if line and not line.isspace()]
+        yield found
 
 
 def split_lines(block: bytes) -> list[bytes | str]:
@@ -178,19 +181,30 @@ def read_line_blocks(
     Yields:
         The bytes of whole lines; or, in place of one line that is none, its reason.
     """
+    for head, block, first, last in _pieces(path, compression, span):
+        if last == first:
+            yield head
+        elif isinstance(head, str):
+            yield head
+            yield block[first:last]
+        else:
+            yield b"".join((head, memoryview(block)[first:last]))
+
+
+def _pieces(
+    path: Path, compression: Compression, span: Span | None
+) -> Iterator[tuple[bytes | str, bytes, int, int]]:
+    """Yield the line that a block ends, or its reason; the block; where its own lines are."""
     held: list[bytes] = []
     held_bytes = 0
     try:
         for block in read_blocks(path, compression, span=span):
             first, last = block.find(b"\n") + 1, block.rfind(b"\n") + 1
             if last:
-                if block.isspace():  # a bomb of line breaks is no block of a million lines
-                    last, block = first, block[:first] + block[last:]
-                if held_bytes + first - 1 > MAX_RECORD_BYTES:
-                    yield "too_long"
-                    yield block[first:last]
-                else:
-                    yield b"".join([*held, block[:last]])
+                long = held_bytes + first - 1 > MAX_RECORD_BYTES
+                head = "too_long" if long else b"".join((*held, block[:first]))
+                # a bomb of line breaks is no block of a million lines
+                yield head, block, first, first if block.isspace() else last
                 held, held_bytes = [], 0
             held_bytes += len(block) - last
             if held_bytes <= MAX_RECORD_BYTES:
@@ -199,9 +213,9 @@ def read_line_blocks(
                 held = []
     except BrokenFileError:
         if held_bytes:
-            yield "truncated"
+            yield "truncated", b"", 0, 0
         raise
-    yield "too_long" if held_bytes > MAX_RECORD_BYTES else b"".join(held)
+    yield "too_long" if held_bytes > MAX_RECORD_BYTES else b"".join(held), b"", 0, 0
 
 
 def read_whole(path: Path, compression: Compression, *, limit: int) -> bytes | None:
