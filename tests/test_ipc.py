@@ -83,3 +83,34 @@ def test_a_batch_without_the_mark_of_newer_files_is_held_against_the_cap(tmp_pat
         writer.write_table(table)
     with pytest.raises(BrokenFileError, match="unpacks to"):
         ipc.check_batches(path, stream=opener is pa.ipc.new_stream)
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_dictionaries_are_held_against_the_cap_together(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(ipc, "MAX_BATCH_BYTES", 10_000_000)
+
+    def with_columns(count):
+        columns = {f"other{n}": shared("y" * 2_900_000) for n in range(count)}
+        table = pa.table({"text": ["a text"] * 300, **columns})
+        path = tmp_path / f"{count}.arrow"
+        opener = pa.ipc.new_file if kind == "file" else pa.ipc.new_stream
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with opener(str(path), table.schema, options=options) as writer:
+            writer.write_table(table)
+        return path
+
+    assert read(with_columns(3)) == (["a text"] * 300, "")
+    texts, error = read(with_columns(4))
+    assert texts == []
+    assert "its dictionaries unpack to 11,6" in error
+
+
+def test_a_dictionary_in_the_place_of_another_counts_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(ipc, "MAX_BATCH_BYTES", 4_000_000)
+    path = tmp_path / "replaced.arrow"
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    batches = [pa.record_batch({"text": shared(letter * 2_900_000)}) for letter in "abc"]
+    with pa.ipc.new_stream(str(path), batches[0].schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch.slice(0, 1))
+    ipc.check_batches(path, stream=True)

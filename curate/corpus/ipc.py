@@ -15,7 +15,7 @@ from struct import unpack_from
 from curate.corpus.containers import MAX_RATIO, RATIO_FROM_BYTES, BrokenFileError
 
 MAX_BATCH_BYTES = 512 * 1024 * 1024
-"""Of one batch, unpacked."""
+"""Of one batch, unpacked; and of all dictionaries that a reader holds at a time."""
 
 _DICTIONARY, _BATCH = 2, 3  # kinds of messages
 
@@ -31,16 +31,22 @@ def check_batches(path: Path, *, stream: bool) -> None:
 
     Raises:
         BrokenFileError: a batch says that it unpacks to more than 512 MiB, or past 100 MiB to
-            more than 1,000 times its size.
+            more than 1,000 times its size; or the dictionaries together to more than 512 MiB.
         OSError: unreadable.
     """
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        held: dict[int, int] = {}
         try:
             for start in _stream_messages(data) if stream else _file_messages(data):
                 packed, unpacked = _sizes(data, start)
                 if unpacked > min(MAX_BATCH_BYTES, max(RATIO_FROM_BYTES, MAX_RATIO * packed)):
                     raise BrokenFileError(
                         f"a batch of {packed:,} bytes unpacks to {unpacked:,}; write smaller ones"
+                    )
+                _hold(data, start, unpacked, held)
+                if (whole := sum(held.values())) > MAX_BATCH_BYTES:
+                    raise BrokenFileError(
+                        f"its dictionaries unpack to {whole:,} bytes; write smaller ones"
                     )
         except (StructError, IndexError, OverflowError):
             return
@@ -75,6 +81,18 @@ def _framed(data: mmap.mmap, start: int) -> tuple[int, int]:
     """
     mark, n_bytes = unpack_from("<Ii", data, start)
     return (8, n_bytes) if mark == 0xFFFFFFFF else (4, unpack_from("<i", data, start)[0])
+
+
+def _hold(data: mmap.mmap, start: int, unpacked: int, held: dict[int, int]) -> None:
+    """Note the size of a dictionary: it stays in memory until another takes its place."""
+    message = _root(data, start + _framed(data, start)[0])
+    kind, header = _field(data, message, 1), _field(data, message, 2)
+    if not kind or data[kind] != _DICTIONARY or not header:
+        return
+    batch = _follow(data, header)
+    number, more = _field(data, batch, 0), _field(data, batch, 2)
+    name = unpack_from("<q", data, number)[0] if number else 0
+    held[name] = unpacked + (held.get(name, 0) if more and data[more] else 0)
 
 
 def _sizes(data: mmap.mmap, start: int) -> tuple[int, int]:
