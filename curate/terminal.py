@@ -33,8 +33,6 @@ class Stage(click.Command):
 class Commands(click.Group):
     """The one place where a user's mistake becomes one line and an exit code."""
 
-    command_class = Stage
-
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Read the group's own options; what is wrong with them is shown without controls."""
         with _shown_plainly():

@@ -17,7 +17,7 @@ from curate.errors import NOT_CONFIRMED
 from curate.settings import Measure, Method, Settings, Tracker
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @click.argument("paths", nargs=-1, shell_complete=options.complete_path)
 @options.workspace
 @options.config
@@ -83,7 +83,7 @@ def index(
         raise problem
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @click.option(
     "--target", "targets", multiple=True, shell_complete=options.complete_target,
     help="A name that curate targets lists, a file, hf:org/name or lm-eval:TASK; several with "
@@ -175,7 +175,7 @@ def rank(
         sys.exit(NOT_CONFIRMED)
 
 
-@click.command("build-mix")
+@click.command("build-mix", cls=terminal.Stage)
 @click.option(
     "--budget", type=options.Tokens(), help="Tokens of the mix, exactly: 250k, 100M, 1.5B."
 )
@@ -250,7 +250,7 @@ def build_mix(
     show_result(found, as_json, mix_table, mix_json)
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @options.workspace
 @options.config
 @click.option("--size", type=click.Choice(["tiny", "1M", "3M", "15M", "50M", "124M"]))

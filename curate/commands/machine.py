@@ -14,7 +14,7 @@ from curate.harmless import without_controls
 from curate.settings import Settings
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @click.option("--force", is_flag=True, help="Replace a curate.toml that is there.")
 def init(force: bool) -> None:
     """Write a commented curate.toml for this folder.
@@ -28,7 +28,7 @@ def init(force: bool) -> None:
     click.echo(without_controls(write_starter(Path.cwd(), force=force)))
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @options.config
 @click.option("--data-dir", help="Folder of named targets where the hub is out of reach.")
 @options.as_json
@@ -49,7 +49,7 @@ def targets(settings: Settings, data_dir: str | None, as_json: bool) -> None:
     show_result(found, as_json, targets_table, records_json)
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @options.as_json
 def doctor(as_json: bool) -> None:
     """Print what is installed, which device and FAISS will be used, what is missing.
@@ -65,7 +65,7 @@ def doctor(as_json: bool) -> None:
     show_result(examine(), as_json, doctor_table, records_json)
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"),
     show_default=True, help="Where the example goes.",
@@ -88,7 +88,7 @@ def demo(folder: Path, device: str) -> None:
     result_console().print(demo_summary(result))
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @click.option(
     "--item-list", type=click.Path(path_type=Path, dir_okay=False), required=True,
     help="That --engine batch wrote.",

@@ -12,7 +12,7 @@ from curate import options, terminal
 from curate.harmless import without_controls
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @options.workspace
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file.")
 def report(workspace: Path, out: Path | None) -> None:
@@ -27,7 +27,7 @@ def report(workspace: Path, out: Path | None) -> None:
     click.echo(without_controls(str(write_report(workspace=workspace, out=out))))
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @click.argument("repo")
 @options.workspace
 @click.option("--private", is_flag=True, help="Of a repository that is made now.")
@@ -46,7 +46,7 @@ def push(repo: str, workspace: Path, private: bool, revision: str) -> None:
     click.echo(address)
 
 
-@click.command()
+@click.command(cls=terminal.Stage)
 @click.argument("artefact", type=click.Choice(["index", "ranking", "mix", "verification"]))
 @options.workspace
 @options.as_json
