@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from abc import ABC, abstractmethod
 from typing import Any
 
 from curate.errors import CurateError
@@ -14,18 +15,18 @@ from curate.errors import CurateError
 _MOST_ROWS = 60
 
 
-class Frame:
+class Frame(ABC):
     """A record that is a table as well: `to_pandas()`, a short repr, HTML in a notebook."""
 
     __slots__ = ()
 
+    @abstractmethod
     def summary(self) -> str:
         """Return the record in one line."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_rows(self) -> list[dict[str, Any]]:
         """Return the lines of the record's table as plain values, in order."""
-        raise NotImplementedError
 
     def to_pandas(self) -> Any:
         """Return the record's table as a `pandas.DataFrame`.

@@ -47,13 +47,7 @@ def count_rows(path: Path, form: Format) -> int:
             return int(pq.read_metadata(path).num_rows)
         check_batches(path, stream=form.kind == "arrow_stream")
         with pa.memory_map(str(path), "rb") as stream:
-            reader = _arrow_reader(stream, form)
-            batches = (
-                (reader.get_batch(number) for number in range(reader.num_record_batches))
-                if form.kind == "arrow_file"
-                else reader
-            )
-            return sum(batch.num_rows for batch in batches)
+            return sum(batch.num_rows for batch in _batches(_arrow_reader(stream, form)))
     except STREAM_ERRORS as error:
         raise BrokenFileError(one_line(error)) from None
 
@@ -140,6 +134,13 @@ def _arrow_reader(stream: Any, form: Format) -> Any:
     return pa.ipc.open_file(stream) if form.kind == "arrow_file" else pa.ipc.open_stream(stream)
 
 
+def _batches(reader: Any) -> Iterator[Any]:
+    """Return the batches of a file's reader, which counts them, or of a stream's."""
+    if isinstance(reader, pa.ipc.RecordBatchFileReader):
+        return (reader.get_batch(number) for number in range(reader.num_record_batches))
+    return iter(reader)
+
+
 def arrow_rows(path: Path, form: Format, fields: Sequence[str]) -> Iterator[Row | str]:
     """Yield rows of an Arrow file or stream, a checked batch after the other.
 
@@ -150,13 +151,7 @@ def arrow_rows(path: Path, form: Format, fields: Sequence[str]) -> Iterator[Row 
     try:
         check_batches(path, stream=form.kind == "arrow_stream")
         with pa.memory_map(str(path), "rb") as stream:
-            reader = _arrow_reader(stream, form)
-            batches = (
-                (reader.get_batch(number) for number in range(reader.num_record_batches))
-                if form.kind == "arrow_file"
-                else reader
-            )
-            for batch in batches:
+            for batch in _batches(_arrow_reader(stream, form)):
                 yield from batch_rows(_validated(batch), fields)
                 done += batch.num_rows
     except STREAM_ERRORS as error:
