@@ -529,11 +529,11 @@ OUT_OF_MEMORY = [
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda e: f"{type(e).__name__} {e}"[:50])
 @pytest.mark.parametrize("packed", [False, True])
 def test_out_of_memory_halves_the_batch_with_the_same_answer(monkeypatch, error, packed):
-    from curate.task2vec import fisher
+    from curate.task2vec import passes
 
     model, sequences = build("gpt2"), texts((9, 5, 8, 9, 2))
     expected = fisher_rows(model, sequences)
-    plain, sizes = fisher.last_hidden, []
+    plain, sizes = passes.last_hidden, []
 
     def short_of_memory(model, batch, **rest):
         sizes.append(batch.layout.n)
@@ -541,7 +541,7 @@ def test_out_of_memory_halves_the_batch_with_the_same_answer(monkeypatch, error,
             raise error
         return plain(model, batch, **rest)
 
-    monkeypatch.setattr(fisher, "last_hidden", short_of_memory)
+    monkeypatch.setattr(passes, "last_hidden", short_of_memory)
     found = fisher_rows(model, sequences, packed=packed)
     assert sizes[-3:] == [5, 2, 3]
     assert relative(found.values, expected.values) < 1e-5
@@ -558,7 +558,7 @@ def test_other_errors_and_a_batch_of_one_are_not_caught(monkeypatch):
         def fail(*given, error=error, **named):
             raise error
 
-        monkeypatch.setattr(fisher, "_run", fail)
+        monkeypatch.setattr(fisher, "pass_and_back", fail)
         with pytest.raises(type(error), match=str(error)):
             fisher_rows(build("gpt2"), texts((5,)))
 

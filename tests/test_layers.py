@@ -20,6 +20,7 @@ NUMERICS = {
     "task2vec.head",
     "task2vec.hooks",
     "task2vec.labels",
+    "task2vec.passes",
     "task2vec.published",
     "task2vec.quantity",
     "task2vec.rows",

@@ -63,7 +63,7 @@ def _limit_batches(kind: str, message: str, most: int) -> None:
 
     from curate.task2vec import fisher
 
-    real = fisher._run
+    real = fisher.pass_and_back
     error = {"OutOfMemoryError": torch.OutOfMemoryError, "RuntimeError": RuntimeError,
              "MemoryError": MemoryError}[kind]  # fmt: skip
     _limit_batches.halved = 0  # type: ignore[attr-defined]
@@ -74,7 +74,7 @@ def _limit_batches(kind: str, message: str, most: int) -> None:
             raise error(message)
         return real(model, sites, sequences, **rest)
 
-    fisher._run = limited
+    fisher.pass_and_back = limited
 
 
 def _read_ranking(world: World) -> bytes:
