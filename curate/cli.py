@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from curate import terminal
-from curate.commands import job, machine, results
+from curate.commands import indexing, machine, mixing, ranking, results, verifying
 
 
 @click.group(cls=terminal.Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,10 +28,10 @@ def main() -> None:
 
 for _command in (
     machine.init,
-    job.index,
-    job.rank,
-    job.build_mix,
-    job.verify,
+    indexing.index,
+    ranking.rank,
+    mixing.build_mix,
+    verifying.verify,
     results.report,
     results.push,
     results.show,

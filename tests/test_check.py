@@ -7,8 +7,8 @@ import pytest
 from curate.errors import CurateError
 from curate.ranking.check import check_alignment
 from curate.report.comparison import check_json, check_table
+from curate.report.grid import result_console
 from curate.report.json_lines import ranking_json
-from curate.report.tables import result_console
 from tests.report_records import HOSTILE, ranking
 
 

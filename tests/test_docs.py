@@ -118,7 +118,10 @@ def test_the_readme_shows_what_the_recorded_demo_printed():
 
 
 def test_the_recorded_demo_has_the_tables_that_todays_code_prints():
-    from curate.report.tables import mix_table, ranking_table, result_console, verification_table
+    from curate.report.grid import result_console
+    from curate.report.ranking_table import ranking_table
+    from curate.report.tables import mix_table
+    from curate.report.verdict import verification_table
     from tests.report_records import mix, ranking, verification
 
     console = result_console()

@@ -8,18 +8,13 @@ import unicodedata
 import pytest
 from rich.console import Console
 
-from curate.report import tables
+from curate.report import grid
+from curate.report.grid import bar, result_console
 from curate.report.json_lines import index_json, mix_json, ranking_json, verification_json
 from curate.report.progress import progress_notify
-from curate.report.tables import (
-    bar,
-    index_table,
-    mix_table,
-    ranking_table,
-    result_console,
-    tie_mark,
-    verification_table,
-)
+from curate.report.ranking_table import ranking_table, tie_mark
+from curate.report.tables import index_table, mix_table
+from curate.report.verdict import verification_table
 from tests.report_records import HOSTILE, SOURCES, index, mix, ranking, verification, with_a_task
 
 
@@ -83,7 +78,7 @@ def test_bar_fills_in_eighths():
     assert [bar(share, 2) for share in (0, 0.0625, 0.5, 1, 7, math.nan)] == [
         "  ", "▏ ", "█ ", "██", "██", "  ",
     ]  # fmt: skip
-    assert doctest.testmod(tables).failed == 0
+    assert doctest.testmod(grid).failed == 0
 
 
 def test_mix_table_says_tokens_by_source_and_the_forecast():

@@ -82,8 +82,8 @@ def demo(folder: Path, device: str) -> None:
 
     with terminal.progress() as notify:
         result = run_demo(folder, device=device, notify=notify)
+    from curate.report.grid import result_console
     from curate.report.overview import demo_summary
-    from curate.report.tables import result_console
 
     result_console().print(demo_summary(result))
 

@@ -57,13 +57,13 @@ def show(artefact: str, workspace: Path, as_json: bool) -> None:
     Example:
       curate show ranking
     """
-    from curate.report import json_lines, tables
+    from curate.report import json_lines, ranking_table, tables, verdict
 
     printers: dict[str, Any] = {
         "index": (tables.index_table, json_lines.index_json),
-        "ranking": (tables.ranking_table, json_lines.ranking_json),
+        "ranking": (ranking_table.ranking_table, json_lines.ranking_json),
         "mix": (tables.mix_table, json_lines.mix_json),
-        "verification": (tables.verification_table, json_lines.verification_json),
+        "verification": (verdict.verification_table, json_lines.verification_json),
     }
     from curate.stages import open_artefact
 
@@ -77,6 +77,6 @@ def show_result(
     if as_json:
         click.echo(to_json(found))
         return
-    from curate.report.tables import result_console
+    from curate.report.grid import result_console
 
     result_console().print(to_table(found))

@@ -23,8 +23,9 @@ from curate.report.curves import alignment_chart, arms_chart, forecast_chart, lo
 from curate.report.gains import better_items, gains_chart, item_gains
 from curate.report.numbers import format_share, format_value
 from curate.report.plots import interval_strip, map_chart, mix_chart
+from curate.report.ranking_table import has_ceiling, tie_mark
 from curate.report.svg import NARROW, WIDE
-from curate.report.tables import has_ceiling, rejections, tie_mark
+from curate.report.tables import rejections
 
 MOST_SHARDS = 60
 MOST_FILES = 40

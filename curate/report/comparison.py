@@ -21,6 +21,7 @@ from curate.records import (
     Interval,
     Ranking,
 )
+from curate.report.grid import bar
 from curate.report.json_lines import to_json
 from curate.report.numbers import (
     format_interval,
@@ -29,7 +30,7 @@ from curate.report.numbers import (
     format_tokens,
     format_value,
 )
-from curate.report.tables import bar, has_ceiling
+from curate.report.ranking_table import has_ceiling
 from curate.report.text import show, show_middle
 
 _NAME_CELLS = 34

@@ -22,8 +22,8 @@ from curate.records import (
     Verification,
 )
 from curate.report import chapters, numbers
+from curate.report.ranking_table import has_ceiling
 from curate.report.repeat import repeat_lines
-from curate.report.tables import has_ceiling
 from curate.report.text import show, show_middle
 from curate.report.theme import CHART_STYLE, PALETTE_STYLE
 

@@ -20,12 +20,10 @@ from curate.report.numbers import (
     format_tokens,
     format_value,
 )
-from curate.report.tables import (
-    mix_table,
-    ranking_table,
-    verification_table,
-)
+from curate.report.ranking_table import ranking_table
+from curate.report.tables import mix_table
 from curate.report.text import show, show_middle
+from curate.report.verdict import verification_table
 
 _MOST_SOURCES = 40
 

@@ -1,0 +1,89 @@
+"""The command that writes training data: build-mix."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from curate import options, terminal
+from curate.commands.results import show_result
+from curate.config import override
+from curate.settings import Settings
+
+
+@click.command("build-mix", cls=terminal.Stage)
+@click.option(
+    "--budget", type=options.Tokens(), help="Tokens of the mix, exactly: 250k, 100M, 1.5B."
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False), default="mix", show_default=True,
+    help="Folder of the mix, or s3://BUCKET/FOLDER.",
+)  # fmt: skip
+@options.workspace
+@options.config
+@click.option("--selection", type=click.Choice(["top", "temperature", "match"]))
+@click.option("--max-epochs", type=float, help="Times a shard may be repeated.")
+@click.option("--tokenizer", help="That counts the budget; the probe's by default.")
+@click.option(
+    "--decontaminate", type=click.Choice(["words", "semantic"]), is_flag=False,
+    flag_value="words", help="By the items' words (the default), or paraphrases too.",
+)  # fmt: skip
+@click.option("--no-decontaminate", is_flag=True, help="Leave items of the target in.")
+@click.option("--encoder", metavar="MODEL", help="That compares meanings: the probe by default.")
+@click.option("--dedup/--no-dedup", default=None, help="On by default.")
+@click.option(
+    "--keep", multiple=True, metavar="SOURCE=20%",
+    help="At least so much of a source; SOURCE<=20% at most.",
+)  # fmt: skip
+@click.option(
+    "--blend", multiple=True, metavar="general=30%",
+    help="So much of all sources (or of one) in natural proportions.",
+)  # fmt: skip
+@click.option("--priority", multiple=True, metavar="SOURCE", help="Whose copy of a text stays.")
+@click.option("--holdout", type=options.Share(), help="Held out beside the mix: 1%.")
+@click.option("--whole-documents", is_flag=True, default=None, help="Cut none: nearest to budget.")
+@click.option("--manifest-only", is_flag=True, help="Write weights and records, copy no text.")
+@click.option(
+    "--format", "fmt", type=click.Choice(["parquet", "jsonl", "mds", "tokens", "megatron"]),
+    default="parquet", show_default=True,
+)  # fmt: skip
+@click.option(
+    "--trainer",
+    type=click.Choice(["transformers", "nanotron", "olmo-core", "torchtitan", "axolotl", "litgpt"]),
+    help="Write a file that starts it with this mix.",
+)  # fmt: skip
+@options.engine
+@options.as_json
+def build_mix(
+    budget: int | None, out: str, workspace: Path, settings: Settings, fmt: str, as_json: bool,
+    manifest_only: bool, trainer: str | None, decontaminate: str | None, no_decontaminate: bool,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Write an aligned training mix of exactly that many tokens, with its forecast.
+
+    \b
+    Example:
+      curate build-mix --budget 100M --out mix
+      curate build-mix --budget 1B --keep "wikipedia=20%" --holdout 1%
+    """
+    from curate.report.json_lines import mix_json
+    from curate.report.tables import mix_table
+    from curate.stages import build_mix as run
+
+    settings = options.run_on(settings, given)
+    if decontaminate and no_decontaminate:
+        raise click.UsageError("--no-decontaminate goes without --decontaminate")
+    clean = not no_decontaminate if decontaminate or no_decontaminate else None
+    given |= {"decontaminate": clean}
+    given |= {"paraphrases": decontaminate == "semantic" if decontaminate else None}
+    several = {name: given.pop(name) or None for name in ("keep", "blend", "priority")}
+    settings = dataclasses.replace(settings, mix=override(settings.mix, **given, **several))
+    with terminal.progress() as notify:
+        found = run(
+            budget, settings=settings, workspace=workspace, out=out,
+            fmt="manifest" if manifest_only else fmt, trainer=trainer or "", notify=notify,
+        )  # fmt: skip
+    show_result(found, as_json, mix_table, mix_json)

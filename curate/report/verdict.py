@@ -1,0 +1,96 @@
+"""A verification on a terminal: the verdict, arms, tasks, what else was found."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from curate.records import Verification
+from curate.report.grid import NAME_CELLS, grid, warning_lines
+from curate.report.numbers import format_interval, format_value
+from curate.report.tables import forecast_sentence
+from curate.report.text import show
+
+_VERDICT_STYLE = {"confirmed": "green", "better": "green", "worse": "yellow", "refuted": "red"}
+
+
+def verification_table(verification: Verification) -> RenderableType:
+    """Return the verdict, then every arm's loss with its interval."""
+    verdict = Text(verification.verdict.upper(), style="bold")
+    verdict.stylize(_VERDICT_STYLE[verification.verdict])
+    verdict.append("  " + show(verification.sentence), style="not bold default")
+    table = grid("arm", "loss", "interval", "forecast", "alignment", "seeds")
+    for arm in sorted(verification.arms, key=lambda arm: arm.loss):
+        table.add_row(
+            Text(show(arm.arm, NAME_CELLS)),
+            format_value(arm.loss),
+            format_interval(arm.low, arm.high),
+            format_value(arm.forecast_loss),
+            format_value(arm.alignment),
+            str(arm.seeds),
+        )
+    drop = verification.drop
+    lines = [
+        f"measured drop {format_value(drop.value, signed=True)} nats/token"
+        f" ({format_interval(drop.low, drop.high, signed=True)})",
+        forecast_sentence(verification.forecast)
+        + (f", from {show(verification.law)}" if verification.law else ""),
+        *_more(verification),
+    ]
+    said = [Text(line) for line in lines]
+    return Group(
+        verdict, table, *_tasks(verification), *said, *warning_lines(verification.warnings)
+    )
+
+
+def _tasks(verification: Verification) -> list[Table]:
+    """Return what the arms score on tasks of a harness, with intervals; nothing without any."""
+    if not verification.outcomes:
+        return []
+    table = grid("task, mean over items", "arm", "value", "interval", "mix minus random")
+    for name, gain in verification.outcomes.items():
+        arms = sorted(verification.arms, key=lambda arm: -arm.outcomes[name].value)
+        for row, arm in enumerate(arms):
+            found, is_mix = arm.outcomes[name], arm.arm == "mix"
+            between = format_interval(gain.low, gain.high, signed=True)
+            table.add_row(
+                Text("" if row else show(name, 48)),
+                Text(show(arm.arm, NAME_CELLS)),
+                format_value(found.value),
+                format_interval(found.low, found.high),
+                f"{format_value(gain.value, signed=True)} ({between})" if is_mix else "",
+            )
+    return [table]
+
+
+def _more(verification: Verification) -> list[str]:
+    """Return lines on the price, the compute multiplier and the fit, where they are known."""
+    lines = []
+    price = verification.price
+    if math.isfinite(price.value):
+        lines.append(
+            f"on held-out documents of the natural mix the mix costs "
+            f"{format_value(price.value, signed=True)} nats/token"
+            f" ({format_interval(price.low, price.high, signed=True)})"
+        )
+    if math.isfinite(verification.multiplier):
+        lines.append(
+            f"a token of the mix does what {format_value(verification.multiplier, decimals=2)} "
+            "tokens of random documents do"
+        )
+    if math.isfinite(verification.r2):
+        slope = verification.slope
+        lines.append(
+            f"loss on alignment over the arms: slope {format_value(slope.value, decimals=2)}"
+            f" ({format_interval(slope.low, slope.high, decimals=2)}), r² {verification.r2:.2f}"
+            f" ({format_interval(verification.r2_low, verification.r2_high, decimals=2)}), "
+            f"p {verification.p_value:.2g}, Spearman {verification.spearman:.2f}"
+        )
+    if verification.seeds_needed:
+        lines.append(
+            f"{verification.seeds_needed} seeds an arm show the forecast drop at 90 % power"
+        )
+    return lines
