@@ -171,7 +171,7 @@ def test_a_second_run_computes_nothing_again(job, monkeypatch):
     assert run("verify", "--json").stdout == results["verify"].stdout
 
 
-@pytest.mark.parametrize("artefact", ["index", "ranking", "mix", "verification"])
+@pytest.mark.parametrize("artefact", ["index", "ledger", "ranking", "mix", "verification"])
 def test_show_prints_each_artefact(job, monkeypatch, artefact):
     monkeypatch.chdir(job[0])
     plain, as_json = run("show", artefact), run("show", artefact, "--json")

@@ -10,10 +10,16 @@ from rich.console import Console
 
 from curate.report import grid
 from curate.report.grid import bar, result_console
-from curate.report.json_lines import index_json, mix_json, ranking_json, verification_json
+from curate.report.json_lines import (
+    index_json,
+    ledger_json,
+    mix_json,
+    ranking_json,
+    verification_json,
+)
 from curate.report.progress import progress_notify
 from curate.report.ranking_table import ranking_table, tie_mark
-from curate.report.tables import index_table, mix_table
+from curate.report.tables import index_table, ledger_table, mix_table
 from curate.report.verdict import verification_table
 from tests.report_records import HOSTILE, SOURCES, index, mix, ranking, verification, with_a_task
 
@@ -151,6 +157,19 @@ def test_verify_json_has_the_keys_that_others_script_against():
     assert list(body["arms"][0])[:5] == ["arm", "loss", "low", "high", "seeds"]
 
 
+def test_the_ledger_accounts_for_every_file_those_in_trouble_first():
+    lines = printed(ledger_table(index())).splitlines()
+    assert lines[2].split()[:4] == ["data/code.jsonl", "50", "47", "3"]
+    assert lines[2].endswith("empty: 3, cut at byte 1,999")
+    assert lines[3].split() == ["data/docs.jsonl.zst", "1,000", "996", "4", "bad_json:", "4"]
+    assert lines[4].split() == ["data/law.jsonl", "10", "10", "0"]
+    few = printed(ledger_table(index(), most=1))
+    assert "2 more files" in few and "1,060 records seen, 1,053 accepted, 7 rejected" in few
+    for line in ledger_json(index()).splitlines():
+        file = json.loads(line)
+        assert file["seen"] == file["accepted"] + sum(file["rejected"].values()), file["path"]
+
+
 def test_json_has_no_nan():
     shard = dataclasses.replace(ranking().shards[0], low=math.nan, high=math.inf)
     line = ranking_json(dataclasses.replace(ranking(), shards=(shard,)))
@@ -172,11 +191,13 @@ def test_hostile_names_reach_no_terminal(hostile):
         mix_table(dataclasses.replace(mix(names), folder=hostile, target=hostile)),
         verification_table(dataclasses.replace(checked, arms=arms)),
         index_table(troubled),
+        ledger_table(troubled),
     ):
         assert safe(printed(renderable))
         assert safe(printed(renderable, width=60))
     assert safe(ranking_json(ranking(names)))
     assert json.loads(index_json(index(names)).split("\n")[0])["shard"] == hostile
+    assert json.loads(ledger_json(troubled))["path"] == hostile
 
 
 def test_markup_in_names_is_shown_as_text():

@@ -47,11 +47,13 @@ def push(repo: str, workspace: Path, private: bool, revision: str) -> None:
 
 
 @click.command(cls=terminal.Stage)
-@click.argument("artefact", type=click.Choice(["index", "ranking", "mix", "verification"]))
+@click.argument(
+    "artefact", type=click.Choice(["index", "ledger", "ranking", "mix", "verification"])
+)
 @options.workspace
 @options.as_json
 def show(artefact: str, workspace: Path, as_json: bool) -> None:
-    """Print a published artefact.
+    """Print a published artefact, or the ledger of all files.
 
     \b
     Example:
@@ -61,13 +63,15 @@ def show(artefact: str, workspace: Path, as_json: bool) -> None:
 
     printers: dict[str, Any] = {
         "index": (tables.index_table, json_lines.index_json),
+        "ledger": (tables.ledger_table, json_lines.ledger_json),
         "ranking": (ranking_table.ranking_table, json_lines.ranking_json),
         "mix": (tables.mix_table, json_lines.mix_json),
         "verification": (verdict.verification_table, json_lines.verification_json),
     }
     from curate.stages import open_artefact
 
-    show_result(open_artefact(artefact, workspace=workspace), as_json, *printers[artefact])
+    place = "index" if artefact == "ledger" else artefact
+    show_result(open_artefact(place, workspace=workspace), as_json, *printers[artefact])
 
 
 def show_result(

@@ -15,6 +15,11 @@ from rich.text import Text
 from curate.report.text import show
 
 NAME_CELLS = 34
+_NAMES = {"shard", "source", "arm", "file"}
+_NUMBERS = {
+    *("rank", "ranks", "tokens", "alignment", "of ceiling", "share", "epochs", "loss", "forecast"),
+    *("seeds", "shards", "documents", "seen", "accepted", "rejected"),
+}
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -71,24 +76,11 @@ def grid(*headers: str) -> Table:
         collapse_padding=True,
         header_style="bold",
     )
-    right = {
-        "rank",
-        "tokens",
-        "alignment",
-        "ranks",
-        "share",
-        "epochs",
-        "loss",
-        "forecast",
-        "of ceiling",
-    }
     for header in headers:
-        justify = header in right | {"forecast", "seeds", "shards", "documents"}
-        names = header in {"shard", "source", "arm"}
         table.add_column(
             header,
-            justify="right" if justify else "left",
-            overflow="ellipsis" if names else "fold",
+            justify="right" if header in _NUMBERS else "left",
+            overflow="ellipsis" if header in _NAMES else "fold",
             no_wrap=True,
         )
     return table

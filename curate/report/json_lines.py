@@ -94,6 +94,14 @@ def index_json(index: Index) -> str:
     )
 
 
+def ledger_json(index: Index) -> str:
+    """Return one JSON object a line and file: what became of its records."""
+    names = ("path", "n_bytes", "seen", "accepted", "rejected", "error", "digest")
+    return "\n".join(
+        to_json({name: getattr(ledger, name) for name in names}) for ledger in index.ledgers
+    )
+
+
 def to_json(value: Any) -> str:
     """Return strict JSON in ASCII (safe on any terminal); what is not finite becomes null."""
     return json.dumps(_finite(value), ensure_ascii=True, allow_nan=False)

@@ -43,6 +43,29 @@ def index_table(index: Index) -> RenderableType:
     return Group(table, Text(line), *_ledger(index))
 
 
+def ledger_table(index: Index, *, most: int = 40) -> RenderableType:
+    """Return what became of the records of each file, those with rejected ones first.
+
+    Args:
+        index: any.
+        most: files shown at most.
+    """
+    table = grid("file", "seen", "accepted", "rejected", "why")
+    ledgers = sorted(index.ledgers, key=lambda ledger: (not ledger.error, -ledger.rejected_share))
+    for ledger in ledgers[:most]:
+        reasons = [f"{show(reason)}: {format_count(n)}" for reason, n in ledger.rejected.items()]
+        table.add_row(
+            Text(show_middle(ledger.path, 2 * NAME_CELLS)),
+            format_count(ledger.seen),
+            format_count(ledger.accepted),
+            format_count(ledger.seen - ledger.accepted),
+            Text(", ".join([*reasons, *filter(None, [show(ledger.error)])])),
+        )
+    hidden = len(ledgers) - most
+    note = [Text(f"{format_count(hidden)} more files", "dim")] if hidden > 0 else []
+    return Group(table, *note, *_ledger(index))
+
+
 def mix_table(mix: Mix) -> RenderableType:
     """Return what the mix holds, by source, and its forecast."""
     table = grid("source", "tokens", "share", "", "epochs")
