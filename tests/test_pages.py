@@ -74,7 +74,8 @@ def home(tmp_path, monkeypatch):
     questions = short[40:80]
     for name, texts in kinds.items():
         write_jsonl(tmp_path / "corpus" / f"{name}.jsonl", texts)
-        lines = "".join(json.dumps({"body": text, "title": name}) + "\n" for text in texts)
+        rows = [{"text": text, "body": text, "title": name} for text in texts]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "data").mkdir(exist_ok=True)
         packed = zstandard.compress(lines.encode())
         (tmp_path / "data" / f"{name}.jsonl.zst").write_bytes(packed)
