@@ -143,6 +143,17 @@ def test_a_rerun_does_nothing(case, embedded):
     assert published(workspace) == before
 
 
+def test_an_index_with_labels_drawn_in_another_way_is_made_again(case, embedded, monkeypatch):
+    corpus, embed, workspace = case
+    monkeypatch.setattr(making, "COINS", 0)
+    older = build_index(corpus, embed, workspace=workspace, device="cpu")
+    monkeypatch.undo()
+    assert not index_is_current(corpus, embed, workspace)
+    assert build_index(corpus, embed, workspace=workspace, device="cpu").fingerprint != (
+        older.fingerprint
+    )
+
+
 def test_an_interrupted_run_resumes_to_the_same_bytes(case, embedded, monkeypatch, tmp_path):
     corpus, embed, workspace = case
     monkeypatch.setenv("CURATE_FAILPOINT", "publish.after_tmp:9=enospc")
@@ -626,9 +637,13 @@ def test_the_key_of_an_embedding_holds_all_that_decides_it(monkeypatch):
             others.add(making.shard_key("text", changed, info))
     monkeypatch.setattr("curate.store.fingerprint.SCHEMA", -1)
     others.add(making.shard_key("text", settings, info))
-    assert key not in others
-    assert len(others) == 3 + len(dataclasses.fields(settings)) - 1 + 1
     monkeypatch.undo()
+    for name in ("COINS", "CONTRAST"):
+        monkeypatch.setattr(making, name, -1)
+        others.add(making.shard_key("text", settings, info))
+        monkeypatch.undo()
+    assert key not in others
+    assert len(others) == 3 + len(dataclasses.fields(settings)) - 1 + 1 + 2
     # where the probe lies, and what it is called, decides nothing
     moved = dataclasses.replace(settings, probe="elsewhere")
     assert making.shard_key("text", moved, dataclasses.replace(info, name="q")) == key

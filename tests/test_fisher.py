@@ -23,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from curate.task2vec.batches import is_out_of_memory, lay_out, micro_batches, tokens_that_fit
 from curate.task2vec.fisher import fisher_blocks, fisher_rows, iterate_rows
-from curate.task2vec.labels import contrast_coefficients, draw_labels, sequence_uniforms
+from curate.task2vec.labels import contrast_coefficients, draw_labels, sequence_seeds
 from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.rows import (
     gram_stripes,
@@ -111,12 +111,12 @@ def texts(lengths=(70, 9, 33, 70, 2), vocab=VOCAB):
 
 def labels_of(model, ids, settings):
     """The labels that the engine draws for one sequence, drawn from a pass of its own."""
-    uniforms = torch.from_numpy(
-        sequence_uniforms(ids, draws=settings.draws, contrast=settings.contrast, seed=settings.seed)
+    seeds = torch.from_numpy(
+        sequence_seeds(ids, draws=settings.draws, contrast=settings.contrast, seed=settings.seed)
     )
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(ids).long()[None]).logits[0, :-1]
-    return [draw_labels(logits, u) for u in uniforms]
+    return [draw_labels(logits, each) for each in seeds]
 
 
 def naive(model, sequences, settings):
@@ -410,18 +410,42 @@ def test_expectation_over_labels_is_the_exhaustive_sum(contrast):
 def test_labels_follow_the_models_distribution():
     generator = np.random.default_rng(0)
     logits = torch.from_numpy(generator.normal(size=150)).float().expand(40_000, 150)
-    uniforms = torch.from_numpy(generator.random((40_000, 2), dtype=np.float32))
-    counts = torch.bincount(draw_labels(logits, uniforms).reshape(-1), minlength=150).numpy()
+    seeds = torch.from_numpy(generator.integers(1 << 32, size=(40_000, 2)))
+    counts = torch.bincount(draw_labels(logits, seeds).reshape(-1), minlength=150).numpy()
     expected = torch.softmax(logits[0], -1).numpy() * counts.sum()
     chi = ((counts - expected) ** 2 / expected).sum()
     assert 149 - 4 * np.sqrt(298) < chi < 149 + 4 * np.sqrt(298)
 
 
+def test_labels_of_neighbouring_seeds_are_independent():
+    """Small numbers in a row are the worst that a hash can get."""
+    logits = torch.tensor([0.5, 0.0, -0.3, 0.8, -1.0]).expand(40_000, 5)
+    labels = draw_labels(logits, torch.arange(80_000).view(40_000, 2))
+    p = torch.softmax(logits[0], -1).double().numpy()
+    for one, other in (labels.T, (labels[:-1, 0], labels[1:, 0])):
+        counts = torch.bincount(5 * one + other, minlength=25).numpy()
+        expected = np.outer(p, p).reshape(-1) * counts.sum()
+        chi = ((counts - expected) ** 2 / expected).sum()
+        assert 24 - 4 * np.sqrt(48) < chi < 24 + 4 * np.sqrt(48)
+
+
+def test_logits_a_little_off_give_nearly_all_the_same_labels():
+    """No coupling can change fewer labels than the distributions' distance; three times is near."""
+    generator = np.random.default_rng(0)
+    logits = torch.from_numpy(4 * generator.standard_t(4, size=(400, 5_000))).float()
+    seeds = torch.from_numpy(generator.integers(1 << 32, size=(400, 16)))
+    rough = logits.bfloat16().float()
+    distance = (torch.softmax(logits, -1) - torch.softmax(rough, -1)).abs().sum(-1).mean() / 2
+    changed = (draw_labels(logits, seeds) != draw_labels(rough, seeds)).float().mean()
+    assert 0 < distance < 0.05
+    assert distance / 2 < changed < 3 * distance
+
+
 def test_labels_of_certain_tokens_are_certain():
     logits = torch.full((3, 130), -torch.inf)
     logits[0, 0], logits[1, 129], logits[2, 64] = 0.0, 0.0, 0.0
-    uniforms = torch.tensor([0.0, 0.5, 0.9999999]).expand(3, 3)
-    assert draw_labels(logits, uniforms).tolist() == [[0] * 3, [129] * 3, [64] * 3]
+    seeds = torch.tensor([0, 1 << 31, (1 << 32) - 1]).expand(3, 3)
+    assert draw_labels(logits, seeds).tolist() == [[0] * 3, [129] * 3, [64] * 3]
 
 
 def test_contrast_has_mean_zero_and_unit_square():

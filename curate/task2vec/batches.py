@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from curate.task2vec.labels import sequence_uniforms
+from curate.task2vec.labels import sequence_seeds
 from curate.task2vec.quantity import FisherSettings
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -54,7 +54,7 @@ class Batch:
     layout: Layout
     inputs: Tensor  # (m,) flat positions that have a next token, sequence by sequence
     observed: Tensor  # (m,) those next tokens
-    uniforms: Tensor | None  # (draws, m, contrast); None for the text's own labels
+    seeds: Tensor | None  # (draws, m, contrast); None for the text's own labels
 
 
 def micro_batches(
@@ -96,7 +96,7 @@ def lay_out(
 
     Args:
         sequences: (T_i,) token ids each, T_i >= 2.
-        settings: its labels, draws, contrast and seed decide the uniform numbers.
+        settings: its labels, draws, contrast and seed decide the random numbers.
         packed: several sequences a row.
         device: of the model.
         dtype: of the packed mask.
@@ -128,7 +128,7 @@ def lay_out(
         layout=layout,
         inputs=_move(inputs, device),
         observed=_move(ids[inputs + 1], device),
-        uniforms=_move(_uniforms(sequences, settings), device),
+        seeds=_move(_seeds(sequences, settings), device),
     )
 
 
@@ -168,11 +168,11 @@ def _own_text(owner: npt.NDArray[Any], device: torch.device, dtype: torch.dtype)
     return hidden.masked_fill_(seen, 0)[:, None]
 
 
-def _uniforms(sequences: Sequence[Ids], settings: FisherSettings) -> npt.NDArray[np.float32] | None:
+def _seeds(sequences: Sequence[Ids], settings: FisherSettings) -> npt.NDArray[np.int64] | None:
     if settings.labels == "data":
         return None
     each = [
-        sequence_uniforms(s, draws=settings.draws, contrast=settings.contrast, seed=settings.seed)
+        sequence_seeds(s, draws=settings.draws, contrast=settings.contrast, seed=settings.seed)
         for s in sequences
     ]
     return np.concatenate(each, axis=1)

@@ -111,6 +111,9 @@ def index_is_current(corpus: CorpusSettings, embed: EmbedSettings, workspace: Pa
             return False
         if find_revision(embed.probe) != index.probe.revision:
             return False
+        one = next(iter(index.shards))
+        if one.key != shard_key(one.shard.digest, embed, index.probe):  # an older version's
+            return False
     except CurateError:
         return False
     paths = {folder / "shards" / f"{shard.key}.safetensors" for shard in index.shards}

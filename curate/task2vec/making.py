@@ -38,7 +38,7 @@ from curate.store.fingerprint import digest_bytes, fingerprint
 from curate.store.publish import publish_bytes, publish_meta, read_json_if_whole
 from curate.task2vec.items import Embedded, EmbedItem, draw_tokens, embed_item, publish_tokens
 from curate.task2vec.probe import Probe, encode_texts
-from curate.task2vec.quantity import CONTRAST
+from curate.task2vec.quantity import COINS, CONTRAST
 from curate.task2vec.vectors import StoredEmbedding, check_embedding, lengths_path
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ def shard_key(digest: str, settings: EmbedSettings, info: ProbeInfo) -> str:
         revision=info.revision,
         tokenizer=info.tokenizer_digest,
         contrast=CONTRAST,
+        coins=COINS,
     )
 
 

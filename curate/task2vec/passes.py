@@ -106,7 +106,7 @@ def _label_gradients(
         matrix=matrix.to(narrow),
         bias=None if module.bias is None else module.bias.to(narrow),
         observed=batch.observed,
-        uniforms=batch.uniforms,
+        seeds=batch.seeds,
         chunk=max(1, room // (4 * matrix.shape[0])),
         own=own,
     )

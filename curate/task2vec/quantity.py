@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from curate.settings import LabelSource, Rows, Square
 
 CONTRAST = 4  # labels a draw and position
+COINS = 1  # the way in which labels are drawn; raised whenever the same seed gives others
 ALSO = ("norms", "biases", "embeddings", "head")
 
 
