@@ -32,8 +32,9 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("curate.corpus.reader", "curate.corpus.rows", "curate.corpus.json_rows",
          "curate.corpus.columnar", "curate.corpus.ipc", "curate.corpus.fields",
          "curate.corpus.formats", "curate.corpus.containers", "curate.corpus.columns"),
-        ("tests/test_ipc.py", "tests/test_columns.py", "tests/test_reader.py",
-         "tests/test_pieces.py",
+        ("tests/test_fields.py", "tests/test_rows.py", "tests/test_detect.py",
+         "tests/test_containers.py", "tests/test_ipc.py", "tests/test_columns.py",
+         "tests/test_reader.py", "tests/test_pieces.py",
          "tests/test_fuzz.py::test_every_damage_to_every_format_is_accounted_for"),
     ),
     "budget": (

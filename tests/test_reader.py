@@ -1,6 +1,8 @@
 import bz2
+import errno
 import gzip
 import lzma
+import os
 import random
 
 import msgspec
@@ -18,8 +20,10 @@ from curate.corpus.reader import (
     LedgerBuilder,
     check_inputs,
     check_ledgers,
+    disk_refused,
     find_inputs,
     read_documents,
+    read_labelled,
 )
 from curate.errors import REJECTED, CurateError
 from curate.records import FileLedger
@@ -406,3 +410,115 @@ def test_a_share_of_one_takes_a_file_that_gave_nothing():
     few = FileLedger("x", "d", 1, 9, 0, {"empty": 9}, "")
     assert "all 10 records" in str(check_ledgers([nothing], 0.5))
     assert "9 of 9 records" in str(check_ledgers([few], 0.5))
+
+
+def test_an_account_goes_on_where_it_was_left():
+    account = FileLedger("p", "d", 9, 5, 3, {"empty": 2}, "broken")
+    builder = LedgerBuilder.of(account)
+    assert builder.finish() == account
+    builder.reject("null")
+    builder.withdraw("duplicate")
+    found = builder.finish()
+    assert (found.seen, found.accepted) == (6, 2)
+    assert list(found.rejected.items()) == [("duplicate", 1), ("empty", 2), ("null", 1)]
+    assert account.rejected == {"empty": 2}  # as it was
+
+
+def labelled(path, label, text="text", source="s"):
+    ledger = LedgerBuilder()
+    file = InputFile(path=path, source=source)
+    found = list(read_labelled(file, text=text, ledger=ledger, label=label))
+    return [(document.text, value) for document, value in found]
+
+
+def test_documents_come_with_the_value_of_the_field_they_are_grouped_by(tmp_path):
+    values = ["maths", " ships ", 7, 0.5, None, True, ["a"], "x" * 200, 10**99, ""]
+    records = [{"text": f"{n}", "topic": value} for n, value in enumerate(values)]
+    lines = b"".join(msgspec.json.encode(r) + b"\n" for r in [*records, {"text": "10"}])
+    path = write(tmp_path / "a.jsonl", lines)
+    wanted = ["maths", "ships", "7", "0.5", "", "", "", "x" * 100, str(10**99), "", ""]
+    assert [value for _, value in labelled(path, "topic")] == wanted
+    assert {value for _, value in labelled(path, "")} == {""}
+    assert labelled(path, "text")[0] == ("0", "0")
+    assert labelled(path, "topic", text="{topic}: {text}")[0] == ("maths: 0", "maths")
+    whole = write(tmp_path / "b.md", b"words")
+    assert labelled(whole, "topic", source="folder") == [("words", "folder")]
+    assert labelled(whole, "", text="{a} {b}", source="folder") == [("words", "folder")]
+
+
+def test_a_file_that_the_disk_refuses_is_told_from_one_that_is_broken(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = write(tmp_path / "a.jsonl", lines())
+    broken = read(write(tmp_path / "b.jsonl", b"version https://git-lfs.github.com/spec/v1"))[1]
+    whole = read(path)[1]
+    monkeypatch.setattr(reader, "read_rows", refuse)
+    refused = read(path)[1]
+    assert refused.error == "Input/output error"
+    assert disk_refused([whole, refused]) and disk_refused([refused, broken])
+    assert not disk_refused([whole, broken]) and not disk_refused([])
+    monkeypatch.setattr(reader, "read_rows", lambda *_, **__: (_ for _ in ()).throw(OSError("odd")))
+    assert read(path)[1].error == "odd"
+
+
+def test_fields_are_missing_only_where_no_file_has_them(tmp_path):
+    lacking = InputFile(write(tmp_path / "a.jsonl", b'{"b": 1}\n'), "a")
+    nothing = InputFile(write(tmp_path / "n.jsonl", b"[]\n"), "n")
+    broken = InputFile(write(tmp_path / "b.parquet", b"no parquet"), "b")
+    having = InputFile(write(tmp_path / "c.csv", b"text,n\na,1\n"), "c")
+    many = {f"f{n}": 1 for n in range(14)}
+    wide = InputFile(write(tmp_path / "w.jsonl", msgspec.json.encode(many)), "w")
+    none = InputFile(write(tmp_path / "o.jsonl", b"{}\n"), "o")
+    for files in ([], [broken], [lacking, having], [lacking, nothing], [broken, having]):
+        check_inputs(files, text="text")
+    with pytest.raises(CurateError, match=r"a.jsonl: no field x, text; it has b; name"):
+        check_inputs([broken, lacking, wide], text="{x} {b} {text}")
+    with pytest.raises(CurateError, match=r"f10, f11; name"):
+        check_inputs([wide], text="text")
+    with pytest.raises(CurateError, match=r"it has none; name"):
+        check_inputs([none], text="text")
+    with pytest.raises(CurateError, match="no field both"):
+        check_inputs([having], text="{text} {both}")
+
+
+def test_names_are_words_and_numbers_of_a_bounded_length():
+    raw = msgspec.Raw
+    told = [("a", "a"), (7, "7"), (0, "0"), (-3, "-3"), (True, ""), (0.5, ""), (None, ""),
+            (["a"], ""), ("x" * 4096, "x" * 4096), ("x" * 4097, ""), (raw(b'"u"'), "u"),
+            (raw(b"12"), "12"), (raw(b"[1]"), ""), (raw(b'"\xff"'), ""), (raw(b"true"), ""),
+            (raw(b'"' + b"x" * 4094 + b'"'), "x" * 4094),
+            (raw(b'"' + b"x" * 4095 + b'"'), "")]  # fmt: skip
+    for value, wanted in told:
+        assert reader.plain_name(value) == wanted, value
+
+
+def test_what_describes_a_document_is_json_of_a_bounded_length():
+    missing, cap = fields.MISSING, reader.MAX_META_BYTES
+    told = [((missing, missing), ""), ((None, missing), ""), ((missing, None), ""),
+            (({"a": 1}, {"b": 2}), '{"a":1}'), ((missing, {"b": 2}), '{"b":2}'),
+            ((None, {"b": 2}), ""), ((msgspec.Raw(b"null"), missing), ""),
+            ((msgspec.Raw(b'{"a": "\xff"}'), missing), ""),
+            ((msgspec.Raw(b'{"a":1}'), missing), '{"a":1}'),
+            (("x" * (cap - 2), missing), '"' + "x" * (cap - 2) + '"'),
+            (("x" * (cap - 1), missing), "")]  # fmt: skip
+    for (meta, metadata), wanted in told:
+        assert reader.name_and_describe("u", meta, metadata) == ("u", wanted)
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert reader.name_and_describe(missing, deep, missing) == ("", "")
+
+
+def test_the_reasons_are_named_most_frequent_first():
+    told = [FileLedger("a", "d", 1, 30, 0, {f"r{n}": n for n in range(1, 7)}),
+            FileLedger("b", "d", 1, 30, 30, {"r1": 9})]  # fmt: skip
+    said = str(check_ledgers([told[1], told[0]], 0.1))
+    assert said.startswith("a: all 30 records rejected: r6 6, r5 5, r4 4, r3 3, r2 2")
+    assert "r1" not in said
+    both = FileLedger("c", "d", 1, 60, 30, {"r1": 10, "r6": 20})
+    assert "(r6 20, r1 10), more than 10.00%" in str(check_ledgers([both], 0.1))
+    broken = FileLedger("x", "d", 1, 3, 2, {"truncated": 1}, "Truncated stream")
+    found = check_ledgers([told[1], broken], 1.0)
+    assert found.exit_code == REJECTED
+    assert str(found) == "x: Truncated stream; 2 documents were salvaged"

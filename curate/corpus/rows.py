@@ -17,7 +17,7 @@ from curate.corpus.containers import (
     read_lines,
     read_whole,
 )
-from curate.corpus.fields import MISSING, Row, row_names
+from curate.corpus.fields import KEPT, MISSING, Row, row_names
 from curate.corpus.formats import Format
 from curate.corpus.json_rows import json_file, json_lines, object_names
 
@@ -91,7 +91,7 @@ def _whole_row(path: Path, form: Format, fields: Sequence[str]) -> Iterator[Row 
     except UnicodeDecodeError:
         yield "bad_utf8"
         return
-    yield (*(text for _ in fields), path.name, *[MISSING] * (len(row_names(fields)) - 2))
+    yield (*(text for _ in fields), path.name, *[MISSING] * (len(KEPT) - 1))
 
 
 def _csv_records(path: Path, form: Format) -> Iterator[list[str]]:
