@@ -13,7 +13,7 @@ from curate.corpus.blocks import AHEAD_BYTES, _line_parser, read_blocks
 from curate.corpus.inputs import InputFile
 from curate.corpus.prints import keep_prints, prints_name, read_prints, tabulate, write_prints
 from curate.corpus.reader import LedgerBuilder, read_documents
-from curate.corpus.sketch import sketch
+from curate.corpus.sketch import BINS, _fill_empty, sketch
 from curate.corpus.words import number_words, window_values, windows_at
 from curate.errors import CurateError
 from curate.mixing.decontaminate import find_leaks, suspect
@@ -217,3 +217,19 @@ def test_every_leak_is_suspect_by_codes_alone_and_little_else(ngram):
     assert set(leaks) >= set(range(0, 60, 3))
     tiny = index_items({"eval": ["x = 2"]})
     assert suspect(codes, words.bounds, tiny) == list(range(60))
+
+
+def test_an_empty_bin_takes_the_first_of_its_tries_that_is_not():
+    rng = np.random.default_rng(0)
+    tries = np.stack([rng.integers(BINS, size=BINS) for _ in range(8 * BINS)])
+    empty = np.uint64(0xFFFFFFFF)
+    lowest = np.full((40, BINS), empty)
+    for row, count in zip(lowest, range(40), strict=True):  # the first has no shingle
+        row[rng.integers(0, BINS, count)] = rng.integers(0, 1 << 30, count)
+    counts = (lowest != empty).sum(axis=1)
+    found = _fill_empty(lowest, counts)
+    for row, (before, after) in enumerate(zip(lowest, found, strict=True)):
+        for place in range(BINS):
+            order = [place, *tries[:, place]]
+            first = next((before[b] for b in order if before[b] != empty), empty)
+            assert after[place] == first, (row, place)

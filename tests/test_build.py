@@ -19,6 +19,7 @@ import pytest
 
 from curate.corpus.words import number_words
 from curate.errors import UNREACHABLE, CurateError
+from curate.mixing import mixture
 from curate.mixing.build import build_mix, open_mix, read_mix_texts
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
@@ -466,6 +467,17 @@ def test_a_manifest_alone_names_what_the_mix_would_hold(build, place):
     assert sum(line["tokens"] for line in lines) == 4001
     weights = json.loads((Path(alone.folder) / "manifest.json").read_text())["weights"]
     assert sum(weights.values()) == pytest.approx(1)
+
+
+def test_a_mix_reads_every_embedding_once_and_then_only_those_of_its_shards(build, monkeypatch):
+    reads = []
+    real = mixture.load_embedding
+    monkeypatch.setattr(
+        mixture, "load_embedding", lambda folder, key: reads.append(key) or real(folder, key)
+    )
+    mix = build(selection="top")
+    (again,) = (n for n in range(1, len(reads)) if reads[n] in reads[:n] and n == len(set(reads)))
+    assert len(reads) - again == len(mix.parts) < again
 
 
 def test_probabilities_for_interleaving_are_over_documents_not_tokens(build):

@@ -598,6 +598,32 @@ def test_beyond_the_flat_index_a_shortlist_is_ranked_exactly(tmp_path, monkeypat
     assert len(set(reads)) == 20  # the stand-ins are kept: only candidates are read
 
 
+def test_the_second_opinion_on_a_shortlist_is_of_the_shortlist(tmp_path, monkeypatch, target):
+    """Words have a shortlist of their own, which holds other shards."""
+    index, own = made_index(tmp_path, 60)
+    shards = tuple(
+        dataclasses.replace(each, shard=dataclasses.replace(each.shard, source=f"of {n % 2}"))
+        for n, each in enumerate(index.shards)
+    )
+    index = dataclasses.replace(index, shards=shards)
+    monkeypatch.setattr(methods, "embed_target", lambda *a, **k: own)
+    monkeypatch.setattr(methods, "EXACT_UP_TO", 10)
+    monkeypatch.setattr(methods, "SHORTLIST", 20)
+    real, asked = methods.measure, []
+
+    def measure(index, target, settings, *rest):
+        if settings.method == "task2vec":
+            return real(index, target, settings, *rest)
+        asked.append(([each.shard.name for each in index.shards], settings.exact))
+        counted = np.arange(len(index.shards), dtype=float)
+        return methods.Measured(index.shards, counted, None)
+
+    monkeypatch.setattr("curate.ranking.rank.measure", measure)
+    ranking = rank_shards(index, target, RankSettings(method="task2vec"), workspace=tmp_path)
+    assert asked == [(sorted(line.shard for line in ranking.shards), True)]
+    assert any("counting words would put of 1 first" in line for line in ranking.warnings)
+
+
 def test_beyond_that_words_are_kept_and_every_shard_is_still_measured(
     index, target, workspace, tmp_path, monkeypatch
 ):

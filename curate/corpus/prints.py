@@ -86,21 +86,22 @@ def tabulate(file: int, block: Block) -> Any:
     Returns:
         A table of `SCHEMA`.
     """
-    found = [SCHEMA.empty_table()]
+    found = []
     first = chars = 0
     for last, text in enumerate(block.texts, start=1):
         chars += len(text)
         if chars >= GROUP_CHARS or last == len(block.texts):
-            found.append(_table(file, block.part(first, last)))
+            found.append(_batch(file, block.part(first, last)))
             first, chars = last, 0
-    return pa.concat_tables(found)
+    return pa.Table.from_batches(found, SCHEMA)
 
 
 def write_prints(path: Path, tables: Sequence[Any]) -> None:
     """Publish the file of a shard from `tabulate`'s tables of all its documents, in order."""
-    table, stream = pa.concat_tables(tables).combine_chunks(), pa.BufferOutputStream()
+    batches = [batch for table in tables for batch in table.to_batches()]
+    table, stream = pa.Table.from_batches(batches, SCHEMA), pa.BufferOutputStream()
     with pa.ipc.new_file(stream, SCHEMA) as writer:
-        writer.write_table(table)
+        writer.write_table(table if len(batches) == 1 else table.combine_chunks())
     publish_sealed(path, stream.getvalue().to_pybytes())
 
 
@@ -194,7 +195,7 @@ def _holds(part: RecordRange, digest: str, record: int) -> bool:
     return part.file_digest == digest and part.start <= record < part.stop
 
 
-def _table(file: int, block: Block) -> Any:
+def _batch(file: int, block: Block) -> Any:
     words, count = number_words(block.texts), len(block.ids)
     values, signatures, shingles = sketch(words)
     codes = pa.LargeListArray.from_arrays(
@@ -212,4 +213,4 @@ def _table(file: int, block: Block) -> Any:
         pa.array(shingles),
         codes,
     ]
-    return pa.table(columns, SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)

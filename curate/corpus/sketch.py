@@ -19,6 +19,9 @@ BINS = 64
 """Numbers of a signature. Four of them make a band: 16 bands, in one of which texts of overlap 0.8
 meet with probability 0.9998, of 0.5 with 0.64, of 0.3 with 0.12."""
 
+MOST_TRIES = 16
+"""Bins that are looked at together for each empty one: a short text leaves most bins empty."""
+
 _EMPTY = np.uint64(0xFFFFFFFF)
 
 
@@ -52,18 +55,22 @@ def _fill_empty(lowest: npt.NDArray[np.uint64], counts: Places) -> npt.NDArray[n
     """Give each empty bin the number of another, tried in an order that no text decides."""
     filled = lowest.copy()
     rows, bins = np.nonzero((lowest == _EMPTY) & (counts[:, None] > 0))
-    for order in _orders():
+    for orders in _orders():
         if not len(rows):
             return filled
-        source = lowest[rows, order[bins]]
-        filled[rows, bins] = source
-        rows, bins = rows[source == _EMPTY], bins[source == _EMPTY]
+        sources = lowest[rows[:, None], orders[bins]]
+        found = sources != _EMPTY
+        filled[rows, bins] = sources[np.arange(len(rows)), found.argmax(axis=1)]
+        left = ~found.any(axis=1)
+        rows, bins = rows[left], bins[left]
     filled[rows, bins] = lowest[rows].min(axis=1)
     return filled
 
 
 @lru_cache(maxsize=1)
-def _orders() -> Places:
-    """Return the bins that are tried for each bin, (tries, BINS): drawn once a process."""
+def _orders() -> list[Places]:
+    """Return the bins that are tried for each bin, (BINS, tries) a round: drawn once a process."""
     rng = np.random.default_rng(0)
-    return np.stack([rng.integers(BINS, size=BINS) for _ in range(8 * BINS)])
+    tries = np.stack([rng.integers(BINS, size=BINS) for _ in range(8 * BINS)], axis=1)
+    ends = [1, 2, 4, 8, *range(MOST_TRIES, 8 * BINS, MOST_TRIES)]
+    return [np.ascontiguousarray(part) for part in np.split(tries, ends, axis=1)]

@@ -76,14 +76,15 @@ def choose_batches(
     sizes = _checked_lengths(lengths, batches=batches, batch_tokens=batch_tokens)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(sizes > 0))
     chosen: list[list[int]] = [[] for _ in range(batches)]
-    filled = np.zeros(batches, dtype=np.int64)
-    cap = document_cap(batch_tokens)
-    for document in order:
-        emptiest = int(np.argmin(filled))
-        if filled[emptiest] >= batch_tokens:
+    filled = [0] * batches
+    capped = np.minimum(sizes, document_cap(batch_tokens)).tolist()
+    for document in order.tolist():
+        fewest = min(filled)
+        if fewest >= batch_tokens:
             break
-        chosen[emptiest].append(int(document))
-        filled[emptiest] += min(int(sizes[document]), cap)
+        emptiest = filled.index(fewest)
+        chosen[emptiest].append(document)
+        filled[emptiest] += capped[document]
     return [np.array(numbers, dtype=np.int64) for numbers in chosen]
 
 

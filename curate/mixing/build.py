@@ -22,7 +22,13 @@ from curate.mixing.draw import Drawn, draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile, read_rows
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
-from curate.mixing.mixture import compare_mixtures, matched_shares, put_in_words, ranked_items
+from curate.mixing.mixture import (
+    Sums,
+    compare_mixtures,
+    matched_shares,
+    put_in_words,
+    ranked_items,
+)
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, find_place, load_encode, token_spec
@@ -113,9 +119,9 @@ def build_mix(
         else:
             own = embed_target(target, index, workspace=workspace, notify=notify)
             spread, plan = _plan(index, ranking, target, own, settings, encode)
-            items = ranked_items(index, ranking, target)
+            items, kept = ranked_items(index, ranking, target), Sums()
             planned = compare_mixtures(
-                index, ranking, own, plan, tokens=settings.budget, items=items
+                index, ranking, own, plan, tokens=settings.budget, items=items, kept=kept
             )
             notify(put_in_words(planned), 0, 0)
             workers = choose_workers(workers, settings.budget)
@@ -131,7 +137,7 @@ def build_mix(
                 )  # fmt: skip
                 given = given_tokens(drawn)
                 written = compare_mixtures(
-                    index, ranking, own, given, tokens=settings.budget, items=items
+                    index, ranking, own, given, tokens=settings.budget, items=items, kept=kept
                 )
                 mix = mix_of(ranking, target, settings, drawn, written["mix"], given, mark)
                 manifest = manifest_of(mix, index, target, settings, files, held, drawn) | {
@@ -252,7 +258,12 @@ def _draw(
 ) -> Drawn:
     """Choose the rows of a mix; what is found about documents is kept in the workspace."""
     facts = workspace / "facts"
-    counted = {each.shard.name: lengths_path(Path(index.folder), each.key) for each in index.shards}
+    ranked = set(names)  # a shortlist, where the index holds very many
+    counted = {
+        each.shard.name: lengths_path(Path(index.folder), each.key)
+        for each in index.shards
+        if each.shard.name in ranked
+    }
     # An index of an earlier version has no counts of documents: they are made here, and kept.
     known = tokenizer_digest == index.probe.tokenizer_digest and all(counted.values())
     name = settings.tokenizer or index.embed.probe

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 BY_WORDS = ("lexical", "ngram-lm")
 """Methods of `rank` that count words: their match is one of words."""
 
+Sums = dict[str, "tuple[Floats, Floats]"]
+"""Of mixtures by name: the stack of sub-batches (n_batches, dim), the unigrams (vocab,), sum 1."""
+
 TARGET_PARTS = 4
 """Of the select split, items dealt at random: one half tells how far to trust the other."""
 
@@ -63,6 +66,7 @@ def describe_mixtures(
     measure: Measure,
     items: Any = None,
     confidence: float = 0.95,
+    kept: Sums | None = None,
 ) -> dict[str, Mixture]:
     """Return alignment and forecast of mixtures of an index's shards, in one pass over them.
 
@@ -78,9 +82,16 @@ def describe_mixtures(
         measure: of Task2Vec alignment; `log` and `whitened` read the embeddings twice.
         items: (n_items, vocab) token counts of the target's items, where alignment is lexical.
         confidence: of the intervals.
+        kept: what an earlier call found of mixtures of these names, which is not summed again;
+            what this one finds is added.
     """
     natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
-    sums, unigrams = _sum_up(index, target, {**mixtures, "": natural})
+    found_sums = {} if kept is None else kept
+    wanted = {name: parts for name, parts in {**mixtures, "": natural}.items()
+              if name not in found_sums}  # fmt: skip
+    found_sums |= _sum_up(index, target, wanted)
+    sums = {name: stack for name, (stack, _) in found_sums.items()}
+    unigrams = {name: row for name, (_, row) in found_sums.items()}
     control, prior = unigrams[""], read_prior()
     stacks = (each.vectors for _, each in _embeddings(index))
     reference = corpus_reference(stacks, measure=measure, blocks=index.blocks)
@@ -123,6 +134,7 @@ def compare_mixtures(
     *,
     tokens: int,
     items: Any = None,
+    kept: Sums | None = None,
 ) -> dict[str, Mixture]:
     """Return a mix beside what `random` and `worst` of the same size would be.
 
@@ -133,7 +145,10 @@ def compare_mixtures(
         parts: shard → tokens of the mix.
         tokens: size of each.
         items: as for `describe_mixtures`.
+        kept: sums of `random` and `worst`; an empty one is filled, for another mix of the size.
     """
+    if kept:
+        kept.pop("mix", None)
     left = float(tokens)
     worst: dict[str, float] = {}
     for line in reversed(ranking.shards):
@@ -142,7 +157,7 @@ def compare_mixtures(
     natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
     mixtures = {"mix": parts, "random": natural, "worst": worst}
     return describe_mixtures(
-        index, target, mixtures, tokens=tokens, measure=ranking.measure, items=items
+        index, target, mixtures, tokens=tokens, measure=ranking.measure, items=items, kept=kept
     )
 
 
@@ -224,23 +239,26 @@ def mean_vectors(index: Index, names: list[str]) -> npt.NDArray[np.float32]:
     return np.stack(rows).astype(np.float32)
 
 
-def _sum_up(
-    index: Index, target: Embedding, mixtures: Mapping[str, Mapping[str, float]]
-) -> tuple[dict[str, Floats], dict[str, Floats]]:
+def _sum_up(index: Index, target: Embedding, mixtures: Mapping[str, Mapping[str, float]]) -> Sums:
     """Return each mixture's stack of sub-batches and its unigram distribution."""
     totals = {name: sum(parts.values()) for name, parts in mixtures.items()}
     batches = np.arange(max(index.embed.batches, 1))
-    stacks: dict[str, Floats] = {
-        name: np.zeros((len(batches), target.vectors.shape[1])) for name in mixtures
+    found: Sums = {
+        name: (np.zeros((len(batches), target.vectors.shape[1])), np.zeros(len(target.unigrams)))
+        for name in mixtures
     }
-    unigrams: dict[str, Floats] = {name: np.zeros(len(target.unigrams)) for name in mixtures}
-    for shard, each in _embeddings(index):
-        counts = np.asarray(each.unigrams, np.float64)
-        for name, parts in mixtures.items():
-            if share := parts.get(shard, 0.0) / totals[name]:
-                stacks[name] += share * each.vectors[batches % len(each.vectors)]
-                unigrams[name] += share * counts / max(counts.sum(), 1.0)
-    return stacks, unigrams
+    for each in index.shards:
+        shard = each.shard.name
+        shares = {name: parts.get(shard, 0.0) / totals[name] for name, parts in mixtures.items()}
+        if not any(shares.values()):
+            continue
+        one = load_embedding(Path(index.folder), each.key)
+        vectors, counts = one.vectors[batches % len(one.vectors)], one.unigrams.astype(np.float64)
+        for name, (stack, unigrams) in found.items():
+            if share := shares[name]:
+                stack += share * vectors
+                unigrams += share * counts / max(counts.sum(), 1.0)
+    return found
 
 
 def _embeddings(index: Index) -> Iterator[tuple[str, Embedding]]:

@@ -171,12 +171,10 @@ def _by_words(
     sources = {entry.shard.source for entry in found.shards}
     if settings.method != "task2vec" or len(sources) < 2 or len(found.shards) > COUNTED:
         return ()
-    counted = measure(index, target, replace(settings, method="lexical"), place, device, silent)
-    of_name = {
-        entry.shard.name: value
-        for entry, value in zip(counted.shards, counted.values.tolist(), strict=True)
-    }
-    words = np.array([of_name[entry.shard.name] for entry in found.shards])
+    same = replace(index, shards=found.shards)  # of very many, the shortlist of the method
+    exact = replace(settings, method="lexical", exact=True)
+    counted = measure(same, target, exact, place, device, silent)
+    words = counted.values
     first, other = (found.shards[int(v.argmax())].shard for v in (found.values, words))
     if first.source == other.source:
         return ()

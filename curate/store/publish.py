@@ -127,9 +127,13 @@ def publish_json(path: Path, value: Any) -> None:
 
 
 def _sealed(text: bytes) -> bytes:
+    return _seal_of(text) + memoryview(text)[2:]
+
+
+def _seal_of(text: bytes) -> bytes:
+    """Return what stands in place of the first line of a text, which is of a brace alone."""
     comma = "," if text != _EMPTY else ""
-    seal = f'{{\n "blake2b": "{digest_bytes(text)}"{comma}\n'.encode()
-    return seal + text.removeprefix(b"{\n")
+    return f'{{\n "blake2b": "{digest_bytes(text)}"{comma}\n'.encode()
 
 
 def read_json(path: Path, kind: type[T]) -> T:
@@ -143,8 +147,8 @@ def read_json(path: Path, kind: type[T]) -> T:
     except FileNotFoundError:
         raise CurateError(f"{path}: not there; run the command that makes it first") from None
     seal = _SEAL.match(data)
-    text = b"{\n" + data[seal.end() :] if seal else b""
-    if seal is None or data != _sealed(text):
+    text = b"{\n" + memoryview(data)[seal.end() :] if seal else b""
+    if seal is None or _seal_of(text) != seal[0]:
         why = "changed since it was published" if seal else "not what this version writes"
         raise CurateError(f"{path}: {why}; delete it and run the command that makes it again")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -171,8 +172,9 @@ def _draw_owned(
 ) -> tuple[list[list[Counts]], list[list[int]]]:
     """Draw the sub-batches of a shard, and say of which document each sequence is."""
     stops = np.cumsum([len(ids) for ids in tokens])
+    places, edges = np.arange(stops[-1]), [0, *stops.tolist()]
     drawn = draw_batches(  # of places in the shard, from which both follow
-        np.split(np.arange(stops[-1]), stops[:-1]),
+        [places[a:b] for a, b in itertools.pairwise(edges)],
         batches=settings.batches,
         batch_tokens=settings.batch_tokens,
         block_tokens=settings.block_tokens,
