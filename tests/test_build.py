@@ -536,6 +536,16 @@ def test_tokenised_files_hold_the_same_rows_and_exactly_the_budget(build, place,
         read_mix_texts(mix)
 
 
+def test_what_a_worker_process_runs_loads_no_tensor_library():
+    code = (
+        "import sys, curate.mixing.survey, curate.mixing.shuffle, curate.mixing.formats\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'datasets'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_tokens_come_from_the_index_and_are_counted_where_it_has_none(build, place, monkeypatch):
     files = sorted((place[0] / "ws" / "index" / "shards").glob("*.lengths.npy"))
     held = [np.load(path, allow_pickle=False).sum() for path in files]

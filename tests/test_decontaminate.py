@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.corpus.words import split_words
-from curate.mixing.decontaminate import find_leaks
+from curate.corpus.prints import word_codes
+from curate.corpus.words import number_words, split_words, window_values
+from curate.mixing.decontaminate import _hits, find_leaks, suspect
 from curate.mixing.items import index_items, index_target, item_parts
 from curate.records import Target
 
@@ -97,6 +98,25 @@ def test_case_spacing_and_unicode_forms_do_not_hide_an_item():
     items = index_items({"eval": [item]})
     hidden = item.upper().replace("ﬁ".upper(), "FI").replace(" ", "\n\t ")
     assert find_leaks([plant(rng, hidden)], items)[0].item == "eval:0"
+
+
+@pytest.mark.parametrize("ngram", [2, 3, 5, 8, 10, 11, 13])
+def test_the_sieve_lets_every_window_through_wherever_it_stands(ngram):
+    rng = np.random.default_rng(ngram)
+    texts = [make_item(rng, size) for size in (4, 5, 7, 9, 13, 30) for _ in range(6)]
+    items = index_items({"eval": texts}, ngram=ngram)
+    codes = word_codes(number_words([f"{make_filler(rng, 9)} {make_filler(rng, 9)}"]).values)
+    wanted = [np.concatenate([codes[:shift], each, codes]) for shift in range(9)
+              for each in items.codes]  # fmt: skip
+    joined, ends = np.concatenate(wanted), np.cumsum([0, *map(len, wanted)])
+    for table, hits in zip(items.tables, _hits(joined, items), strict=True):
+        naive = window_values(joined.astype(np.uint64), table.length)
+        where = [
+            (n, *at) for n, key in enumerate(naive.tolist()) for at in table.places.get(key, ())
+        ]
+        assert sorted(hits) == sorted(where)
+        assert not table.keys.size or where
+    assert suspect(joined, ends, items) == list(range(len(wanted)))
 
 
 @pytest.mark.parametrize("size", [13, 14, 17, 20, 25, 26, 27, 40, 80])

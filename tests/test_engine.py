@@ -101,6 +101,22 @@ def test_results_come_in_the_order_of_the_items(work, workers):
     assert told == [("x", done, 5) for done in range(1, 6)]
 
 
+def test_threads_of_this_process_share_the_work_and_keep_its_order(work, tmp_path):
+    most = 0
+
+    def items():
+        nonlocal most
+        for number in range(6):
+            most = max(most, number)
+            yield number
+
+    found = run_local(work.double, items(), slots=2)
+    assert next(found) == 0 and most == 1  # two in hand, the second done before the first
+    assert list(found) == [2, 4, 6, 8, 10]
+    with pytest.raises(CurateError, match="item 3: refused"):
+        list(run_local(work.refuse, [3, 4], slots=2))
+
+
 def test_no_items_are_no_work(work):
     assert list(run_local(work.double, [], workers=2)) == []
 

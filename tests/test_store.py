@@ -229,6 +229,19 @@ def test_each_publish_syncs_the_file_renames_it_and_syncs_the_folder(tmp_path, m
     assert done == [False, "rename", True]
 
 
+def test_what_can_be_made_again_is_whole_or_absent_without_a_sync(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", None)
+    path = tmp_path / "deep" / "x.json"
+    publish_json(path, {"a": 1}, durable=False)
+    assert read_json(path, dict[str, int]) == {"a": 1}
+    path.write_bytes(path.read_bytes()[:-2])  # what a power loss may leave
+    assert read_json_if_whole(path, dict[str, int]) is None
+    monkeypatch.setattr(os, "write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        publish_json(tmp_path / "y.json", {}, durable=False)
+    assert [each.name for each in tmp_path.iterdir()] == ["deep"]
+
+
 def test_a_small_file_is_opened_once_and_its_folder_once(tmp_path, monkeypatch):
     opened, real = [], os.open
     publish_bytes(tmp_path / "x", b"old")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
@@ -48,7 +49,8 @@ def run_local(
         total: number of the items where `items` is no sequence; 0 where it is not known.
         reject: told of an item that failed, was tried again with nothing beside it, and failed
             again; its result is left out. None: no item may be lost, an error is raised.
-        slots: items that a worker process has in hand at a time, each in a thread of its own.
+        slots: items that a process has in hand at a time, each in a thread of its own; they may
+            be more than one only where `function` lets threads work beside each other.
         environments: variables of each worker process, in turn: on which GPU it works.
         crew: processes of an earlier call, taken where they fit; those that live are left in it
             for the next. None: the processes end with this call.
@@ -62,7 +64,7 @@ def run_local(
     if isinstance(items, Sequence):
         workers = min(workers, len(items))
     if workers <= 1 and not environments:
-        yield from _run_here(function, items, told, reject)
+        yield from _run_here(function, items, slots, told, reject)
         return
     kept = [] if crew is None else crew
     job = _Job(function, enumerate(items), slots, told, reject)
@@ -120,10 +122,9 @@ class _Job:
 
 
 def _run_here(
-    function: Callable[[I], R], items: Iterable[I], told: _Told, reject: Reject | None
+    function: Callable[[I], R], items: Iterable[I], slots: int, told: _Told, reject: Reject | None
 ) -> Iterator[R]:
-    for item in items:
-        outcome = attempt(function, item)
+    for item, outcome in _attempts(function, items, slots):
         verdict = judge(item, outcome, alone=False, reject=reject)
         if verdict == "again":
             outcome = attempt(function, item)
@@ -131,6 +132,26 @@ def _run_here(
         told.add()
         if verdict == "done":
             yield outcome.result
+
+
+def _attempts(
+    function: Callable[[I], R], items: Iterable[I], slots: int
+) -> Iterator[tuple[I, Outcome]]:
+    """Try each item once, up to `slots` at a time in threads; give them in their order."""
+    if slots <= 1:
+        yield from ((item, attempt(function, item)) for item in items)
+        return
+    waiting: deque[tuple[I, Future[Outcome]]] = deque()
+    with ThreadPoolExecutor(slots) as threads:
+        try:
+            for item in items:
+                waiting.append((item, threads.submit(attempt, function, item)))
+                if len(waiting) == slots:
+                    first, tried = waiting.popleft()
+                    yield first, tried.result()
+            yield from ((item, tried.result()) for item, tried in waiting)
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def _run_there(job: _Job) -> Iterator[Any]:

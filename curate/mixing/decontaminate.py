@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from curate.corpus.prints import Codes, word_codes
 from curate.corpus.words import Values, Words, number_words, windows_at
-from curate.mixing.items import SIEVE_WORDS, TINY, Items, sieve_slots
+from curate.mixing.items import SIEVE_WORDS, TINY, Items, Sieve, Table, sieve_slots
 
 GROUP_CHARS = 200_000
 """Characters that are looked through together."""
@@ -107,33 +107,53 @@ def _hits(codes: Codes, items: Items) -> list[list[tuple[int, int, int]]]:
     found: list[list[tuple[int, int, int]]] = [[] for _ in items.tables]
     if not any(len(table.keys) for table in items.tables):
         return found
+    longest = max(table.length for table in items.tables)
     for begin in range(0, len(codes), BLOCK):
-        part = codes[begin : begin + BLOCK + max(table.length for table in items.tables)]
-        passed = _sift(part, items)
-        for table, hits in zip(items.tables, found, strict=True):
-            here = passed[: np.searchsorted(passed, min(len(part) - table.length + 1, BLOCK))]
-            keys = windows_at(part, here, table.length)
-            place = np.searchsorted(table.keys, keys).clip(max=max(len(table.keys) - 1, 0))
-            equal = table.keys[place] == keys if len(table.keys) else place < 0
+        part = codes[begin : begin + BLOCK + longest]
+        data = part.tobytes() + bytes(2 * SIEVE_WORDS)
+        passed = [_sift(data, len(part), sieve) for sieve in items.sieves]
+        for number, (table, hits) in enumerate(zip(items.tables, found, strict=True)):
+            places = passed[min(number, 1)]
+            here = places[: np.searchsorted(places, min(len(part) - table.length + 1, BLOCK))]
             hits += [
                 (begin + position, item, offset)
-                for position, key in zip(here[equal].tolist(), keys[equal].tolist(), strict=True)
+                for position, key in _matches(part, here, table)
                 for item, offset in table.places[key]
             ]
     return found
 
 
-def _sift(codes: Codes, items: Items) -> npt.NDArray[np.int64]:
-    """Return the places whose next words may begin a window of any table, rising."""
-    data, size = codes.tobytes() + bytes(8), len(items.sieve)
-    mask = np.uint64((1 << 16 * items.gram) - 1)
+def _matches(codes: Codes, places: npt.NDArray[np.int64], table: Table) -> list[tuple[int, int]]:
+    """Return (place, key) where a window of a table begins, out of some places."""
+    if not len(table.keys):
+        return []
+    keys = windows_at(codes, places, table.length)
+    equal = table.keys[np.searchsorted(table.keys, keys).clip(max=len(table.keys) - 1)] == keys
+    return [*zip(places[equal].tolist(), keys[equal].tolist(), strict=True)]
+
+
+def _sift(data: bytes, count: int, sieve: Sieve) -> npt.NDArray[np.int64]:
+    """Return the places at which a window may begin, rising.
+
+    Args:
+        data: the codes, and `SIEVE_WORDS` of nothing.
+        count: of the codes.
+        sieve: of the windows.
+    """
+    mask = np.uint64((1 << 16 * sieve.words) - 1)
     found = []
-    for lane in range(4):  # four codes are one number, from each of four places
-        grams = np.frombuffer(data, "<u8", max(0, (len(codes) - lane + 3) // 4), 2 * lane)
-        if items.gram < SIEVE_WORDS:
+    for lane in range(0, SIEVE_WORDS, sieve.stride):  # four codes are one number
+        grams = np.frombuffer(data, "<u8", max(0, (count - lane + 3) // 4), 2 * lane)
+        if sieve.words < SIEVE_WORDS:
             grams = grams & mask
-        found.append(np.flatnonzero(items.sieve[sieve_slots(grams, size=size)]) * 4 + lane)
-    return np.sort(np.concatenate(found))
+        passed = sieve.slots[sieve_slots(grams, size=len(sieve.slots))]
+        if sieve.twice:  # the last is no window's first: its next would stand in the same window
+            passed = passed[:-1] & passed[1:]
+        found.append(np.flatnonzero(passed) * SIEVE_WORDS + lane)
+    held = np.sort(np.concatenate(found)) if len(found) > 1 else found[0]
+    # A gram may be the window's at any of the places that the stride passes over.
+    first = (held[:, None] - np.arange(sieve.stride - 1, -1, -1)).ravel()
+    return first[first >= 0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ PASSAGE = re.compile(r"(?i)passage|context|document|article|story|support|backgr
 _FIELD = r"\{(\w+(?:\.\w+)*)\}"  # a field of a template, or a path inside one
 
 SIEVE_WORDS = 4
-"""Words by which most places are passed over; their codes are one number of 64 bits."""
+"""Words by which most places are passed over; their codes are one number of 64 bits, a gram."""
 
 _SIEVE_BITS = (16, 23)
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -46,6 +46,20 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Sieve:
+    """What tells most places of a text at which no window of some tables begins.
+
+    Only the grams at every `stride`-th word of a text are looked at: each window holds one of
+    them, whatever its place, and where it is long enough the next one too.
+    """
+
+    slots: npt.NDArray[np.bool_]  # by the hash of a gram: false where no window holds it there
+    words: int  # of a gram, 1 to `SIEVE_WORDS`
+    stride: int  # 1, 2 or 4
+    twice: bool  # the next gram has to be there too
+
+
+@dataclass(frozen=True, slots=True)
 class Items:
     """Items of a target as words, and where to look for them."""
 
@@ -55,8 +69,7 @@ class Items:
     spelled: tuple[tuple[str, ...], ...]
     ngram: int
     tables: tuple[Table, ...]  # the runs, then the anchors by length
-    sieve: npt.NDArray[np.bool_]  # by the hash of the first words of a window: false where none is
-    gram: int  # words that are hashed
+    sieves: tuple[Sieve, ...]  # of the runs, then of all the anchors
     tiny: Mapping[str, int]  # items of fewer than `TINY` words: the line → item
 
 
@@ -108,11 +121,11 @@ def index_items(splits: Mapping[str, Sequence[str | Sequence[str]]], *, ngram: i
             if 0 < len(each) < TINY}  # fmt: skip
     names = [name for name, _ in named]
     runs, bare = _index_runs(names, codes, ngram=ngram)
-    tables = (runs, *_index_anchors(codes, bare, ngram=ngram))
-    gram = min([SIEVE_WORDS, *(table.length for table in tables)])
+    anchors = _index_anchors(codes, bare, ngram=ngram)
+    sieves = tuple(_sieve(codes, tables) for tables in ([runs], anchors) if tables)
     return Items(
-        tuple(names), tuple(words), tuple(codes), tuple(spelled), ngram, tables,
-        _sieve(codes, tables, gram=gram), gram, tiny,
+        tuple(names), tuple(words), tuple(codes), tuple(spelled), ngram, (runs, *anchors),
+        sieves, tiny,
     )  # fmt: skip
 
 
@@ -213,18 +226,23 @@ def _table(places: Mapping[int, Sequence[tuple[int, int]]], length: int) -> Tabl
     return Table(length, keys, {value: tuple(where) for value, where in places.items()})
 
 
-def _sieve(codes: Sequence[Codes], tables: Sequence[Table], *, gram: int) -> npt.NDArray[np.bool_]:
-    """Return which hashes of `gram` words begin a window of any table."""
+def _sieve(codes: Sequence[Codes], tables: Sequence[Table]) -> Sieve:
+    """Return the sieve of some tables: as few grams of a text as their shortest window allows."""
+    shortest = min(table.length for table in tables)
+    words = min(SIEVE_WORDS, shortest)
+    stride = next((step for step in (4, 2) if shortest >= step + words - 1), 1)
+    twice = shortest >= 2 * stride + words - 1 and stride == SIEVE_WORDS
     where = [place for table in tables for places in table.places.values() for place in places]
     starts = np.cumsum([0, *map(len, codes)])
     item, offset = np.array(where, np.int64).reshape(-1, 2).T
-    first = np.unique(starts[item] + offset)
+    shifts = np.arange(2 * stride if twice else stride)
+    first = np.unique((starts[item] + offset)[:, None] + shifts)
     flat = np.concatenate([np.zeros(0, np.uint16), *codes])
     grams = sum(
-        (flat[first + n].astype(np.uint64) << np.uint64(16 * n) for n in range(gram)),
+        (flat[first + n].astype(np.uint64) << np.uint64(16 * n) for n in range(words)),
         start=np.zeros(len(first), np.uint64),
     )
     low, high = _SIEVE_BITS
-    sieve = np.zeros(1 << min(max((24 * len(first)).bit_length(), low), high), np.bool_)
-    sieve[sieve_slots(grams, size=len(sieve))] = True
-    return sieve
+    slots = np.zeros(1 << min(max((24 * len(first)).bit_length(), low), high), np.bool_)
+    slots[sieve_slots(grams, size=len(slots))] = True
+    return Sieve(slots, words, stride, twice)

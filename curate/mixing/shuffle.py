@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,12 @@ import pyarrow as pa
 from curate.corpus.blocks import Block
 from curate.corpus.prints import home_columns
 from curate.mixing.arrows import open_arrow, staged, write_arrow
-from curate.mixing.draw import Drawn
 from curate.mixing.reading import read_blocks_of
 from curate.records import Shard
 from curate.store.failpoint import failpoint
+
+if TYPE_CHECKING:  # a worker process draws nothing, and its start is what many of them cost
+    from curate.mixing.draw import Drawn
 
 Ints = npt.NDArray[np.int64]
 

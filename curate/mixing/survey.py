@@ -20,7 +20,6 @@ from curate.mixing.decontaminate import Leak, leaks_in, suspect
 from curate.mixing.items import Items, index_target
 from curate.mixing.paraphrase import Embed, Place, compare, find_places
 from curate.mixing.reading import divide, read_blocks_of
-from curate.ranking.encoder import encode, load_encoder
 from curate.records import Notify, Shard, Target, silent
 from curate.store.failpoint import failpoint
 from curate.store.fingerprint import digest_bytes, fingerprint
@@ -215,7 +214,8 @@ def find_leaks(tasks: Sequence[Task]) -> int:
                 found[place][number] = leak
     for task, leaks in zip(tasks, found, strict=True):
         by_number = {str(number): leak for number, leak in leaks.items()}
-        publish_json(_leaks_path(task), {"leaks": by_number})
+        # Two syncs a shard took as long as the search: what a power loss takes is made again.
+        publish_json(_leaks_path(task), {"leaks": by_number}, durable=False)
     return _tokens(tasks)
 
 
@@ -313,6 +313,9 @@ _Leaks = dict[str, dict[int, Leak]]
 
 @lru_cache(maxsize=1)
 def _embed(name: str) -> Embed:
+    # Here, for it loads a tensor library: seconds of the start of each worker process.
+    from curate.ranking.encoder import encode, load_encoder
+
     return partial(encode, load_encoder(name))
 
 

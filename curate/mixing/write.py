@@ -40,6 +40,9 @@ from curate.records import Notify, silent
 WORKER_TOKENS = 20_000_000
 """Tokens that make a second process worth the second that its start costs."""
 
+PACKERS = 2
+"""Parts that one process packs beside each other: packing leaves the interpreter to others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -106,7 +109,8 @@ def write_files(
     writings = _writings(plan, known, work=work, mix=mix, layout=layout, rows=drawn)
     files: list[WrittenFile] = []
     done, total = 0, int(drawn.rows.tokens.sum() + drawn.held.tokens.sum())
-    for file in run_items(write_part, writings, workers=workers):
+    slots = PACKERS if workers <= 1 and layout.fmt == "parquet" else 1
+    for file in run_items(write_part, writings, workers=workers, slots=slots):
         files.append(file)
         done += file.tokens
         notify("write the mix", float(done), float(total))

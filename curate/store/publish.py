@@ -84,11 +84,17 @@ def refused(path: Path, error: OSError) -> CannotWriteError:
     )
 
 
-def publish_bytes(path: Path, data: bytes) -> None:
+def publish_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Publish `data` at `path`, whole or not at all.
 
     As `publishing`, through one descriptor and with names as text: an index publishes five small
     files a shard, and of a million shards that is most of the time.
+
+    Args:
+        path: the final one.
+        data: all of it.
+        durable: sync it. False is for what carries its digest and is made again where that does
+            not agree: a kill leaves the file whole or absent, a power loss may leave it cut.
     """
     folder = str(path.parent)
     temporary = _temporary(path, folder)
@@ -99,12 +105,13 @@ def publish_bytes(path: Path, data: bytes) -> None:
         failpoint("publish.write")
         _write(descriptor, data)
         failpoint("publish.after_tmp")
-        failpoint("publish.fsync")
-        os.fsync(descriptor)
+        if durable:
+            failpoint("publish.fsync")
+            os.fsync(descriptor)
         failpoint("publish.check")
         if not _reads_back(descriptor, data):
             raise OSError(errno.EIO, "what was written reads back changed")
-        renamed = _rename(temporary, path, folder, mode)
+        renamed = _rename(temporary, path, folder, mode, durable=durable)
     except OSError as error:
         raise refused(path, error) from error
     finally:
@@ -115,15 +122,16 @@ def publish_bytes(path: Path, data: bytes) -> None:
                 os.unlink(temporary)  # noqa: PTH108
 
 
-def publish_json(path: Path, value: Any) -> None:
+def publish_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Publish a record (or plain data) as indented JSON with sorted keys, sealed.
 
     The seal is a first key `blake2b` with the digest of the text without it, so that one
-    changed bit anywhere is noticed when it is read. `value` encodes to an object.
+    changed bit anywhere is noticed when it is read. `value` encodes to an object. `durable` is
+    that of `publish_bytes`.
     """
     encoded = msgspec.json.encode(value, order="sorted")
     text = msgspec.json.format(encoded, indent=1) + b"\n" if encoded != b"{}" else _EMPTY
-    publish_bytes(path, _sealed(text))
+    publish_bytes(path, _sealed(text), durable=durable)
 
 
 def _sealed(text: bytes) -> bytes:
@@ -328,13 +336,14 @@ def _reads_back(descriptor: int, data: bytes) -> bool:
     )
 
 
-def _rename(temporary: str, path: Path, folder: str, mode: int) -> bool:
+def _rename(temporary: str, path: Path, folder: str, mode: int, *, durable: bool = True) -> bool:
     """Give a file that was written, synced and read back its name; the file is published."""
     os.chmod(temporary, mode)  # noqa: PTH101
     failpoint("publish.before_rename")
     os.replace(temporary, path)  # noqa: PTH105
     failpoint("publish.after_rename")
-    _sync(folder)
+    if durable:
+        _sync(folder)
     failpoint("publish.done")
     return True
 
