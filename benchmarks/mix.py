@@ -34,6 +34,7 @@ from curate.mixing.draw import draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice
 from curate.mixing.matching import match_embeddings
+from curate.mixing.reading import read_some
 from curate.mixing.survey import Look, write_target
 from curate.mixing.tokenizer import load_encode
 from curate.mixing.weights import Spread
@@ -104,8 +105,8 @@ def build(
     )
     drawn = draw_rows(
         {name: shard for name, (shard, _) in shards.items()}, wish, look,
-        lengths=lambda shard: shards[shard.name][1], cut=cutter("text", encode), folder=facts,
-        workers=workers,
+        lengths=lambda shard: shards[shard.name][1], read=partial(read_some, text="text"),
+        cut=cutter(encode), folder=facts, workers=workers,
     )  # fmt: skip
     choices = [Choice(shard.name, shard.source, shard.ranges, 0.5, "x") for shard in drawn.shards]
     shutil.rmtree(folder, ignore_errors=True)

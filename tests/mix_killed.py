@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from curate.mixing.choose import Ints
@@ -14,6 +15,7 @@ from curate.mixing.draw import draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice
 from curate.mixing.publish import clear, publish_files, staging_folder
+from curate.mixing.reading import read_some
 from curate.mixing.survey import Look
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
@@ -33,7 +35,8 @@ def build(shards: list[Shard], order: Ints, folder: Path, out: Path) -> None:
         wish,
         Look(text="text", seed=0, count=count, counted_by="characters"),
         lengths=lambda shard: None,
-        cut=lambda shard, file, record, wanted: (4 * wanted, wanted),
+        read=partial(read_some, text="text"),
+        cut=lambda text, wanted: (4 * wanted, wanted),
         folder=folder / "facts",
     )
     choices = [Choice(s.name, s.source, s.ranges, 0.5, "all") for s in drawn.shards]

@@ -17,13 +17,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from curate.corpus.shards import read_ranges
 from curate.corpus.words import number_words
 from curate.errors import UNREACHABLE, CurateError
-from curate.mixing import mixture
+from curate.mixing import mixture, reading
 from curate.mixing.build import build_mix, open_mix, read_mix_texts
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
 from curate.mixing.items import index_items
+from curate.mixing.reading import read_some
 from curate.mixing.tokenizer import load_encode
 from curate.records import Target
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings
@@ -335,6 +337,39 @@ def test_a_refill_goes_on_where_a_document_was_cut(place):
     assert sum(row.n_tokens for row in rows) == budget
     texts = Counter((row.document.file_digest, row.document.record) for row in rows if not row.cut)
     assert max(texts.values()) == 1
+
+
+def test_what_is_cut_is_read_in_one_pass_over_each_file(place, monkeypatch):
+    """One by one, each cut unpacked its file from the beginning."""
+    _, index, _, _, encode = place
+    parts = {each.shard.name: 333.0 for each in index.shards}
+    passes, read_blocks = [], reading.read_blocks
+    monkeypatch.setattr(
+        reading,
+        "read_blocks",
+        lambda part, **how: (passes.append(part), read_blocks(part, **how))[1],
+    )
+    budget = 333 * len(parts)
+    rows = list(select_documents(index, parts, budget=budget, encode=encode))
+    cut = [row for row in rows if row.cut]
+    files = {part.path for each in index.shards for part in each.shard.ranges}
+    assert len(cut) == len(parts) > len(files) and sum(row.n_tokens for row in rows) == budget
+    assert len(passes) == 3 * len(files)  # words, cuts, texts
+    for row in cut:
+        assert row.document.text.startswith(row.text) and len(encode([row.text])[0]) == row.n_tokens
+
+
+def test_documents_are_read_wherever_they_are_and_their_absence_is_said(place):
+    _, index, _, _, _ = place
+    shards = [each.shard for each in index.shards]
+    homes = [(shard, 0, record) for shard in reversed(shards)
+             for record in (shard.ranges[0].stop - 1, shard.ranges[0].start)]  # fmt: skip
+    texts = {(d.file_digest, d.record): d.text for shard in shards
+             for d in read_ranges(shard, text=index.corpus.text)}  # fmt: skip
+    expected = [texts[shard.ranges[0].file_digest, record] for shard, _, record in homes]
+    assert read_some([*homes, homes[0]], text=index.corpus.text) == [*expected, expected[0]]
+    with pytest.raises(CurateError, match=r"record 999 is gone; run curate index again"):
+        read_some([(shards[0], 0, 999)], text=index.corpus.text)
 
 
 @pytest.mark.parametrize("text", ["plain words in a row " * 30, "日本語🙂🙂é" * 40, "a" * 500])

@@ -30,6 +30,7 @@ from curate.mixing.mixture import (
     ranked_items,
 )
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
+from curate.mixing.reading import read_some
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, find_place, load_encode, token_spec
 from curate.mixing.trainers import NAMES, check_trainer, trainer_text
@@ -294,7 +295,8 @@ def _draw(
         wish,
         look,
         lengths=lambda shard: counted[shard.name] if known else None,
-        cut=cutter(index.corpus.text, encode),
+        read=partial(read_some, text=index.corpus.text),
+        cut=cutter(encode),
         folder=facts,
         workers=workers,
         notify=notify,

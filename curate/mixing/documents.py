@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +16,10 @@ from curate.mixing.dedup import Seen
 from curate.mixing.draw import Drawn, Dropped, draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.items import Items
-from curate.mixing.reading import divide, read_blocks_of, read_one
+from curate.mixing.reading import divide, read_blocks_of, read_some
 from curate.mixing.survey import Look, Meaning
 from curate.mixing.weights import Spread
-from curate.records import Document, Index, Notify, Shard, silent
+from curate.records import Document, Index, Notify, silent
 
 Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
 
@@ -122,7 +123,8 @@ def select_documents(
             wish,
             look,
             lengths=lambda shard: None,
-            cut=cutter(index.corpus.text, encode),
+            read=partial(read_some, text=index.corpus.text),
+            cut=cutter(encode),
             folder=Path(folder),
             notify=notify,
         )
@@ -130,11 +132,10 @@ def select_documents(
         yield from _read(drawn, index.corpus.text)
 
 
-def cutter(text: str, encode: Encode) -> Callable[[Shard, int, int, int], tuple[int, int]]:
-    """Return the function that cuts one document of a shard (see `draw_rows`)."""
+def cutter(encode: Encode) -> Callable[[str, int], tuple[int, int]]:
+    """Return the function that cuts a text (see `draw_rows`)."""
 
-    def cut(shard: Shard, file: int, record: int, wanted: int) -> tuple[int, int]:
-        whole = read_one(shard, file=file, record=record, text=text)
+    def cut(whole: str, wanted: int) -> tuple[int, int]:
         begun, tokens = cut_text(whole, wanted, encode=encode)
         return len(begun), tokens
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from curate.errors import UNREACHABLE, CurateError
-from curate.mixing.choose import Cut, Ints, Rows, Taken, choose_rows, gather_rows
+from curate.mixing.choose import Ints, Rows, Taken, choose_rows, gather_rows
 from curate.mixing.filters import Looked, Wish, filter_documents
+from curate.mixing.reading import Home
 from curate.mixing.survey import Facts, Look, survey
 from curate.mixing.weights import spread_tokens
 from curate.records import Notify, Shard, silent
@@ -21,6 +22,13 @@ DEPTHS = tuple(2.0**-k for k in range(6, -1, -1))
 
 SPARE = 1.05
 """Tokens that are looked at for each token of a part: filters take some out."""
+
+
+HELD_TOKENS = 16_000_000
+"""Tokens of the texts that are held to be cut, at most."""
+
+Read = Callable[[Sequence[Home]], list[str]]
+CutText = Callable[[str, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,8 @@ def draw_rows(
     look: Look,
     *,
     lengths: Callable[[Shard], Path | None],
-    cut: Callable[[Shard, int, int, int], tuple[int, int]],
+    read: Read,
+    cut: CutText,
     folder: Path,
     workers: int = 1,
     notify: Notify = silent,
@@ -75,7 +84,8 @@ def draw_rows(
         wish: what is asked.
         look: how documents are looked at.
         lengths: file with the tokens of a shard's documents, or None.
-        cut: `cut(shard, file, record, wanted)`: where a document is cut, and its tokens then.
+        read: the texts of some documents, by where they are.
+        cut: `cut(text, wanted)`: where a text is cut, and its tokens then.
         folder: where facts are kept.
         workers: processes; their number changes nothing.
         notify: progress.
@@ -96,7 +106,7 @@ def draw_rows(
             if (depth := _needed(state, part)) > state.depth
         }
         if not needed:
-            taken = _choose(states, parts, wish, cut)
+            taken = _choose(states, parts, wish, read, cut)
             if taken is not None:
                 return _drawn(states, taken, unchecked)
             needed = _deeper(states, parts)
@@ -177,10 +187,7 @@ def _look_deeper(
 
 
 def _choose(
-    states: Sequence[Looked],
-    parts: Ints,
-    wish: Wish,
-    cut: Callable[[Shard, int, int, int], tuple[int, int]],
+    states: Sequence[Looked], parts: Ints, wish: Wish, read: Read, cut: CutText
 ) -> list[Taken] | None:
     """Return what each shard gives, or None where it is too little."""
     taken = []
@@ -190,15 +197,44 @@ def _choose(
         room = math.floor(state.clean * (wish.max_epochs if state.complete else 1.0))
         taken.append(Taken(usable, np.cumsum(tokens), room))
 
+    held = _read_ahead(states, taken, parts, wish, read)
+
     def cut_one(shard: int, place: int, wanted: int) -> tuple[int, int]:
+        text = held.get((shard, place)) or read([_home(states, shard, place)])[0]
+        return cut(text, wanted)
+
+    given = choose_rows(taken, parts, budget=wish.budget, cut=cut_one, whole=wish.whole)
+    return taken if given == wish.budget or (wish.whole and given) else None
+
+
+def _read_ahead(
+    states: Sequence[Looked], taken: Sequence[Taken], parts: Ints, wish: Wish, read: Read
+) -> dict[tuple[int, int], str]:
+    """Return the texts that will be cut, by shard and place: all that are foreseen and fit.
+
+    Which they are is known but for the few tokens by which a cut misses what it should give. Read
+    one by one, each would cost a pass over a packed file.
+    """
+    wanted: dict[tuple[int, int], int] = {}
+
+    def note(shard: int, place: int, tokens: int) -> tuple[int, int]:
         facts = states[shard].facts
         assert facts is not None
-        where = int(facts.file[place]), int(facts.record[place])
-        return cut(states[shard].shard, *where, wanted)
+        wanted[shard, place] = int(facts.tokens[place])
+        return 1, tokens
 
-    cutter: Cut = cut_one
-    given = choose_rows(taken, parts, budget=wish.budget, cut=cutter, whole=wish.whole)
-    return taken if given == wish.budget or (wish.whole and given) else None
+    trial = [replace(each) for each in taken]
+    choose_rows(trial, parts, budget=wish.budget, cut=note, whole=wish.whole)
+    sizes = np.cumsum([*wanted.values()])
+    keys = [*wanted][: int(np.searchsorted(sizes, HELD_TOKENS, side="right"))]
+    texts = read([_home(states, *key) for key in keys]) if keys else []
+    return dict(zip(keys, texts, strict=True))
+
+
+def _home(states: Sequence[Looked], shard: int, place: int) -> Home:
+    facts = states[shard].facts
+    assert facts is not None
+    return states[shard].shard, int(facts.file[place]), int(facts.record[place])
 
 
 def _drawn(states: Sequence[Looked], taken: Sequence[Taken], unchecked: int) -> Drawn:

@@ -238,6 +238,7 @@ def _write_parquet(path: Path, groups: Iterator[Any]) -> None:
     with _parquet(path, ROW_SCHEMA) as writer:
         for group in groups:
             writer.write_table(group)
+            del group  # before the next one is made
 
 
 def _write_jsonl(path: Path, groups: Iterator[Any]) -> None:

@@ -76,16 +76,37 @@ def read_blocks_of(shards: Sequence[Shard], *, text: str) -> Iterator[Found]:
             )
 
 
-def read_one(shard: Shard, *, file: int, record: int, text: str) -> str:
-    """Read the text of one document of a shard.
+Home = tuple[Shard, int, int]
+"""Where one document is: its shard, the number of the shard's range, the record."""
+
+
+def read_some(homes: Sequence[Home], *, text: str) -> list[str]:
+    """Read the texts of some documents, each file once.
 
     Raises:
-        CurateError: its file changed.
+        CurateError: a file changed.
     """
-    part = replace(shard.ranges[file], start=record, stop=record + 1)
-    for block in read_blocks(part, source=shard.source, text=text, grouped=shard.grouped):
-        return block.texts[0]
-    raise CurateError(f"shard {shard.name}: record {record} is gone; run curate index again")
+    by_file: dict[tuple[str, str], list[int]] = {}
+    for number, (shard, file, _) in enumerate(homes):
+        part = shard.ranges[file]
+        by_file.setdefault((part.path, part.file_digest), []).append(number)
+    texts = [""] * len(homes)
+    for numbers in by_file.values():
+        numbers.sort(key=lambda number: homes[number][2])
+        records = [homes[number][2] for number in numbers]
+        shard, file, first = homes[numbers[0]]
+        part = replace(shard.ranges[file], start=first, stop=records[-1] + 1)
+        for block in read_blocks(part, source=shard.source, text=text, grouped=shard.grouped):
+            places = np.searchsorted(block.records, records)
+            for number, record, place in zip(numbers, records, places.tolist(), strict=True):
+                if place < len(block.records) and block.records[place] == record:
+                    texts[number] = block.texts[place]
+    for (shard, _, record), found in zip(homes, texts, strict=True):
+        if not found:  # no document is empty
+            raise CurateError(
+                f"shard {shard.name}: record {record} is gone; run curate index again"
+            )
+    return texts
 
 
 Member = tuple[int, RecordRange, int]  # place of the shard, its range, number of that range
