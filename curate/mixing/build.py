@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import numpy as np
-
-from curate.corpus.shards import read_ranges
-from curate.errors import UNREACHABLE, CurateError
-from curate.mixing.bounds import bound_spread
+from curate.errors import CurateError
 from curate.mixing.card import write_card
-from curate.mixing.checks import check_out, check_request, check_room
+from curate.mixing.checks import check_out, check_request
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Encode, cutter
 from curate.mixing.draw import Drawn, draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile, read_rows
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
-from curate.mixing.mixture import (
-    Sums,
-    compare_mixtures,
-    matched_shares,
-    put_in_words,
-    ranked_items,
-)
+from curate.mixing.mixture import Sums, compare_mixtures, put_in_words, ranked_items
+from curate.mixing.plan import plan_shards
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.reading import read_some
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, find_place, load_encode, token_spec
 from curate.mixing.trainers import NAMES, check_trainer, trainer_text
-from curate.mixing.weights import Spread, choose_weights, spread_tokens
+from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, choose_workers, write_files
 from curate.ranking.encoder import find_encoder
 from curate.records import Embedding, Index, Mix, Notify, Ranking, Target, silent
@@ -52,9 +42,6 @@ from curate.store.publish import (
 from curate.task2vec.embed import embed_target, lengths_path
 
 __all__ = ["build_mix", "meaning_of", "open_mix", "read_mix_texts"]
-
-RATIO_DOCUMENTS = 64
-"""Documents of the best shard that tell how another tokenizer's counts compare."""
 
 
 def build_mix(
@@ -98,32 +85,16 @@ def build_mix(
     check_trainer(trainer, fmt)
     check_out(out, index)
     encode, tokenizer_digest = load_encode(settings.tokenizer or index.embed.probe, index.probe)
-    mark = fingerprint(
-        index=index.fingerprint,
-        ranking=ranking.fingerprint,
-        target=(
-            target.name,
-            target.select_digest,
-            target.eval_digest,
-            target.template,
-            *target.spare,
-            *target.templates,
-        ),
-        tokenizer=tokenizer_digest,
-        settings=settings,
-        format=fmt,
-        **({"trainer": (trainer, str(out.resolve()))} if trainer else {}),
-    )
+    made_by = (trainer, str(out.resolve())) if trainer else ()
+    mark = _mark(index, ranking, target, settings, tokenizer_digest, fmt, made_by)
     with locked(out, notify=notify):
         if is_current(out, kind="mix", fingerprint=mark):
             clear_staging(out)
         else:
             own = embed_target(target, index, workspace=workspace, notify=notify)
-            spread, plan = _plan(index, ranking, target, own, settings, encode)
-            items, kept = ranked_items(index, ranking, target), Sums()
-            planned = compare_mixtures(
-                index, ranking, own, plan, tokens=settings.budget, items=items, kept=kept
-            )
+            spread, plan = plan_shards(index, ranking, target, own, settings, encode)
+            foresee = _forecaster(index, ranking, target, own, budget=settings.budget)
+            planned = foresee(plan)
             notify(put_in_words(planned), 0, 0)
             workers = choose_workers(workers, settings.budget)
             drawn = _draw(
@@ -137,14 +108,10 @@ def build_mix(
                     workers=workers, notify=notify,
                 )  # fmt: skip
                 given = given_tokens(drawn)
-                written = compare_mixtures(
-                    index, ranking, own, given, tokens=settings.budget, items=items, kept=kept
-                )
+                written = foresee(given)
                 mix = mix_of(ranking, target, settings, drawn, written["mix"], given, mark)
-                manifest = manifest_of(mix, index, target, settings, files, held, drawn) | {
-                    "planned": planned,
-                    "written": written,
-                }
+                manifest = manifest_of(mix, index, target, settings, files, held, drawn)
+                manifest |= {"planned": planned, "written": written}
                 publish_json(staging / "mix" / "manifest.json", manifest)
                 card = write_card(
                     mix, index=index, target=target, settings=settings, files=files, held=held
@@ -190,58 +157,38 @@ def read_mix_texts(mix: Mix) -> Iterator[tuple[str, int]]:
     return read_rows(folder, names)
 
 
-def _plan(
+def _mark(
     index: Index,
     ranking: Ranking,
     target: Target,
-    own: Embedding,
     settings: MixSettings,
-    encode: Encode,
-) -> tuple[Spread, dict[str, int]]:
-    """Return how the budget is spread over the ranked shards, and what that gives by shard."""
-    names = [line.shard for line in ranking.shards]
-    tokens = np.array([line.tokens for line in ranking.shards], np.int64)
-    if settings.tokenizer:
-        tokens = np.maximum(1, (tokens * _token_ratio(index, names[0], encode)).astype(np.int64))
-        short = settings.budget / (tokens.sum() * settings.max_epochs)
-        # An estimate must not refuse a budget: what there really is shows when it is read.
-        tokens = tokens if short <= 1 else np.ceil(tokens * short).astype(np.int64)
-    check_room(settings, tokens)
-    room = np.floor(tokens * settings.max_epochs).astype(np.int64)
-    matched = (
-        matched_shares(
-            index,
-            ranking,
-            target,
-            own,
-            tokens=tokens,
-            caps=room / settings.budget,
-            budget=settings.budget,
-            seed=settings.seed,
-        )
-        if settings.selection == "match"
-        else None
+    tokenizer_digest: str,
+    fmt: str,
+    made_by: tuple[str, ...],
+) -> str:
+    """Return the fingerprint of all that decides a mix's bytes."""
+    aim = (target.name, target.select_digest, target.eval_digest, target.template)
+    return fingerprint(
+        index=index.fingerprint,
+        ranking=ranking.fingerprint,
+        target=(*aim, *target.spare, *target.templates),
+        tokenizer=tokenizer_digest,
+        settings=settings,
+        format=fmt,
+        **({"trainer": made_by} if made_by else {}),
     )
-    spread = choose_weights(
-        np.array([line.alignment for line in ranking.shards]),
-        tokens,
-        budget=settings.budget,
-        selection=settings.selection,
-        temperature=settings.temperature,
-        max_epochs=settings.max_epochs,
-        seed=settings.seed,
-        matched=matched,
-    )
-    shards = {each.shard.name: each.shard for each in index.shards}
-    spread = bound_spread(spread, settings, [shards[name] for name in names], room)
-    try:
-        parts = spread_tokens(spread, room, budget=settings.budget)
-    except ValueError:
-        raise CurateError(
-            f"budget {settings.budget:,}: the ceilings of --keep leave less than that; raise them",
-            exit_code=UNREACHABLE,
-        ) from None
-    return spread, dict(zip(names, parts.tolist(), strict=True))
+
+
+def _forecaster(
+    index: Index, ranking: Ranking, target: Target, own: Embedding, *, budget: int
+) -> Callable[[Mapping[str, int]], dict[str, Any]]:
+    """Return what sets a mix of so many tokens a shard beside random and worst."""
+    items, kept = ranked_items(index, ranking, target), Sums()
+
+    def foresee(tokens: Mapping[str, int]) -> dict[str, Any]:
+        return compare_mixtures(index, ranking, own, tokens, tokens=budget, items=items, kept=kept)
+
+    return foresee
 
 
 def _draw(
@@ -352,12 +299,3 @@ def _trainer_text(
         vocab=spec.vocab,
         end=spec.end,
     )
-
-
-def _token_ratio(index: Index, shard: str, encode: Encode) -> float:
-    """Return tokens of another tokenizer per token of the probe's, on one shard's beginning."""
-    probe_encode, _ = load_encode(index.embed.probe, index.probe)
-    (found,) = (each.shard for each in index.shards if each.shard.name == shard)
-    texts = [d.text for d in islice(read_ranges(found, text=index.corpus.text), RATIO_DOCUMENTS)]
-    counts = [sum(map(len, function(texts))) for function in (encode, probe_encode)]
-    return counts[0] / max(counts[1], 1)
