@@ -28,6 +28,7 @@ import pyarrow as pa
 from curate.corpus.inputs import find_inputs
 from curate.corpus.prints import keep_prints
 from curate.corpus.shards import read_shards
+from curate.engine.run import working_on
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import cutter
 from curate.mixing.draw import draw_rows
@@ -41,7 +42,7 @@ from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
 from curate.records import FileLedger, ProbeInfo, Shard, Target
 from curate.report.numbers import parse_tokens
-from curate.settings import CorpusSettings
+from curate.settings import CorpusSettings, RunSettings
 
 LEVEL = 3  # of zstd, as the mix is written
 PROBE = ProbeInfo(name="builtin", revision="", tokenizer_digest="", n_parameters=0, vocab=0)
@@ -103,17 +104,20 @@ def build(
         spread=Spread(order=np.arange(len(shards))),
         seen=seen,
     )
-    drawn = draw_rows(
-        {name: shard for name, (shard, _) in shards.items()}, wish, look,
-        lengths=lambda shard: shards[shard.name][1], read=partial(read_some, text="text"),
-        cut=cutter(encode), folder=facts, workers=workers,
-    )  # fmt: skip
-    choices = [Choice(shard.name, shard.source, shard.ranges, 0.5, "x") for shard in drawn.shards]
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    write_files(
-        drawn, choices, text="text", folder=folder, layout=Layout(), seed=0, workers=workers
-    )
+    with working_on(RunSettings(), folder=facts):  # worker processes are started once
+        drawn = draw_rows(
+            {name: shard for name, (shard, _) in shards.items()}, wish, look,
+            lengths=lambda shard: shards[shard.name][1], read=partial(read_some, text="text"),
+            cut=cutter(encode), folder=facts, workers=workers,
+        )  # fmt: skip
+        choices = [
+            Choice(shard.name, shard.source, shard.ranges, 0.5, "x") for shard in drawn.shards
+        ]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_files(
+            drawn, choices, text="text", folder=folder, layout=Layout(), seed=0, workers=workers
+        )
 
 
 def processor() -> float:

@@ -81,7 +81,7 @@ def build(shards: list[Shard], folder: Path) -> int:
     )
     choices = [Choice(s.name, s.source, s.ranges, 0.5, "all") for s in drawn.shards]
     (folder / "out").mkdir()
-    layout = Layout(part_tokens=300_000, chunk_chars=2_000_000)
+    layout = Layout(part_tokens=150_000, chunk_chars=2_000_000)
     files, _ = write_files(
         drawn, choices, text="text", folder=folder / "out", layout=layout, seed=0
     )

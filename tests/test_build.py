@@ -20,13 +20,14 @@ import pytest
 from curate.corpus.shards import read_ranges
 from curate.corpus.words import number_words
 from curate.errors import UNREACHABLE, CurateError
-from curate.mixing import mixture, reading
+from curate.mixing import mixture, reading, write
 from curate.mixing.build import build_mix, open_mix, read_mix_texts
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
 from curate.mixing.items import index_items
 from curate.mixing.reading import read_some
 from curate.mixing.tokenizer import load_encode
+from curate.mixing.write import choose_workers
 from curate.records import Target
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings
 from curate.store.fingerprint import digest_file
@@ -569,6 +570,14 @@ def test_tokenised_files_hold_the_same_rows_and_exactly_the_budget(build, place,
     assert sum(len(ids) - 1 for ids in found) == 4001 == mix.tokens
     with pytest.raises(CurateError, match="holds no text to read"):
         read_mix_texts(mix)
+
+
+def test_processes_are_started_where_the_work_pays_for_them(monkeypatch):
+    monkeypatch.setattr(write, "count_cores", lambda: 4)
+    found = [choose_workers(0, tokens) for tokens in (1, 150_000_000, 250_000_000, 10**12)]
+    assert found == [1, 1, 2, 4]
+    assert choose_workers(0, 60_000_000, tokenises=True) == 3
+    assert choose_workers(7, 1) == 7
 
 
 def test_what_a_worker_process_runs_loads_no_tensor_library():

@@ -96,7 +96,8 @@ def build_mix(
             foresee = _forecaster(index, ranking, target, own, budget=settings.budget)
             planned = foresee(plan)
             notify(put_in_words(planned), 0, 0)
-            workers = choose_workers(workers, settings.budget)
+            tokenises = bool(settings.tokenizer) or fmt in ("tokens", "megatron")
+            workers = choose_workers(workers, settings.budget, tokenises=tokenises)
             drawn = _draw(
                 index, target, settings, spread, tuple(plan), encode, tokenizer_digest,
                 workspace=workspace, workers=workers, notify=notify,

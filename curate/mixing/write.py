@@ -37,8 +37,8 @@ from curate.mixing.shuffle import (
 from curate.mixing.streaming import write_mds_index
 from curate.records import Notify, silent
 
-WORKER_TOKENS = 20_000_000
-"""Tokens that make a second process worth the second that its start costs."""
+WORKER_TOKENS = {"texts": 100_000_000, "tokens": 20_000_000}
+"""Tokens a process that are worth its start, about a second: of texts, of what is tokenised."""
 
 PACKERS = 2
 """Parts that one process packs beside each other: packing leaves the interpreter to others."""
@@ -54,9 +54,16 @@ class Layout:
     chunk_chars: int = CHUNK_CHARS
 
 
-def choose_workers(workers: int, tokens: int) -> int:
-    """Return how many processes to use: as asked, or one a core where the work pays for them."""
-    return workers or max(1, min(count_cores(), tokens // WORKER_TOKENS))
+def choose_workers(workers: int, tokens: int, *, tokenises: bool = False) -> int:
+    """Return how many processes to use: as asked, or one a core where the work pays for them.
+
+    Args:
+        workers: as asked; 0 chooses.
+        tokens: of the mix.
+        tokenises: whether its texts are tokenised, which is most of the work then.
+    """
+    each = WORKER_TOKENS["tokens" if tokenises else "texts"]
+    return workers or max(1, min(count_cores(), tokens // each))
 
 
 def write_files(
