@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # A faster disk cache or another torch: make TORCH="torch==2.11.0" demo
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: demo test check test-slow fuzz faults mutants evidence fix docs site notebook record \
+.PHONY: demo test check test-slow fuzz faults gpu mutants evidence fix docs site notebook record \
 	accessibility dist-check clean
 
 $(BIN)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -40,6 +40,9 @@ fuzz: $(BIN)/.installed-dev ## 10,000 damaged files and fourteen bombs through t
 faults: $(BIN)/.installed-dev ## kills, refusing disks, flipped bits, … over all commands; SHARE=0.1 of the counts
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --share $(or $(SHARE),1)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --share $(or $(SHARE),1) --grouped kill
+
+gpu: $(BIN)/.installed-dev ## every figure that needs a GPU, on those of this machine: build/gpu.jsonl
+	$(BIN)/python benchmarks/on_gpu.py --out build/gpu.jsonl
 
 evidence: $(BIN)/.installed ## every measure against trained models: an hour of one core; DATA=folder
 	$(BIN)/python benchmarks/alignment_vs_loss.py --data $(DATA) --out evidence --json

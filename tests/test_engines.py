@@ -36,6 +36,7 @@ from curate.task2vec.embed import build_index
 from curate.verification.runs import plan_run, publish_documents
 from curate.verification.schedule import train_runs
 from curate.verification.train import TrainSettings
+from tests.s3_double import keys_of
 from tests.test_build import WORDS, make_texts
 from tests.test_probe import save_probe
 
@@ -162,7 +163,8 @@ def test_every_engine_publishes_the_bytes_of_a_serial_run(world, serial, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(server):
+    """Start it after the S3 server, whose address its workers find in their environment."""
     utils = pytest.importorskip("ray.cluster_utils")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
@@ -284,3 +286,64 @@ def test_a_worker_a_node_and_the_driver_may_die(world, cluster, tmp_path):
         }
         if victim == "node":
             cluster.other = add_node(cluster)
+
+
+PRIVATE_DRIVER = """
+import os, sys
+from curate.settings import CorpusSettings, EmbedSettings, RunSettings, Settings
+from curate.stages import index, mirrored
+
+probe, workspace, address = sys.argv[1:]
+settings = Settings(
+    corpus=CorpusSettings(inputs=("in",), shard_tokens=300),
+    embed=EmbedSettings(probe=probe, batches=2, batch_tokens=256, block_tokens=32, draws=15),
+    run=RunSettings(engine="ray" if address else "local", address=address),
+)
+if address:
+    with mirrored(workspace) as place:
+        found = index(settings=settings, workspace=place, device="cpu")
+else:
+    found = index(settings=settings, workspace=workspace, device="cpu")
+print(len(found.shards), len(found.rejected))
+"""
+
+
+def start_private_driver(world, private, workspace, address=""):
+    """Start a driver whose folder and inputs no other process sees: a file system of its own."""
+    folder, _, probe, _ = world
+    script = 'mount -t tmpfs none "$0" && cd "$0" && cp -r "$1" in && shift && exec "$@"'
+    arguments = [sys.executable, "-c", PRIVATE_DRIVER, probe, workspace, address]
+    return subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", script, str(private), str(folder / "in"), *arguments],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_nodes_that_share_no_folder_publish_to_the_store(world, cluster, server, tmp_path):
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("the driver cannot have a file system of its own here")
+    server.create_bucket(Bucket="afar")
+    private = tmp_path / "private"
+    private.mkdir()
+    straight = start_private_driver(world, private, str(tmp_path / "serial"))
+    said = straight.communicate()[0]
+    driver = start_private_driver(world, private, "s3://afar/ws", cluster.address)
+    there = wait_for(lambda: driver.poll() is not None or _embedded(keys_of(server, "afar")))
+    assert "ws/index/meta.json" not in there
+    os.kill(int(wait_for(workers_of_ray)[0].name), signal.SIGKILL)
+    assert driver.communicate()[0] == said and said.split()[1] == "0"
+    assert list(private.iterdir()) == []  # none but the driver could write there, or read
+    serial = {
+        f"ws/{path.relative_to(tmp_path / 'serial')}": path.read_bytes()
+        for path in (tmp_path / "serial" / "index").rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+    found = keys_of(server, "afar")
+    assert {name: data for name, data in found.items() if "/index/" in name} == serial
+
+
+def _embedded(found):
+    done = [n for n in found if "/shards/" in n and n.endswith(".json")]
+    return found if len(done) >= 3 else None

@@ -1,6 +1,7 @@
 """A workspace on an object store, against a local S3 server (moto) and the real client (s3fs)."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from curate.cli import main
+from curate.config import read_settings
 from curate.errors import CurateError
-from curate.stages.mirror import mirrored, open_mirror, publish, pull
+from curate.stages.mirror import catch_up, mirrored, open_mirror, publish, pull
 from curate.store.publish import publish_json
-from curate.task2vec.embed import open_index
+from curate.task2vec.afar import drop_tokens, fetched, hand_over
+from curate.task2vec.embed import build_index, index_is_current, open_index
 from tests.s3_double import SECRET, keys_of
 
 pytest.importorskip("moto")
@@ -201,3 +204,67 @@ def test_what_a_store_names_cannot_lead_out_of_the_copy(server, bucket, tmp_path
         found = [path for path in here.rglob("*") if path.is_file()]
     assert sorted(path.name for path in found) == [".lock", ".mirror.json", "ok.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
+
+
+def test_workers_without_the_folder_publish_to_the_store(server, bucket, job, monkeypatch):
+    """Each item is done while the copy is out of sight, as on a node that shares no folder."""
+    from curate.task2vec import making
+
+    address, sizes, handed, seen = f"s3://{bucket}/afar", [], [], set()
+
+    def elsewhere(function, items, *, anywhere, **_):
+        assert anywhere
+        for item in list(items):  # all read, before the copy is hidden
+            handed.append(len(pickle.dumps(item)))
+            hidden = Path(".curate").rename("hidden")
+            try:
+                result = pickle.dumps(function(pickle.loads(pickle.dumps(item))))
+            finally:
+                hidden.rename(".curate")
+            sizes.append(len(result))
+            seen.update(name.partition("/index/")[2] for name in keys_of(server, bucket))
+            yield pickle.loads(result)
+
+    run("index", "--workspace", "near")
+    serial = json.loads(Path("near/index/meta.json").read_text())
+    settings = read_settings(Path("curate.toml"))
+    monkeypatch.setattr(making, "run_items", elsewhere)
+    with mirrored(address) as place:
+        found = build_index(
+            settings.corpus, settings.embed, workspace=place, device="cpu", workers=2,
+            store=address,
+        )  # fmt: skip
+        assert not [*place.glob("index/shards/*.safetensors"), *place.glob("index/items/*")]
+        assert json.loads((place / "index/meta.json").read_text()) == serial
+        catch_up(place)
+        assert index_is_current(settings.corpus, settings.embed, place)
+    assert len(sizes) == len(found.shards) > 1 and max(*sizes, *handed) < 1024
+    assert "meta.json" not in seen and any(name.startswith("items/") for name in seen)
+    there = {name.removeprefix("afar/"): data for name, data in keys_of(server, bucket).items()}
+    local = {
+        path.relative_to("near").as_posix(): path.read_bytes()
+        for path in Path("near/index").rglob("*") if path.is_file() and path.name != ".lock"
+    }  # fmt: skip
+    assert there == local
+
+
+def test_what_another_kind_of_machine_put_there_is_replaced_whole(server, bucket, tmp_path):
+    index = f"s3://{bucket}/ws/index"
+    tokens, lengths = tmp_path / "k.safetensors", tmp_path / "k.npy"
+    tokens.write_bytes(b"tokens")
+    lengths.write_bytes(b"lengths")
+    for turn in ("one", "one", "other"):
+        hand_over(index, tokens=tokens, lengths=lengths)
+        with fetched(index, tokens) as (here, made):
+            assert here.read_bytes() == b"tokens"
+            (made / "k.json").write_text(turn)
+            (made / "k.safetensors").write_text(turn)
+    drop_tokens(index)
+    assert keys_of(server, bucket) == {
+        "ws/index/shards/k.npy": b"lengths",
+        "ws/index/shards/k.json": b"other",
+        "ws/index/shards/k.safetensors": b"other",
+    }
+    gone = pytest.raises(CurateError, match=r"items/k.safetensors: not there any more")
+    with gone, fetched(index, tokens):
+        pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import re
@@ -118,7 +117,7 @@ def find_objects(store: Store, given: str) -> Found:
             return Found((_as_object(store, given, info),))
         if info is None and has_magic(given):
             matches = store.files.glob(given, detail=True)
-            found = Found(tuple(_objects(store, matches)))
+            found = Found(tuple(as_objects(store, matches)))
         else:
             found = _in_folder(store, given.rstrip("/"))
     except store.failures as error:
@@ -132,7 +131,7 @@ def _in_folder(store: Store, folder: str) -> Found:
     """Leave out what `find_inputs` leaves out of a local folder, before it is copied."""
     taken: list[Object] = []
     skipped: list[Object] = []
-    for each in _objects(store, store.files.find(folder, detail=True)):
+    for each in as_objects(store, store.files.find(folder, detail=True)):
         if not _HIDDEN.search(each.address[len(folder) :]) and not each.address.endswith("/"):
             (taken if _has_reader(store, each) else skipped).append(each)
     return Found(tuple(taken), folder, tuple(each.address for each in skipped))
@@ -157,36 +156,6 @@ def read_blocks(store: Store, found: Object, start: int) -> Iterator[bytes]:
         if len(block) != end - begin:
             raise CurateError(f"{found.address}: changed while it was read; run the command again")
         yield block
-
-
-def list_objects(store: Store, address: str) -> list[Object]:
-    """Return the objects at an address and below it; none where nothing stands.
-
-    Raises:
-        CurateError: no access, or the store does not answer.
-    """
-    try:
-        return list(_objects(store, store.files.find(address, detail=True)))
-    except FileNotFoundError:
-        return []
-    except store.failures as error:
-        raise explain_failure(store, address, error) from None
-
-
-def object_digest(store: Store, address: str) -> str:
-    """Return the blake2b-256 of the bytes of an object, as 64 hex digits.
-
-    Raises:
-        CurateError: it is not there, no access, or the connection broke.
-    """
-    try:
-        size = int(store.files.info(address)["size"])
-    except store.failures as error:
-        raise explain_failure(store, address, error) from None
-    state = hashlib.blake2b(digest_size=32)
-    for block in read_blocks(store, Object(address, size, ""), 0):
-        state.update(block)
-    return state.hexdigest()
 
 
 def check_unchanged(store: Store, found: Object) -> None:
@@ -217,7 +186,8 @@ def _info(store: Store, given: str) -> dict[str, Any] | None:
     return found
 
 
-def _objects(store: Store, infos: dict[str, Any]) -> Iterator[Object]:
+def as_objects(store: Store, infos: dict[str, Any]) -> Iterator[Object]:
+    """Yield what a listing names, but folders."""
     for name, info in sorted(infos.items()):
         if info.get("type") != "directory":
             yield _as_object(store, name if "://" in name else f"{store.scheme}://{name}", info)

@@ -33,6 +33,7 @@ class _Job:
     waiting: Iterator[tuple[int, Any]]
     reject: Reject | None
     per_item: dict[str, float]  # resources
+    folder: str  # that items are done in, "" where any will do
     going: dict[Any, int] = field(default_factory=dict)  # reference → number
     held: dict[int, Any] = field(default_factory=dict)  # number → item
     deaths: dict[int, int] = field(default_factory=dict)
@@ -54,12 +55,13 @@ def run_ray(
     total: int = 0,
     reject: Reject | None = None,
     device: str = "cpu",
+    anywhere: bool = False,
 ) -> Iterator[R]:
     """Apply `function` to each item on a Ray cluster; yield the results in the order of the items.
 
-    Workers see the same folders as this process, publish there, and send back what `function`
-    returns. An item whose process or node dies goes out again, at most twice, then once with
-    nothing beside it.
+    Workers see the same folders as this process, or none of them where items may be done
+    `anywhere`; they publish what they make, and send back what `function` returns. An item whose
+    process or node dies goes out again, at most twice, then once with nothing beside it.
 
     Args:
         function: importable by name on every node.
@@ -71,6 +73,7 @@ def run_ray(
         total: number of the items, where `items` is no sequence.
         reject: as of `run_local`.
         device: cuda asks Ray for GPUs.
+        anywhere: as of `run_items`.
 
     Raises:
         CurateError: the cluster has no GPU, or an item's process died again and again.
@@ -82,7 +85,9 @@ def run_ray(
     # Ray's own retries have no end where memory runs out, so they are counted here.
     own = ray.remote(num_cpus=1, num_gpus=per_item.get("GPU", 0), max_retries=0, max_calls=0)(_work)
     task = own.options(scheduling_strategy="SPREAD")
-    job = _Job(task, enumerate(items), reject, per_item)
+    # Items name their files from where the command was given.
+    folder = "" if anywhere else os.getcwd()  # noqa: PTH109 - text, for another machine
+    job = _Job(task, enumerate(items), reject, per_item, folder)
     n_done = 0
     while True:
         _hand_out(ray, job, function)
@@ -99,16 +104,16 @@ def run_ray(
 
 def _work(function: Callable[[Any], Any], item: Any, folder: str) -> Outcome:
     """Do one item on whatever node Ray chose: the body of a task."""
-    os.chdir(folder)  # items name their files from where the command was given
+    if folder:
+        os.chdir(folder)
     return portable(attempt(function, item))
 
 
 def _hand_out(ray: Any, job: _Job, function: Callable[[Any], Any]) -> None:
-    folder = os.getcwd()  # noqa: PTH109 - text, for another machine
     if job.again or job.alone >= 0:
         if job.alone < 0 and not job.going:
             job.alone = job.again.popleft()
-            job.going[job.task.remote(function, job.held[job.alone], folder)] = job.alone
+            job.going[job.task.remote(function, job.held[job.alone], job.folder)] = job.alone
         return
     most = AHEAD * _room(ray, job.per_item)
     while len(job.going) < most:
@@ -118,7 +123,7 @@ def _hand_out(ray: Any, job: _Job, function: Callable[[Any], Any]) -> None:
             number, job.held[numbered[0]] = numbered
         else:
             return
-        job.going[job.task.remote(function, job.held[number], folder)] = number
+        job.going[job.task.remote(function, job.held[number], job.folder)] = number
 
 
 def _receive(ray: Any, reference: Any) -> Outcome:

@@ -69,6 +69,7 @@ def run_items(
     device: str = "cpu",
     slots: int = 1,
     apart: bool = False,
+    anywhere: bool = False,
 ) -> Iterator[R]:
     """Apply `function` to each item where the run works; yield the results in their order.
 
@@ -83,6 +84,7 @@ def run_items(
         device: on which items compute, cpu or cuda.
         slots: items that a process on this machine has in hand at a time.
         apart: let even a single worker be a process of its own.
+        anywhere: items name no file of this machine: nodes need not see its folders.
 
     Raises:
         CurateError: the engine is not there, or a worker died twice over one item.
@@ -96,7 +98,7 @@ def run_items(
         place.ray = place.ray or place.held.enter_context(connected(place.settings))
         return run_ray(
             function, items, ray=place.ray, gpus=place.settings.gpus, notify=notify, what=what,
-            total=total, reject=reject, device=device,
+            total=total, reject=reject, device=device, anywhere=anywhere,
         )  # fmt: skip
     if place and engine == "batch":
         from curate.engine.batch import run_batch

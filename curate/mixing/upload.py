@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from curate.corpus.remote import Store, explain_failure, object_digest, open_store
+from curate.corpus.objects import object_digest
+from curate.corpus.remote import Store, explain_failure, open_store
 from curate.errors import USAGE, CurateError
 from curate.records import Notify, silent
 from curate.store.fingerprint import digest_bytes

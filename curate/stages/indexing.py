@@ -12,6 +12,7 @@ from curate.engine.run import working_on
 from curate.errors import REJECTED, USAGE, CurateError
 from curate.records import Index, IndexPlan, Notify, silent
 from curate.settings import CorpusSettings, Settings
+from curate.stages.mirror import catch_up, copied_from
 from curate.stages.workspace import WORKSPACE, noted, swept
 from curate.store.publish import publish_json, read_json_if_whole
 from curate.task2vec.embed import build_index, index_is_current, open_index
@@ -54,9 +55,11 @@ def index(
             workspace=place,
             device=device,
             workers=settings.run.workers,
+            store=copied_from(place) if settings.run.engine == "ray" else "",
             notify=notify,
         )
         note.fingerprint = found.fingerprint
+    catch_up(place, notify)
     named = configured or settings
     publish_json(place / "configured.json", Settings(corpus=named.corpus, embed=named.embed))
     return found

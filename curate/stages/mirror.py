@@ -11,26 +11,20 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from curate.corpus.remote import (
-    Object,
-    Store,
-    explain_failure,
-    list_objects,
-    object_digest,
-    open_store,
-    read_blocks,
-)
-from curate.errors import LOCKED, USAGE, CurateError
+from curate.corpus.objects import fetch_object, list_objects, put_object
+from curate.corpus.remote import Object, Store, open_store
+from curate.errors import USAGE, CurateError
 from curate.records import Notify, silent
 from curate.stages.workspace import WORKSPACE
 from curate.store.fingerprint import digest_file
 from curate.store.lock import locked
-from curate.store.publish import publish_json, publishing, read_json_if_whole
+from curate.store.publish import publish_json, read_json_if_whole
 
 T = TypeVar("T")
 
@@ -62,6 +56,9 @@ class Mirror:
     known: dict[str, Known] = field(default_factory=dict)  # by the name below the address
 
 
+_open: ContextVar[Mirror | None] = ContextVar("mirror", default=None)
+
+
 @contextmanager
 def mirrored(address: str, *, here: Path | None = None, notify: Notify = silent) -> Iterator[Path]:
     """Give the copy of a workspace that lies at an address; publish what has changed in the end.
@@ -82,12 +79,28 @@ def mirrored(address: str, *, here: Path | None = None, notify: Notify = silent)
     mirror = open_mirror(address, here)
     with locked(mirror.here, notify=notify):
         pull(mirror, notify)
+        token = _open.set(mirror)
         try:
             yield mirror.here
         except Exception:
             publish(mirror, notify)
             raise
+        finally:
+            _open.reset(token)
         publish(mirror, notify)
+
+
+def copied_from(place: Path) -> str:
+    """Return the address of the workspace whose copy `place` is, "" where it is none."""
+    mirror = _open.get()
+    return mirror.address if mirror is not None and mirror.here == place else ""
+
+
+def catch_up(place: Path, notify: Notify = silent) -> None:
+    """Fetch what others have published since the copy was opened; nothing where it is none."""
+    mirror = _open.get()
+    if mirror is not None and mirror.here == place:
+        pull(mirror, notify)
 
 
 def open_mirror(address: str, here: Path | None = None) -> Mirror:
@@ -177,30 +190,19 @@ def _is_here(mirror: Mirror, name: str, found: Object) -> bool:
 
 
 def _fetch(mirror: Mirror, name: str, found: Object) -> Known:
-    state = hashlib.blake2b(digest_size=32)
-    with publishing(mirror.here / name) as temporary, temporary.open("wb") as stream:
-        for block in read_blocks(mirror.store, found, 0):
-            state.update(block)
-            stream.write(block)
-    return Known(found.mark, state.hexdigest())
+    return Known(found.mark, fetch_object(mirror.store, found, mirror.here / name))
 
 
 def _put(mirror: Mirror, name: str, digest: str) -> None:
     """Put a file where nothing stands, or in place of just what the copy was made from."""
-    address, known = f"{mirror.address}/{name}", mirror.known.get(name)
-    how = {"IfMatch": known.mark} if known else {"mode": "create"}
-    try:
-        mirror.store.files.put_file(str(mirror.here / name), address, **how)
-    except mirror.store.failures as error:
-        there = {each.address: each for each in list_objects(mirror.store, address)}
-        if address not in there:
-            raise explain_failure(mirror.store, address, error, verb="written") from None
-        if object_digest(mirror.store, address) != digest:
-            raise CurateError(
-                f"{address}: another run has published it since this one began; run the same "
-                "command again",
-                exit_code=LOCKED,
-            ) from None
+    known = mirror.known.get(name)
+    put_object(
+        mirror.store,
+        mirror.here / name,
+        f"{mirror.address}/{name}",
+        digest=digest,
+        mark=known.mark if known else "",
+    )
 
 
 def _agree(mirror: Mirror, sent: dict[str, str]) -> None:

@@ -42,6 +42,7 @@ def build_index(
     workspace: Path,
     device: str = "auto",
     workers: int = 0,
+    store: str = "",
     notify: Notify = silent,
 ) -> Index:
     """Embed every shard of a corpus and publish `workspace/index`.
@@ -56,6 +57,8 @@ def build_index(
         workspace: folder for everything that is published.
         device: auto, cpu or cuda.
         workers: processes that embed; 0 takes one a GPU or core where the input is large.
+        store: address of the workspace, where workers share no folder with this process: they
+            publish embeddings there, and not in `workspace`.
         notify: told the tokens done; their total is not known before the end.
 
     Raises:
@@ -73,7 +76,10 @@ def build_index(
         revision = find_revision(embed.probe)
         probe = shared_probe(embed.probe, revision, crew.device if crew.here else "cpu")
         blocks = check_probe(probe, embed)
-        making = Making(folder, corpus, embed, probe.info, device=crew.device, here=crew.here)
+        making = Making(
+            folder, corpus, embed, probe.info, device=crew.device, here=crew.here,
+            store=f"{store}/index" if store and not crew.here else "",
+        )  # fmt: skip
         embed_all(making, opened, probe, crew, notify)
         found = publish_index(making, blocks, opened)
         drop_old_groups(workspace, opened)

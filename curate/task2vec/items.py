@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from curate.settings import EmbedSettings
 from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.failpoint import failpoint
 from curate.store.fingerprint import fingerprint
+from curate.task2vec.afar import fetched
 from curate.task2vec.documents import write_documents
 from curate.task2vec.embedding import check_probe, embed_parts
 from curate.task2vec.probe import Probe, load_probe
@@ -53,6 +54,7 @@ class EmbedItem:
     revision: str  # of the probe
     device: str
     held: Drawn | None = None  # its tokens, where the process that read them embeds them
+    store: str = ""  # address of the index, where no folder is shared: of both paths the names
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,9 @@ def embed_item(item: EmbedItem) -> Embedded:
     Raises:
         CurateError: too few tokens, a probe that is not the run's, or a file that is gone.
     """
+    if item.store:
+        with fetched(item.store, item.tokens) as (tokens, folder):
+            return embed_item(replace(item, store="", tokens=tokens, path=folder / item.path.name))
     # Who held the tokens back for this process has just looked for the embedding.
     stored = check_embedding(item.path) if item.held is None else None
     if stored is None:

@@ -36,6 +36,7 @@ from curate.records import (
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_bytes, fingerprint
 from curate.store.publish import publish_bytes, publish_meta, read_json_if_whole
+from curate.task2vec.afar import drop_tokens, fetch_beside, hand_over
 from curate.task2vec.items import Embedded, EmbedItem, draw_tokens, embed_item, publish_tokens
 from curate.task2vec.probe import Probe, encode_texts
 from curate.task2vec.quantity import COINS, CONTRAST
@@ -73,6 +74,7 @@ class Making:
     info: ProbeInfo
     device: str
     here: bool = False  # this process embeds what it reads
+    store: str = ""  # address of the index, where workers share no folder with this process
     shards: list[Shard] = field(default_factory=list)  # their keys would double what they take
     ledgers: list[FileLedger] = field(default_factory=list)
     owners: dict[int, int] = field(default_factory=dict)  # start of a vector's digest → shard
@@ -115,12 +117,13 @@ def embed_all(making: Making, opened: Corpus, probe: Probe, crew: Crew, notify: 
             device=crew.device,
             slots=2 if crew.device == "cuda" else 1,
             apart=not crew.here,
+            anywhere=bool(making.store),
             reject=lambda failure: _reject(making, failure),
         )
         for one in done:
             _take(making, one, notify)
             if not making.here:
-                _items_path(making, _key(making, one.number)).unlink(missing_ok=True)
+                _drop_tokens(making, _items_path(making, _key(making, one.number)))
     if not making.shards:
         raise CurateError(
             f"{', '.join(making.corpus.inputs)}: no document in it; check the text setting "
@@ -154,10 +157,12 @@ def _prepare(making: Making, number: int, text: ShardText) -> _Prepared:
         else:
             publish_tokens(tokens, drawn)
         lengths = _publish_lengths(lengths_path(path), text.tokens)
+        if making.store:
+            hand_over(making.store, tokens=tokens, lengths=lengths_path(path))
     item = EmbedItem(
         number=number, name=text.shard.name, tokens=tokens, path=path, lengths=lengths,
         settings=making.embed, revision=making.info.revision, device=making.device,
-        held=held,
+        held=held, store=making.store,
     )  # fmt: skip
     return _Prepared(text.shard, item, stored)
 
@@ -185,9 +190,15 @@ def _reject(making: Making, failure: Failure) -> None:
     number = failure.item.number
     making.rejected[number] = RejectedShard(making.shards[number], failure.reason)
     making.first = making.first or failure.error
-    failure.item.tokens.unlink(missing_ok=True)
+    _drop_tokens(making, failure.item.tokens)
     if not making.n_embedded and len(making.rejected) >= HOPELESS:
         raise failure.error
+
+
+def _drop_tokens(making: Making, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    if making.store:
+        drop_tokens(making.store, path)
 
 
 def _items_path(making: Making, key: str) -> Path:
@@ -228,6 +239,8 @@ def _check_distinct(making: Making, one: Embedded) -> None:
     if number == one.number:
         return
     path = making.folder / "shards" / f"{_key(making, number)}.json"
+    if making.store and not path.is_file():
+        fetch_beside(making.store, path)
     other = read_json_if_whole(path, StoredEmbedding)
     if other is None or other.vectors_digest != one.stored.vectors_digest:
         return
@@ -260,4 +273,6 @@ def publish_index(making: Making, blocks: tuple[RowBlock, ...], opened: Corpus) 
     publish_meta(folder, kind="index", fingerprint=mark, files=[], body=index)
     if (folder / "items").is_dir():
         shutil.rmtree(folder / "items")
+    if making.store:
+        drop_tokens(making.store)
     return dataclasses.replace(index, folder=str(folder))
