@@ -206,6 +206,10 @@ def test_what_a_store_names_cannot_lead_out_of_the_copy(server, bucket, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 
+def raise_it(error):
+    raise error
+
+
 def test_workers_without_the_folder_publish_to_the_store(server, bucket, job, monkeypatch):
     """Each item is done while the copy is out of sight, as on a node that shares no folder."""
     from curate.task2vec import making
@@ -229,12 +233,22 @@ def test_workers_without_the_folder_publish_to_the_store(server, bucket, job, mo
     serial = json.loads(Path("near/index/meta.json").read_text())
     settings = read_settings(Path("curate.toml"))
     monkeypatch.setattr(making, "run_items", elsewhere)
+    how = {"device": "cpu", "workers": 2, "store": address}
+    with pytest.raises(KeyboardInterrupt), mirrored(address) as place:
+        monkeypatch.setattr(making, "_take", lambda *_: raise_it(KeyboardInterrupt()))
+        build_index(settings.corpus, settings.embed, workspace=place, **how)
+    monkeypatch.undo()
+    monkeypatch.chdir(job)
+    monkeypatch.setattr(making, "run_items", elsewhere)
+    shutil.rmtree(".curate")  # the driver's machine is gone with its copy
+    assert len(sizes) == 1
     with mirrored(address) as place:
         found = build_index(
             settings.corpus, settings.embed, workspace=place, device="cpu", workers=2,
             store=address,
         )  # fmt: skip
-        assert not [*place.glob("index/shards/*.safetensors"), *place.glob("index/items/*")]
+        assert len([*place.glob("index/shards/*.safetensors")]) == 1  # of the run before
+        assert not [*place.glob("index/items/*")]
         assert json.loads((place / "index/meta.json").read_text()) == serial
         catch_up(place)
         assert index_is_current(settings.corpus, settings.embed, place)
