@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from curate.config import read_settings
-from curate.records import Group
+from curate.records import Group, Interval
+from curate.report.first_screen import answer
 from curate.report.html import render_report, style_digest
 from curate.report.repeat import repeat_lines, settings_toml
 from curate.settings import Settings
@@ -70,10 +71,44 @@ def words(html):
 def test_the_first_screen_has_question_answer_and_numbers():
     start = words(whole())[:700]
     assert "Which of these 15 shards should I train on, to be good at scipy-held-out" in start
+    assert "numpy-docstrings (24%), sympy-docstrings" in start
     assert "Training on the mix lowers the loss on scipy-held-out by 0.336" in start
     assert "confirmed" in start
     assert "+0.336 +0.281 to +0.392" in start
     assert "+0.318 +0.210 to +0.430" in start
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({"a": 300}, "a (100%)"),
+        ({"a": 100, "b": 200}, "b (67%) and a (33%)"),
+        ({"a": 30, "b": 20, "c": 40, "d": 10}, "c (40%), a (30%), b (20%) and d (10%)"),
+        ({"a": 5, "b": 20, "c": 40, "d": 5, "e": 30}, "c (40%), e (30%), b (20%) and 2 more"),
+    ],
+)
+def test_the_answer_names_what_to_train_on(sources, expected):
+    part = mix().parts[0]
+    parts = tuple(
+        dataclasses.replace(part, shard=name, source=name, tokens=n) for name, n in sources.items()
+    )
+    held = dataclasses.replace(mix(), parts=parts, tokens=sum(sources.values()))
+    assert answer(index(), ranking(), held, verification()).startswith(expected)
+
+
+def test_a_refuted_mix_is_no_recommendation():
+    refuted = dataclasses.replace(verification(), verdict="refuted")
+    assert answer(index(), ranking(), mix(), refuted).startswith("None, as far as was seen: ")
+
+
+def test_price_and_worth_are_on_the_first_screen_where_they_are_known():
+    known = dataclasses.replace(
+        verification(), price=Interval(1.569, 1.367, 1.773), multiplier=4.52, seeds_needed=2
+    )
+    text = words(whole(verification=known))
+    assert "a token of the mix is worth 4.52 tokens drawn at random" in text[:900]
+    assert "price on other text +1.569 +1.367 to +1.773" in text[:900]
+    assert "2 seeds an arm would show the forecast drop" in text
 
 
 def test_every_part_is_there():
@@ -103,7 +138,7 @@ def test_the_report_of_an_unfinished_job_says_what_is_missing(stages):
     expected = [
         "15 shards are indexed; none is ranked yet.",
         "Closest to the target: scipy-docstrings, numpy-docstrings, sympy-docstrings.",
-        "has not been verified: run curate verify.",
+        "That has not been verified: run curate verify.",
     ]
     assert expected[stages] in words(html)
     assert "What was measured" not in words(html)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -22,17 +21,10 @@ from curate.records import (
     Verification,
 )
 from curate.report import chapters, numbers
-from curate.report.ranking_table import has_ceiling
+from curate.report.first_screen import VERDICTS, answer, facts, question
 from curate.report.repeat import repeat_lines
 from curate.report.text import show, show_middle
 from curate.report.theme import CHART_STYLE, PALETTE_STYLE
-
-_VERDICTS = {
-    "confirmed": "the measured drop agrees with the forecast",
-    "better": "the measured drop is larger than forecast",
-    "worse": "there is a drop, but smaller than forecast",
-    "refuted": "no drop was measured",
-}
 
 
 def render_report(
@@ -68,11 +60,13 @@ def render_report(
         chart_style=Markup(PALETTE_STYLE + CHART_STYLE),
         heats_of=chapters.HEATS,
         most=chapters.MOST_SHARDS,
-        question=_question(index, ranking, mix),
-        answer=_answer(index, ranking, mix, verification),
+        made=history[-1].at[:10] if history else "",
+        question=question(index, ranking, mix),
+        answer=answer(index, ranking, mix, verification),
+        measured=verification.sentence if verification else "",
         verdict=verification.verdict if verification else "",
-        verdict_words=_VERDICTS[verification.verdict] if verification else "",
-        facts=_facts(index, ranking, mix, verification),
+        verdict_words=VERDICTS[verification.verdict] if verification else "",
+        facts=facts(index, ranking, mix, verification),
         warnings=[*(ranking.warnings if ranking else ()), *_verify_warnings(verification)],
         ranking=chapters.ranking_part(ranking) if ranking else None,
         heats=[chapters.heat_part(comparison) for comparison in comparisons],
@@ -111,72 +105,6 @@ def _environment() -> Environment:
     }
     environment.globals |= {"interval": numbers.format_interval, "ranks": numbers.format_ranks}
     return environment
-
-
-def _question(index: Index, ranking: Ranking | None, mix: Mix | None) -> str:
-    number = len(index.shards)
-    question = "Should I train on this shard"
-    if number != 1:
-        question = f"Which of these {numbers.format_count(number)} shards should I train on"
-    if ranking is not None:
-        question += f", to be good at {show_middle(ranking.target, 60)}"
-    if mix is not None:
-        question += f", with {numbers.format_tokens(mix.budget)} tokens"
-    return f"{question}?"
-
-
-def _answer(
-    index: Index, ranking: Ranking | None, mix: Mix | None, verification: Verification | None
-) -> str:
-    if verification is not None:
-        return verification.sentence
-    if mix is not None:
-        return (
-            f"A mix of {numbers.format_tokens(mix.tokens)} tokens is built. "
-            f"Its forecast has not been verified: run curate verify."
-        )
-    if ranking is not None and ranking.shards:
-        best = ", ".join(show_middle(shard.shard, 30) for shard in ranking.shards[:3])
-        return f"Closest to the target: {best}. No mix has been built yet."
-    return f"{numbers.format_count(len(index.shards))} shards are indexed; none is ranked yet."
-
-
-def _facts(
-    index: Index, ranking: Ranking | None, mix: Mix | None, verification: Verification | None
-) -> list[tuple[str, str, list[str]]]:
-    """Return (what, number, lines of small print) of the first screen, most telling first."""
-    facts: list[tuple[str, str, list[str]]] = []
-    if verification is not None:
-        drop = verification.drop
-        between = numbers.format_interval(drop.low, drop.high, signed=True)
-        value = numbers.format_value(drop.value, signed=True)
-        facts.append(("measured drop, nats/token", value, [between, *_perplexity(drop.value)]))
-    if mix is not None:
-        forecast = verification.forecast if verification is not None else mix.forecast
-        between = numbers.format_interval(forecast.low, forecast.high, signed=True)
-        value = numbers.format_value(forecast.drop, signed=True)
-        facts.append(("forecast drop, nats/token", value, [between]))
-        sources = "one source" if len(mix.sources) == 1 else f"{len(mix.sources)} sources"
-        of = f"{numbers.format_count(mix.tokens)} from {sources}"
-        facts.append(("tokens in the mix", numbers.format_tokens(mix.tokens), [of]))
-        between = numbers.format_interval(mix.low, mix.high)
-        facts.append(("alignment of the mix", numbers.format_value(mix.alignment), [between]))
-    tokens = sum(indexed.shard.n_tokens for indexed in index.shards)
-    documents = sum(indexed.shard.n_documents for indexed in index.shards)
-    of = f"{len(index.shards)} shards, {numbers.format_count(documents)} documents"
-    facts.append(("tokens to choose from", numbers.format_tokens(tokens), [of]))
-    if ranking is not None and mix is None and has_ceiling(ranking):
-        value = numbers.format_value(ranking.ceiling)
-        facts.append(("ceiling", value, [f"floor {numbers.format_value(ranking.floor)}"]))
-    return facts[:4]
-
-
-def _perplexity(drop: float) -> list[str]:
-    if not math.isfinite(drop) or abs(drop) > 20:
-        return []
-    change = 1 - math.exp(-drop)
-    direction = "lower" if change >= 0 else "higher"
-    return [f"perplexity {numbers.format_share(abs(change))} {direction}"]
 
 
 def _verify_warnings(verification: Verification | None) -> tuple[str, ...]:

@@ -1,0 +1,119 @@
+"""The first screen of the report: the question, the answer, the numbers that it rests on."""
+
+from __future__ import annotations
+
+import math
+
+from curate.records import Index, Mix, Ranking, Verification
+from curate.report.numbers import (
+    format_count,
+    format_interval,
+    format_share,
+    format_tokens,
+    format_value,
+)
+from curate.report.ranking_table import has_ceiling
+from curate.report.text import show_middle
+
+VERDICTS = {
+    "confirmed": "the measured drop agrees with the forecast",
+    "better": "the measured drop is larger than forecast",
+    "worse": "there is a drop, but smaller than forecast",
+    "refuted": "no drop was measured",
+}
+_MOST_NAMED = 3  # sources, where there are more than one more
+
+Fact = tuple[str, str, list[str]]
+"""What, its number, lines of small print."""
+
+
+def question(index: Index, ranking: Ranking | None, mix: Mix | None) -> str:
+    """Return what was asked, as a person would ask it."""
+    number = len(index.shards)
+    asked = "Should I train on this shard"
+    if number != 1:
+        asked = f"Which of these {format_count(number)} shards should I train on"
+    if ranking is not None:
+        asked += f", to be good at {show_middle(ranking.target, 60)}"
+    if mix is not None:
+        asked += f", with {format_tokens(mix.budget)} tokens"
+    return f"{asked}?"
+
+
+def answer(
+    index: Index, ranking: Ranking | None, mix: Mix | None, verification: Verification | None
+) -> str:
+    """Return which shards: by name and share, and whether that is known yet."""
+    if mix is not None:
+        held = _held(mix)
+        if verification is None:
+            return f"{held}. That has not been verified: run curate verify."
+        if verification.verdict == "refuted":
+            return f"None, as far as was seen: {held} did not do better than random documents."
+        return f"{held}."
+    if ranking is not None and ranking.shards:
+        best = ", ".join(show_middle(shard.shard, 30) for shard in ranking.shards[:3])
+        return f"Closest to the target: {best}. No mix has been built yet."
+    return f"{format_count(len(index.shards))} shards are indexed; none is ranked yet."
+
+
+def facts(
+    index: Index, ranking: Ranking | None, mix: Mix | None, verification: Verification | None
+) -> list[Fact]:
+    """Return the four numbers of the first screen, most telling first."""
+    found = _measured(verification) if verification is not None else []
+    if mix is not None:
+        forecast = verification.forecast if verification is not None else mix.forecast
+        between = format_interval(forecast.low, forecast.high, signed=True)
+        value = format_value(forecast.drop, signed=True)
+        found.insert(1, ("forecast drop, nats/token", value, [between]))
+        sources = "one source" if len(mix.sources) == 1 else f"{len(mix.sources)} sources"
+        of = f"{format_count(mix.tokens)} from {sources}"
+        found.append(("tokens in the mix", format_tokens(mix.tokens), [of]))
+        between = format_interval(mix.low, mix.high)
+        found.append(("alignment of the mix", format_value(mix.alignment), [between]))
+    tokens = sum(indexed.shard.n_tokens for indexed in index.shards)
+    documents = sum(indexed.shard.n_documents for indexed in index.shards)
+    of = f"{len(index.shards)} shards, {format_count(documents)} documents"
+    found.append(("tokens to choose from", format_tokens(tokens), [of]))
+    if ranking is not None and mix is None and has_ceiling(ranking):
+        value = format_value(ranking.ceiling)
+        found.append(("ceiling", value, [f"floor {format_value(ranking.floor)}"]))
+    return found[:4]
+
+
+def _held(mix: Mix) -> str:
+    """Return the sources of a mix with their shares, largest first, the small ones together."""
+    shares = sorted(mix.sources.items(), key=lambda pair: (-pair[1], pair[0]))
+    named = shares if len(shares) <= _MOST_NAMED + 1 else shares[:_MOST_NAMED]
+    whole = mix.tokens or 1
+    words = [f"{show_middle(name, 30)} ({format_share(n / whole)})" for name, n in named]
+    if rest := shares[len(named) :]:
+        share = format_share(sum(n for _, n in rest) / whole)
+        words.append(f"{format_count(len(rest))} more sources ({share})")
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _measured(verification: Verification) -> list[Fact]:
+    """Return the drop, what a token is worth, and the price, where they are known."""
+    drop, price = verification.drop, verification.price
+    between = format_interval(drop.low, drop.high, signed=True)
+    value = format_value(drop.value, signed=True)
+    found = [("measured drop, nats/token", value, [between, *_perplexity(drop.value)])]
+    if math.isfinite(verification.multiplier):
+        worth = format_value(verification.multiplier, decimals=2)
+        found.append(("a token of the mix is worth", worth, ["tokens drawn at random"]))
+    if math.isfinite(price.value):
+        between = format_interval(price.low, price.high, signed=True)
+        what = ["nats/token, natural mix"]
+        value = format_value(price.value, signed=True)
+        found.append(("price on other text", value, [between, *what]))
+    return found
+
+
+def _perplexity(drop: float) -> list[str]:
+    if not math.isfinite(drop) or abs(drop) > 20:
+        return []
+    change = 1 - math.exp(-drop)
+    direction = "lower" if change >= 0 else "higher"
+    return [f"perplexity {format_share(abs(change))} {direction}"]
