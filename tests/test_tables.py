@@ -244,6 +244,16 @@ def test_plain_progress_is_a_line_now_and_then_and_one_at_the_end():
     ]
 
 
+def test_what_takes_seconds_each_is_not_shown_as_nothing_a_second():
+    paper, now = io.StringIO(), [0.0]
+    console = Console(file=paper, width=200)
+    with progress_notify(console, every=0, clock=lambda: now[0]) as notify:
+        for done in range(3):
+            now[0] = 40.0 * done
+            notify("train", done, 4)
+    assert paper.getvalue().splitlines()[-1] == "train: 50% · 2 of 4 · 40 s each · 1 min 20 s left"
+
+
 def test_time_left_after_a_resume_counts_only_what_was_done_now():
     lines = plain([(0, "embed", 90, 100), (6, "embed", 96, 100)])
     assert lines[-1] == "embed: 96% · 96 of 100 · 1/s · 4 s left"

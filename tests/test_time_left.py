@@ -48,20 +48,70 @@ def play(moments, amounts, total, *, start=0.0):
     ]
 
 
-@pytest.mark.parametrize("seed", range(5))
+def within(lines, end, *, first=0.1, last=0.95):
+    """Whether each line between two shares is right within a factor of 1.5.
+
+    After the last twentieth one slow unit is all that is left.
+    """
+    held = [(left, end - moment) for moment, share, left in lines if first <= share <= last]
+    return [true / 1.5 <= left <= true * 1.5 for left, true in held]
+
+
 @pytest.mark.parametrize("start_up", [0.0, 0.1, 0.3])
-def test_it_is_right_within_a_factor_of_1_5_after_the_first_tenth(seed, start_up):
-    """Units take 20 s on average, now and then twice that; models load for up to 0.3 of it all."""
+def test_it_is_right_within_a_factor_of_1_5_after_the_first_tenth(start_up):
+    """Units take 20 s on average, now and then twice that; models load for up to 0.3 of it all.
+
+    Of ten runs; where 14 such units are left, their own sum is off by a third now and then.
+    """
+    found = []
+    for seed in range(10):
+        steps = np.random.default_rng(seed).gamma(4, 5.0, size=120)
+        moments = np.cumsum(steps) + start_up * steps.sum()
+        found += within(play(moments.tolist(), range(1, 121), 120), moments[-1])
+    assert len(found) > 800
+    assert np.mean(found) > 0.97
+
+
+@pytest.mark.parametrize("start_up", [0.0, 0.1, 0.3])
+def test_of_even_units_every_line_is_right(start_up):
+    for seed in range(3):
+        steps = np.random.default_rng(seed).gamma(16, 1.25, size=120)
+        moments = np.cumsum(steps) + start_up * steps.sum()
+        assert all(within(play(moments.tolist(), range(1, 121), 120), moments[-1]))
+
+
+def test_workers_that_start_beside_the_first_units_are_left_behind():
+    """The first units go slowly, one by one: they are no start-up that comes before any."""
+    steps = np.full(200, 1.0)
+    steps[1:10] = 8.0
+    moments = np.cumsum(steps)
+    assert all(within(play(moments.tolist(), range(1, 201), 200), moments[-1], first=0.15))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("faster", [0.5, 2.0])
+def test_it_follows_a_machine_that_others_leave_or_join(seed, faster):
+    """From half a tenth after the change on; a mean since the start is wrong to the end."""
     rng = np.random.default_rng(seed)
-    steps = rng.gamma(4, 5.0, size=120)
-    moments = np.cumsum(steps) + start_up * steps.sum()
-    checked = 0
-    for moment, share, left in play(moments.tolist(), range(1, 121), 120):
+    steps = rng.gamma(16, 1.25, size=400)
+    steps[240:] /= faster
+    moments = np.cumsum(steps)
+    checked, mean_was_wrong = 0, 0
+    for moment, share, left in play(moments.tolist(), range(1, 401), 400):
         true = moments[-1] - moment
-        if 0.1 <= share <= 0.95:  # after that one slow unit is all that is left
+        if 0.7 <= share <= 0.95:
             assert true / 1.5 <= left <= true * 1.5, (share, left, true)
-            checked += 1
-    assert checked > 80
+            mean = moment / share * (1 - share)
+            checked, mean_was_wrong = checked + 1, mean_was_wrong + (not 2 / 3 < mean / true < 1.5)
+    assert checked > 80 and mean_was_wrong > 20
+
+
+def test_the_rate_does_not_depend_on_how_often_it_is_told():
+    """A trail is thinned where it grows long: 10,000 notices say what 100 say."""
+    amounts = np.arange(1, 10_001)
+    often = [left for *_, left in play(amounts / 10, amounts, 10_000)]
+    seldom = [left for *_, left in play(amounts[99::100] / 10, amounts[99::100], 10_000)]
+    assert often[99::100] == pytest.approx(seldom, abs=1)
 
 
 def test_a_resumed_step_counts_only_what_it_does_itself():

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from curate.records import Notify, RunState, Watch
 from curate.report.numbers import format_seconds, format_share, format_tokens
+from curate.report.pace import Pace
 from curate.report.runs import RunsShown
 from curate.report.text import show
 
@@ -21,34 +22,10 @@ _NAME_CELLS = 36
 
 
 @dataclass(slots=True)
-class _Step:
-    """One step under way: what is needed for its rate, from when it was first heard of."""
+class _Step(Pace):
+    """The pace of one step, and when its last plain line was written."""
 
-    started: float  # seconds, of the clock
-    first: float  # `done` then: a resumed step does not start at 0
-    done: float
-    total: float
-    said: float  # when its last plain line was written
-    now: float
-    moves: int = 0  # times that something was done
-    moved: float = 0.0  # when the first of them came
-    moved_to: float = 0.0  # `done` then
-
-    @property
-    def rate(self) -> float:
-        """Units a second; 0 while unknown.
-
-        After the third move the time to the first one, which holds the loading of models and
-        files, is left out: it comes once.
-        """
-        since, at = (self.moved, self.moved_to) if self.moves > 3 else (self.started, self.first)
-        passed = self.now - since
-        return (self.done - at) / passed if passed > 0 else 0.0
-
-    @property
-    def left(self) -> float | None:
-        """Seconds left at the mean rate since the start; None while unknown."""
-        return (self.total - self.done) / self.rate if self.total and self.rate > 0 else None
+    said: float = 0.0  # seconds, of the clock
 
 
 @contextmanager
@@ -61,8 +38,8 @@ def progress_notify(
     """Give a `notify(what, done, total)` that shows progress until the block ends.
 
     A call with `done` and `total` both 0 is a remark and becomes a line of its own. Rate and
-    time left are means over the whole step, its start-up left out: steady, and right after a
-    resume.
+    time left are means over what was done of late (`Pace`): steady, right after a resume, and
+    soon right again where the machine's load changes.
 
     Args:
         console: where to; None is stderr. NO_COLOR is the console's own affair.
@@ -189,12 +166,8 @@ class _AmountColumn(ProgressColumn):
 
 
 def _advance(steps: dict[str, _Step], what: str, done: float, total: float, now: float) -> _Step:
-    step = steps.setdefault(what, _Step(now, done, done, total, now, now))
-    if done > step.done:
-        step.moves += 1
-        if step.moves == 1:
-            step.moved, step.moved_to = now, done
-    step.done, step.total, step.now = done, total, now
+    step = steps.setdefault(what, _Step(now, done, total, said=now))
+    step.move(done, total, now)
     return step
 
 
@@ -211,9 +184,10 @@ def _amount(step: _Step, *, bar: bool) -> str:
     if step.total and not bar:
         parts.insert(0, format_share(step.done / step.total))
     if step.rate > 0:
-        parts.append(f"{format_tokens(step.rate)}/s")
+        each = f"{format_seconds(1 / step.rate)} each"
+        parts.append(f"{format_tokens(step.rate)}/s" if step.rate >= 0.5 else each)
     if step.total and step.done >= step.total:
-        parts.append(f"took {format_seconds(step.now - step.started)}")
+        parts.append(f"took {format_seconds(step.took)}")
     elif step.left is not None:
         parts.append(f"{format_seconds(step.left)} left")
     return " · ".join(parts)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from curate.records import RunState
 from curate.report.numbers import format_seconds, format_share
+from curate.report.pace import Pace
 from curate.report.text import show
 
 _NAME_CELLS = 24
@@ -21,15 +22,14 @@ class RunsShown:
 
     clock: Callable[[], float]  # monotonic seconds
     states: dict[tuple[str, int], RunState] = field(default_factory=dict)  # (arm, seed)
-    began: float = 0.0  # when the first look at runs under way came
-    began_at: int = -1  # tokens seen then, all runs together; -1: not yet
+    pace: Pace | None = None  # in tokens, all runs together; None: no look at them under way yet
 
     def update(self, states: Sequence[RunState]) -> list[str]:
         """Take in how far runs are; return a line for each that has ended since."""
         known = dict(self.states)
         self.states = known | {(state.arm, state.seed): state for state in states}
-        if self.began_at < 0 and known:  # the first call names them all, before any trains
-            self.began, self.began_at = self.clock(), self._seen()
+        if known:  # the first call names them all, before any trains
+            self._keep_pace()
         fresh = [
             state
             for state in states
@@ -39,11 +39,14 @@ class RunsShown:
 
     @property
     def left(self) -> float | None:
-        """Seconds until all have ended at the mean rate so far; None while unknown."""
-        passed, done = self.clock() - self.began, self._seen() - self.began_at
-        if self.began_at < 0 or passed <= 0 or done <= 0:
-            return None
-        return (sum(state.of for state in self.states.values()) - self._seen()) * passed / done
+        """Seconds until all have ended; None while unknown."""
+        return self.pace.left if self.pace else None
+
+    def _keep_pace(self) -> None:
+        seen, of = (sum(each) for each in zip(*map(_tokens, self.states.values()), strict=True))
+        if self.pace is None:
+            self.pace = Pace(self.clock(), seen, of)
+        self.pace.move(seen, of, self.clock())
 
     def table(self) -> Table:
         """Return arms as rows and seeds as columns: loss, and how far a run is that goes on."""
@@ -69,8 +72,9 @@ class RunsShown:
         left = self.left if ended < len(self.states) else None
         return said if left is None else f"{said}, {format_seconds(left)} left"
 
-    def _seen(self) -> int:
-        return sum(state.tokens for state in self.states.values())
+
+def _tokens(state: RunState) -> tuple[int, int]:
+    return state.tokens, state.of
 
 
 def _cell(state: RunState | None) -> Text:
