@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeVar
 
 import datasets
@@ -276,7 +277,7 @@ def _translated(repo: str, call: Callable[[], T]) -> T:
 
 
 def _unreachable(repo: str, error: BaseException) -> CurateError:
-    what = " ".join(str(error).split())[:160] or type(error).__name__
+    what = shorten(str(error), 160, placeholder=" …") or type(error).__name__
     return CurateError(
         f"hf:{repo}: cannot be read from the hub ({what}); name local files or a folder instead, "
         "or for a target the folder that holds it (--data-dir)"
