@@ -14,11 +14,13 @@ import contextlib
 import copy
 import importlib.abc
 import importlib.util
+import io
 import json
 import os
 import random
 import resource
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,8 +45,24 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/test_bounds.py", "tests/test_choose.py", "tests/test_weights.py"),
     ),
 }  # fmt: skip
-LEFT_OUT = "not bz2 and not xz"
-"""Of the tests: what only repeats another format, slower."""
+FIRST = {
+    "curate.corpus.fields": "tests/test_fields.py",
+    "curate.corpus.rows": "tests/test_rows.py",
+    "curate.corpus.json_rows": "tests/test_rows.py",
+    "curate.corpus.columnar": "tests/test_rows.py",
+    "curate.corpus.formats": "tests/test_detect.py",
+    "curate.corpus.containers": "tests/test_containers.py",
+    "curate.corpus.ipc": "tests/test_ipc.py",
+    "curate.corpus.columns": "tests/test_columns.py",
+    "curate.corpus.reader": "tests/test_reader.py",
+    "curate.mixing.choose": "tests/test_choose.py",
+    "curate.mixing.bounds": "tests/test_bounds.py",
+    "curate.mixing.weights": "tests/test_weights.py",
+}
+"""The tests that are most likely to notice a change of a module: run before the others."""
+
+LEFT_OUT = "not bz2 and not xz and not number_of_workers"
+"""Of the tests: what only repeats another format, or what is done in one process, slower."""
 
 LONGEST = 4.0
 """Times the processor time that the tests take without a change, then a mutant hangs: noticed."""
@@ -177,11 +195,17 @@ def is_noticed(
     with contextlib.suppress(BaseException):
         if tree is not None:
             sys.meta_path.insert(0, Replaced(name, path_of(name), tree))
-        import pytest
-
-        words = ["-x", "-q", "--no-cov", "-p", "no:cacheprovider", "--assert=plain", "-k", LEFT_OUT]
-        code = int(pytest.main([*words, *tests]))
+        code = run_tests(tests, first=FIRST.get(name, ""))
     os._exit(code)
+
+
+def run_tests(tests: tuple[str, ...], *, first: str) -> int:
+    """Run tests up to the first that fails, and the likeliest before the others are even read."""
+    import pytest
+
+    words = ["-x", "-q", "--no-cov", "-p", "no:cacheprovider", "--assert=plain", "-k", LEFT_OUT]
+    code = int(pytest.main([*words, first])) if first else 0
+    return code or int(pytest.main([*words, *(test for test in tests if test != first)]))
 
 
 def path_of(name: str) -> Path:
@@ -204,10 +228,15 @@ def draw(group: str, count: int, seed: int) -> Iterator[tuple[str, ast.Module, s
 def warm() -> None:
     """Import what is slow to import and is not changed."""
     import datasets  # noqa: F401
+    import hypothesis.strategies  # noqa: F401
+    import pytest
     import sklearn.cluster  # noqa: F401
     import torch
 
     torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as nowhere, contextlib.redirect_stdout(io.StringIO()):
+        (Path(nowhere) / "pytest.ini").write_text("[pytest]\n")
+        pytest.main(["-q", "-c", f"{nowhere}/pytest.ini", "--rootdir", nowhere, nowhere])
     assert not [name for name in sys.modules if name.startswith("curate.")], "too early"
 
 

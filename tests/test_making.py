@@ -1,10 +1,13 @@
 """What an index remembers of its shards while it is made."""
 
+import tracemalloc
+
 import pytest
 
 from curate.errors import CurateError
-from curate.records import ProbeInfo, Shard
+from curate.records import ProbeInfo, RecordRange, Shard
 from curate.settings import CorpusSettings, EmbedSettings
+from curate.store.fingerprint import digest_bytes
 from curate.store.publish import publish_json
 from curate.task2vec.items import Embedded
 from curate.task2vec.making import Making, _check_distinct, shard_key
@@ -43,3 +46,23 @@ def test_equal_texts_may_have_one_embedding(made):
 def test_digests_that_only_begin_alike_are_different(made):
     made("ab" * 32, "text")
     made("ab" * 8 + "cd" * 24, "other")
+
+
+def test_what_is_remembered_of_a_shard_is_less_than_a_kilobyte(tmp_path):
+    """Of a million shards that is all that grows: the record that the index will list."""
+    info = ProbeInfo("p", "revision", "tokenizer", n_parameters=3, vocab=2)
+    making = Making(tmp_path, CorpusSettings(), EmbedSettings(), info, device="cpu")
+    tracemalloc.start()
+    try:
+        for number in range(1_000):
+            digest = digest_bytes(b"%d" % number)
+            places = (RecordRange("corpus/all.jsonl", "0" * 64, number * 700, number * 900),)
+            shard = Shard(f"all-{number:05}", "all", places, number + 300, number + 4000, digest)
+            making.shards.append(shard)
+            stored = StoredEmbedding("0", digest, digest, (1, 1), 0.5, 2)
+            _check_distinct(making, Embedded(number, stored))
+            del shard, stored, digest, places
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 1_000 * 300 < kept < 1_000 * 1_000
