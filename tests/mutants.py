@@ -149,7 +149,9 @@ def _is_for_types(node: ast.AST) -> bool:
 
 def _returns_something(node: ast.AST) -> bool:
     value = node.value if isinstance(node, ast.Return) else None
-    return value is not None and not (isinstance(value, ast.Constant) and value.value is None)
+    # False that becomes None is False to all who ask; False that becomes True is tried apart
+    dull = isinstance(value, ast.Constant) and (value.value is None or value.value is False)
+    return value is not None and not dull
 
 
 def mutant(source: str, number: int) -> tuple[ast.Module, str, int]:

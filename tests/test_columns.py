@@ -82,6 +82,8 @@ def test_every_other_type_is_given_as_python_has_it(column):
 
 def test_views_are_given_one_row_at_a_time():
     assert [part.num_rows for part in columns._parts(batch(text=VIEW))] == [1, 1, 1]
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([3], pa.int32()), pa.array(["a"]))
+    assert [part.num_rows for part in columns._parts(batch(text=runs))] == [1, 1, 1]
 
 
 def test_text_that_is_not_utf8_stays_bytes_and_an_index_outside_is_an_error():

@@ -174,6 +174,14 @@ def test_a_head_of_a_large_file_is_measured_by_what_was_read_of_it(tmp_path):
     assert read_head(write(tmp_path / "none", b""), "none", limit=10) == (b"", 0.0)
 
 
+def test_up_to_64_times_a_head_the_file_is_read_to_its_end(tmp_path):
+    """What packs well at first and badly then would be estimated wrongly."""
+    uneven = b" " * 1_500_000 + NOISE[:1_500_000]
+    path = write(tmp_path / "a", gzip.compress(uneven))
+    assert read_head(path, "gzip", limit=100_000)[1] == 30
+    assert read_head(path, "gzip", limit=10_000)[1] > 400  # 300: a guess from the packed bytes
+
+
 def test_an_error_is_one_line_of_200_characters_at_most():
     assert one_line(ValueError(" a\n  b\t")) == "a b"
     assert one_line(ValueError()) == "ValueError"

@@ -1,6 +1,7 @@
 """Which format a file is: by its bytes, then its name."""
 
 import gzip
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -127,8 +128,6 @@ def test_a_damaged_stream_is_told_by_what_unpacks(tmp_path):
 
 
 def test_names_without_their_endings():
-    from pathlib import Path
-
     suffixes = {"a.jsonl.zst": ".jsonl", "a.CSV.GZ": ".csv", "a.gz": "", "a": "", "a.b.md": ".md",
                 "a.jsonl.gz.bz2.xz": ".jsonl"}  # fmt: skip
     assert {name: inner_suffix(Path(name)) for name in suffixes} == suffixes
@@ -136,3 +135,6 @@ def test_names_without_their_endings():
              "a.gz": "a", "a.jsonl.jsonl": "a.jsonl", ".jsonl": ".jsonl", "a.v1.2": "a.v1.2",
              "a.md.jsonl": "a.md", "a.": "a."}  # fmt: skip
     assert {name: inner_stem(Path(name)) for name in stems} == stems
+    for ending in ("jsonl", "ndjson", "json", "csv", "tsv", "parquet", "arrow", "feather", "gz",
+                   "gzip", "zst", "zstd", "bz2", "xz", "txt", "vtt"):  # fmt: skip
+        assert inner_stem(Path(f"a.b.{ending}")) == "a.b", ending

@@ -114,3 +114,25 @@ def test_a_dictionary_in_the_place_of_another_counts_once(tmp_path, monkeypatch)
         for batch in batches:
             writer.write_batch(batch.slice(0, 1))
     ipc.check_batches(path, stream=True)
+
+
+def test_a_dictionary_that_grows_counts_with_what_it_was(tmp_path, monkeypatch):
+    """Each message adds to the dictionary (a delta) and is small; together they are not."""
+    monkeypatch.setattr(ipc, "MAX_BATCH_BYTES", 4_000_000)
+    path = tmp_path / "grown.arrow"
+    options = pa.ipc.IpcWriteOptions(compression="zstd", emit_dictionary_deltas=True)
+    words = [letter * 1_500_000 for letter in "abc"]
+    batches = [
+        pa.record_batch(
+            {"text": pa.DictionaryArray.from_arrays(pa.array([n], pa.int32()), words[: n + 1])}
+        )
+        for n in range(3)
+    ]
+    for count in (2, 3):
+        with pa.ipc.new_stream(str(path), batches[0].schema, options=options) as writer:
+            for batch in batches[:count]:
+                writer.write_batch(batch)
+        if count == 2:
+            ipc.check_batches(path, stream=True)
+    with pytest.raises(BrokenFileError, match="its dictionaries unpack to 4,5"):
+        ipc.check_batches(path, stream=True)

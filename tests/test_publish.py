@@ -176,6 +176,12 @@ def test_a_publish_passes_these_events_in_this_order(tmp_path, monkeypatch):
     store.publish_bytes(tmp_path / "x", b"new")
     steps = ["open", "write", "after_tmp", "fsync", "check", "before_rename", "after_rename"]
     assert events == [f"publish.{step}" for step in (*steps, "fsync", "done")]
+    events.clear()
+    with store.publishing(tmp_path / "x") as temporary:
+        temporary.write_bytes(b"newer")
+        events.append("written")
+    assert events == ["publish.open", "written", *[f"publish.{step}" for step in steps[2:]],
+                      "publish.fsync", "publish.done"]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import CurateError
-from curate.store.publish import publish_bytes, publishing, refused, sweep
+from curate.store.publish import publish_bytes, publishing, refused
 
 
 def clear(out: Path) -> None:
     """Take an earlier mix out of `out`, its `meta.json` first, so that no half looks whole."""
     (out / "meta.json").unlink(missing_ok=True)
-    sweep(out)
     for path in list_content(out):
         if path.is_file():
             path.unlink()
