@@ -1,5 +1,6 @@
 """Which format a file is: by its bytes, then its name."""
 
+import errno
 import gzip
 from pathlib import Path
 
@@ -138,3 +139,15 @@ def test_names_without_their_endings():
     for ending in ("jsonl", "ndjson", "json", "csv", "tsv", "parquet", "arrow", "feather", "gz",
                    "gzip", "zst", "zstd", "bz2", "xz", "txt", "vtt"):  # fmt: skip
         assert inner_stem(Path(f"a.b.{ending}")) == "a.b", ending
+
+
+def test_a_plain_file_that_the_disk_refuses_is_not_said_to_be_broken(tmp_path, monkeypatch):
+    """Refused, it may be read again; broken, it would be left out for good."""
+    (tmp_path / "x.jsonl").write_bytes(RECORD)
+
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(formats, "open_bytes", refuse)
+    with pytest.raises(OSError, match="Input/output error"):
+        detect_format(tmp_path / "x.jsonl")

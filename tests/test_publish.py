@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.errors import USAGE, CannotWriteError, CurateError
+from curate.mixing.arrows import staged
 from curate.mixing.publish import (
     _boot,
     clear,
@@ -135,12 +136,24 @@ def test_an_empty_folder_is_no_stranger_and_a_filled_one_is(tmp_path):
     assert names(tmp_path / ".mix.staging") == ["mine"]
 
 
+def test_what_is_half_staged_goes_on_failure(tmp_path):
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "deep" / "a.text") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+    with pytest.raises(FileNotFoundError), staged(tmp_path / "b.text"):
+        pass  # never written: nothing to rename, nothing to remove
+    with staged(tmp_path / "c.text") as temporary:
+        temporary.write_text("whole")
+    assert names(tmp_path) == ["c.text"]
+
+
 def test_staged_files_are_moved_by_name_and_temporary_ones_are_not(tmp_path):
-    staged = fill(tmp_path / "staged", "b", "data/a", "data/.x.tmp", "c.tmp")
-    assert publish_files(staged, tmp_path / "mix") == ["b", "data/a"]
+    folder = fill(tmp_path / "staged", "b", "data/a", "data/.x.tmp", "c.tmp")
+    assert publish_files(folder, tmp_path / "mix") == ["b", "data/a"]
     assert names(tmp_path / "mix") == ["b", "data/a"]
     assert (tmp_path / "mix" / "data" / "a").read_text() == "data/a"
-    assert names(staged) == ["c.tmp", "data/.x.tmp"]
+    assert names(folder) == ["c.tmp", "data/.x.tmp"]
 
 
 def test_an_output_is_held_against_every_input(tmp_path):
@@ -182,6 +195,22 @@ def test_a_publish_passes_these_events_in_this_order(tmp_path, monkeypatch):
         events.append("written")
     assert events == ["publish.open", "written", *[f"publish.{step}" for step in steps[2:]],
                       "publish.fsync", "publish.done"]  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="not Linux")
+def test_nothing_published_and_nothing_refused_leaves_a_file_open(tmp_path, monkeypatch):
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for number in range(9):
+        store.publish_bytes(tmp_path / f"x{number}", b"x")
+        with store.publishing(tmp_path / f"y{number}"):
+            pass
+    monkeypatch.setattr(store.os, "fsync", lambda _: (_ for _ in ()).throw(OSError("no")))
+    for number in range(9):
+        with pytest.raises(CannotWriteError):
+            store.publish_bytes(tmp_path / f"x{number}", b"y")
+        with pytest.raises(CannotWriteError), store.publishing(tmp_path / f"y{number}"):
+            pass
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208
 
 
 @pytest.mark.parametrize(

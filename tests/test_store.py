@@ -2,11 +2,13 @@
 
 import ast
 import errno
+import fcntl
 import json
 import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import msgspec
@@ -339,6 +341,26 @@ def no_flock(monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
+
+
+def test_a_lock_that_is_being_let_go_is_waited_for(tmp_path):
+    """Its holder has wiped its sign: there is nobody to name, and in a moment nobody."""
+    held = (tmp_path / ".lock").open("wb")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    timer = threading.Timer(0.2, held.close)
+    timer.start()
+    with locked(tmp_path):
+        assert held.closed
+    timer.join()
+
+
+def test_a_lock_that_nobody_signs_is_in_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "SIGN_TRIES", 2)
+    with (tmp_path / ".lock").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(CurateError, match="by another process") as caught, locked(tmp_path):
+            pass
+    assert caught.value.exit_code == LOCKED
 
 
 def test_without_flock_a_file_that_exists_is_the_lock(tmp_path, no_flock):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,20 @@ def staged(path: Path) -> Iterator[Path]:
     """Give a temporary path; on success it becomes `path`, whole or not at all.
 
     Unlike `publishing` it does not sync: what is staged is of use to the next run after this
-    process is killed, not after the machine has lost its power (`staging_folder`).
+    process is killed, not after the machine has lost its power (`staging_folder`). On failure
+    the temporary file goes.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     failpoint("stage.open")
-    yield temporary
-    failpoint("stage.rename")
-    temporary.replace(path)
+    try:
+        yield temporary
+        failpoint("stage.rename")
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_arrow(path: Path, table: Any) -> None:

@@ -66,26 +66,25 @@ def locked(folder: Path, *, notify: Notify = silent) -> Iterator[None]:
 
 
 def _flocked(stream: IO[bytes], folder: Path) -> bool:
-    """Take the kernel's lock; False where the file system has none."""
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _in_use(folder, _signed(stream)) from None
-    except OSError as error:
-        if error.errno not in _NO_FLOCK:
-            raise CurateError(f"{folder}: cannot be locked: {error.strerror}") from error
-        return False
-    return True
+    """Take the kernel's lock; False where the file system has none.
 
-
-def _signed(stream: IO[bytes]) -> Owner | None:
-    """Read who holds the lock; who has just taken it signs in a moment."""
+    Who has just taken it signs in a moment, and who is done wipes the sign before letting go.
+    """
     for _ in range(SIGN_TRIES):
-        stream.seek(0)
-        if owner := _read_owner(stream.read()):
-            return owner
-        time.sleep(0.05)
-    return None
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            if owner := _read_owner(stream.read()):
+                raise _in_use(folder, owner) from None
+            time.sleep(0.05)
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise CurateError(f"{folder}: cannot be locked: {error.strerror}") from error
+            return False
+        else:
+            return True
+    raise _in_use(folder, None)
 
 
 def _sign(stream: IO[bytes], owner: Owner | None) -> None:
