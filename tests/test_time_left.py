@@ -88,22 +88,19 @@ def test_workers_that_start_beside_the_first_units_are_left_behind():
     assert all(within(play(moments.tolist(), range(1, 201), 200), moments[-1], first=0.15))
 
 
-@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("faster", [0.5, 2.0])
-def test_it_follows_a_machine_that_others_leave_or_join(seed, faster):
-    """From half a tenth after the change on; a mean since the start is wrong to the end."""
-    rng = np.random.default_rng(seed)
-    steps = rng.gamma(16, 1.25, size=400)
-    steps[240:] /= faster
-    moments = np.cumsum(steps)
-    checked, mean_was_wrong = 0, 0
-    for moment, share, left in play(moments.tolist(), range(1, 401), 400):
-        true = moments[-1] - moment
-        if 0.7 <= share <= 0.95:
-            assert true / 1.5 <= left <= true * 1.5, (share, left, true)
-            mean = moment / share * (1 - share)
-            checked, mean_was_wrong = checked + 1, mean_was_wrong + (not 2 / 3 < mean / true < 1.5)
-    assert checked > 80 and mean_was_wrong > 20
+def test_it_follows_a_machine_that_others_leave_or_join(faster):
+    """From an eighth after the change on; a mean since the start is wrong nearly to the end."""
+    ours, mean = [], []
+    for seed in range(5):
+        steps = np.random.default_rng(seed).gamma(16, 1.25, size=400)
+        steps[240:] /= faster
+        moments = np.cumsum(steps)
+        lines = play(moments.tolist(), range(1, 401), 400)
+        ours += within(lines, moments[-1], first=0.73)
+        means = [(moment, share, moment / share * (1 - share)) for moment, share, _ in lines]
+        mean += within(means, moments[-1], first=0.73)
+    assert np.mean(ours) > 0.9 > 0.7 > np.mean(mean)
 
 
 def test_the_rate_does_not_depend_on_how_often_it_is_told():
