@@ -3,12 +3,12 @@
     python benchmarks/alignment_vs_loss.py --data DIR --out DIR --json
 
 DIR/corpora holds one file a corpus, DIR/targets the named targets. A small model is trained on
-every corpus, on their natural mixture, on random mixtures and on what `build-mix` would choose,
-all of equal tokens and none holding an item of a named target; each is evaluated on the eval
-split of every target and on a held-out slice of every corpus. Every method and measure of
-`curate rank` then says how close each training set is to each target's select split, and is
-held against the losses. All of it runs through the product's own stages; all of it resumes.
-Written to --out: result.json, result.md (the tables), result-agreement.svg, result-cells.svg.
+every corpus, on their natural mixture and on random mixtures, all of equal tokens and none
+holding an item of a named target; each is evaluated on the eval split of every target and on a
+held-out slice of every corpus. Every method and measure of `curate rank` then says how close
+each training set is to each target's select split, and is held against the losses. All of it
+runs through the product's own stages; all of it resumes. Written to --out: result.json,
+result.md (the tables), result-agreement.svg, result-cells.svg.
 With --json the last line is one JSON object.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence import agreement, data, measures, models, page, selection
+from evidence import agreement, data, forecasts, measures, models, page
 from evidence.plan import Arm, Settings, is_near, is_same, plan_arms
 
 from curate.errors import CurateError
@@ -59,13 +59,11 @@ def run(
     named = targets[: len(settings.targets)]
     tokenizer = load_probe(settings.model or "builtin", device="cpu")
     note("index the pools", 0, 0)
-    index = data.index_pools(pools, out, settings)
+    index = data.index_pools(pools, out)
     arms = plan_arms([pool.stem for pool in pools], settings)
-    wanted = [target for target in named if target.name in settings.select_for]
-    chosen = selection.selected_arms(index, wanted, out, settings)
-    paths = data.make_arms([*arms, *chosen], index, named, tokenizer, out, settings, notify=note)
+    paths = data.make_arms(arms, index, named, tokenizer, out, settings, notify=note)
     losses = models.measure_losses(
-        [*arms, *chosen], paths, targets, tokenizer, out, settings,
+        arms, paths, targets, tokenizer, out, settings,
         workers=options.workers, device=options.device, notify=note,
     )  # fmt: skip
     if options.only_losses:
@@ -77,7 +75,6 @@ def run(
         device=options.device, only=options.measures, notify=note,
     )  # fmt: skip
     found = analyse(arms, targets, values, losses, settings, draws=options.draws)
-    found["selection"] = describe_selection(arms, chosen, wanted, targets, losses)
     found["bench"] = {
         "settings": dataclasses.asdict(settings),
         "device": options.device,
@@ -100,7 +97,7 @@ def analyse(
 ) -> dict[str, Any]:
     """Hold every measure against the losses, on several subsets of the cells."""
     names = [target.name for target in targets]
-    loss = losses.mean[: len(arms)]
+    loss = losses.mean
     for name, wanted in MEANS.items():
         if all(part in values for part in wanted):
             values[name] = agreement.mean_of_ranks({part: values[part] for part in wanted})
@@ -135,17 +132,17 @@ def analyse(
         "cells": {name: int(kept.sum()) for name, kept in subsets.items()},
         "weights": weights,
         "reference": reference,
-        "seeds": seeds_agree(losses, len(arms)),
+        "seeds": seeds_agree(losses),
         "lexical_stage": lexical_stage(arms, names, losses),
         "forecast": describe_forecasts(arms, names, values, losses, settings),
     }
 
 
-def seeds_agree(losses: models.Losses, n_arms: int) -> dict[str, float]:
+def seeds_agree(losses: models.Losses) -> dict[str, float]:
     """Return how well one seed's losses forecast another's: no measure can do better."""
     if len(losses.seeds) < 2:
         return {}
-    one, other = losses.seeds[0][:n_arms], losses.seeds[1][:n_arms]
+    one, other = losses.seeds[0], losses.seeds[1]
     return {
         "spearman": agreement.within_spearman(-one, other),
         "concordance": agreement.concordance(-one, other),
@@ -174,7 +171,7 @@ def describe_forecasts(
     settings: Settings,
 ) -> dict[str, Any]:
     """Test the forecast's law on each named target, and fit the line that needs no runs."""
-    loss, unigram = losses.mean[: len(arms)], losses.unigram[: len(arms)]
+    loss, unigram = losses.mean, losses.unigram
     natural = next(number for number, arm in enumerate(arms) if arm.name == "natural")
     found: dict[str, Any] = {}
     gains, drops = [], []
@@ -184,30 +181,11 @@ def describe_forecasts(
             features = {"task2vec": values[PUBLISHED][:, column], **features}
         tried = {feature: {feature: x} for feature, x in features.items()} | {"both": features}
         found[name] = {
-            kind: selection.hold_forecasts(some, loss[:, column]) for kind, some in tried.items()
+            kind: forecasts.hold_forecasts(some, loss[:, column]) for kind, some in tried.items()
         }
         gains.append(unigram[natural, column] - np.delete(unigram[:, column], natural))
         drops.append(loss[natural, column] - np.delete(loss[:, column], natural))
-    found["prior"] = selection.prior_line(np.concatenate(gains), np.concatenate(drops))
-    return found
-
-
-def describe_selection(
-    arms: Sequence[Arm],
-    chosen: Sequence[Arm],
-    wanted: Sequence[Target],
-    targets: Sequence[Target],
-    losses: models.Losses,
-) -> dict[str, dict[str, float]]:
-    """Return, for each target, the loss of the mixes built for it, of natural and of the best."""
-    names = [arm.name for arm in (*arms, *chosen)]
-    found = {}
-    for target in wanted:
-        column = [each.name for each in targets].index(target.name)
-        loss = dict(zip(names, losses.mean[:, column].tolist(), strict=True))
-        best = min((arm.name for arm in arms), key=lambda name: loss[name])
-        mine = {arm.name: loss[arm.name] for arm in chosen if arm.name.startswith(target.name)}
-        found[target.name] = {"natural": loss["natural"], f"best arm ({best})": loss[best], **mine}
+    found["prior"] = forecasts.prior_line(np.concatenate(gains), np.concatenate(drops))
     return found
 
 
@@ -242,7 +220,7 @@ def write(
     )
     panels = {name: values[name] for name in (PUBLISHED, found["reference"]) if name in values}
     near = is_near(list(arms), names)
-    figure = page.cells_chart(panels, losses.mean[: len(arms)], near)
+    figure = page.cells_chart(panels, losses.mean, near)
     publish_bytes(path.with_name(f"{path.name}-cells.svg"), figure.encode())
     details = {
         "arms": [dataclasses.asdict(arm) for arm in arms],

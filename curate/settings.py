@@ -22,7 +22,7 @@ Method = Literal[
 ]  # fmt: skip
 ALIGNMENTS: tuple[Method, ...] = ("task2vec", "lexical")  # what they give is 0 to 1
 Engine = Literal["local", "ray", "batch"]
-Selection = Literal["top", "temperature", "match"]
+Selection = Literal["auto", "temperature", "match", "top"]
 Tracker = Literal["", "wandb", "trackio", "mlflow", "tensorboard"]
 
 
@@ -92,8 +92,8 @@ class MixSettings:
     """How an order becomes training data."""
 
     budget: int = 0  # tokens, exact
-    selection: Selection = "top"
-    temperature: float = 0.05  # of exp(alignment / temperature)
+    selection: Selection = "auto"  # what trains best after the method that ranked
+    temperature: float = 0.05  # of exp(alignment / temperature), in units of lexical alignment
     max_epochs: float = 1.0  # times a shard may be repeated
     tokenizer: str = ""  # that counts the budget; "" is the probe's
     decontaminate: bool = True

@@ -40,7 +40,7 @@ shard_tokens = "1M"  # a shard is what is embedded, ranked and mixed
 
 [mix]
 budget = {budget}  # tokens, exactly: "250k", "100M", "1.5B"
-# selection = "top"  # or temperature, match
+# selection = "auto"  # what trains best; or temperature, match, top
 # max_epochs = 1.0  # times a shard may be repeated
 
 [verify]

@@ -204,8 +204,16 @@ def test_decontamination_and_deduplication_can_be_turned_off(build, place):
     assert e.value.exit_code == UNREACHABLE
 
 
-def test_every_row_traces_to_its_record(build, place):
+def test_after_a_ranking_by_words_the_choice_is_soft(build):
     mix = build()
+    lines = pq.read_table(Path(mix.folder) / "provenance.parquet").to_pylist()
+    assert all(line["reason"].startswith("temperature: rank") for line in lines)
+    assert build(out="soft", selection="temperature").fingerprint == mix.fingerprint
+    assert len(mix.parts) > len(build(out="top", selection="top").parts)
+
+
+def test_every_row_traces_to_its_record(build, place):
+    mix = build(selection="top")
     sources = {}
     for path in (place[0] / "in").iterdir():
         records = [json.loads(line) for line in path.read_text().splitlines()]

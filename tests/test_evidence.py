@@ -17,7 +17,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # the bench is a script with its rooms beside it
 
 import alignment_vs_loss as bench  # noqa: E402
-from evidence import agreement, estimators, measures, models, selection  # noqa: E402
+from evidence import agreement, estimators, forecasts, measures, models  # noqa: E402
 from evidence.plan import Arm, Settings, is_near, is_same, plan_arms  # noqa: E402
 
 from curate.records import Target  # noqa: E402
@@ -178,14 +178,14 @@ def test_the_mean_of_measures_counts_each_target_by_its_own_spread():
 
 def test_a_line_through_measured_mixes_is_recovered():
     gain = np.array([0.1, 0.5, -0.2, 1.0])
-    assert selection.prior_line(gain, 0.7 * gain)["slope"] == pytest.approx(0.7)
+    assert forecasts.prior_line(gain, 0.7 * gain)["slope"] == pytest.approx(0.7)
 
 
 def test_forecasts_of_a_linear_world_are_right_nine_times_of_ten():
     rng = np.random.default_rng(0)
     x = rng.uniform(size=40)
     loss = 6 - 2 * x + rng.normal(0, 0.05, 40)
-    found = selection.hold_forecasts({"x": x}, loss)
+    found = forecasts.hold_forecasts({"x": x}, loss)
     assert 0.8 <= found["coverage"] <= 1 and found["spearman"] > 0.9
     assert found["rmse"] == pytest.approx(0.05, rel=0.4)
 
@@ -286,7 +286,7 @@ def small_run(corpus_folder, target_files, tmp_path_factory):
     select, held_out = target_files
     words = [
         "--data", data, "--out", out, "--targets", f"docs={select},{held_out}",
-        "--select-for", "docs", "--tokens", 5_000, "--pool", 10, "--slice-tokens", 3_000,
+        "--tokens", 5_000, "--pool", 10, "--slice-tokens", 3_000,
         "--mixtures", 2, "--seeds", 1, "--eval-tokens", 1_000, "--embed-tokens", 384,
         "--draws", 10, "--json", "--measures", *GUARD, "embedding", "perplexity",
     ]  # fmt: skip
@@ -307,8 +307,6 @@ def test_methods_forecast_the_losses_of_models_that_were_trained(small_run, monk
     for name, least in GUARD.items():
         assert every[name]["spearman"][0] >= least, name
     assert every["perplexity"]["spearman"][0] < every["lexical"]["spearman"][0]
-    chosen = found["selection"]["docs"]
-    assert chosen["docs-top-lexical"] < chosen["natural"]
     assert (out / "result-agreement.svg").read_text().startswith("<svg")
     assert "| lexical |" in (out / "result.md").read_text()
 
@@ -318,5 +316,5 @@ def test_methods_forecast_the_losses_of_models_that_were_trained(small_run, monk
     monkeypatch.setattr("curate.verification.training.train_models", fail)
     monkeypatch.setattr("curate.ranking.methods.measure", fail)
     (out / "result.json").unlink()
-    again = call([*words, "--select-for"], monkeypatch, capsys)
+    again = call(words, monkeypatch, capsys)
     assert again["agreement"] == found["agreement"]

@@ -12,6 +12,7 @@ from curate.mixing.weights import (
     best_first,
     fill_by_share,
     fill_in_order,
+    settle_selection,
     spread_tokens,
 )
 from curate.mixing.weights import choose_weights as choose_spread
@@ -269,3 +270,17 @@ def test_random_bounds_are_kept_where_they_can_be(seed):
     spread = Spread(shares=shares, groups=groups, floors=floors)
     found = np.bincount(groups, spread_tokens(spread, room, budget=budget), minlength=3)
     assert all(found[group] >= round(share * budget) for group, share in floors.items())
+
+
+@pytest.mark.parametrize(
+    ("method", "settled"),
+    [("lexical", "temperature"), ("task2vec", "match"), ("ngram", "top"), ("random", "top")],
+)
+def test_auto_is_settled_by_the_method_that_ranked(method, settled):
+    assert settle_selection("auto", method) == settled
+    assert settle_selection("top", method) == "top"
+
+
+def test_auto_alone_says_nothing():
+    with pytest.raises(ValueError, match="settled"):
+        choose_weights(np.ones(2), np.array([5, 5]), budget=4, selection="auto")

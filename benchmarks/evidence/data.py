@@ -97,18 +97,15 @@ def load_targets(pools: Sequence[Path], data: Path, settings: Settings) -> list[
     return [*named, *slices]
 
 
-def index_pools(pools: Sequence[Path], out: Path, settings: Settings) -> Index:
-    """Index the pools by the built-in probe: what arms are drawn and mixes are chosen from.
+def index_pools(pools: Sequence[Path], out: Path) -> Index:
+    """Index the pools, which arms are drawn from: only their documents matter.
 
-    Where no mix is to be chosen only the documents matter: then the embeddings are the least
-    that an index can have.
+    So the embeddings are the least that an index can have.
     """
-    embed = dataclasses.replace(EmbedSettings(), batch_tokens=settings.embed_tokens)
-    plain = EmbedSettings(batches=1, batch_tokens=256)
     return build_index(
         CorpusSettings(inputs=tuple(map(str, pools)), shard_tokens=ONE_SHARD),
-        embed if settings.select_for else plain,
-        workspace=out / ("pools" if settings.select_for else "pools-plain"),
+        EmbedSettings(batches=1, batch_tokens=256),
+        workspace=out / "pools-plain",
     )
 
 

@@ -38,6 +38,9 @@ class Losses:
     seeds: tuple[Floats, ...]  # (arms, targets) each; NaN where an arm has no such seed
     unigram: Floats  # (arms, targets): cross-entropy under the arm's own word frequencies
     trained_s: float  # seconds that all runs took
+    item_nats: Floats  # (seeds, arms, items of all targets); NaN where an arm has no such seed
+    item_tokens: Floats  # (items of all targets,)
+    sizes: tuple[int, ...]  # items of each target
 
 
 def measure_losses(
@@ -98,14 +101,20 @@ def measure_losses(
         [item for _, _, item in planned], workers=workers, notify=notify, what="train"
     )
     sizes = [len(part) for part in items]
-    seeds = [np.full((len(arms), len(targets)), np.nan) for _ in range(max(a.seeds for a in arms))]
+    n_seeds = max(arm.seeds for arm in arms)
+    seeds = [np.full((len(arms), len(targets)), np.nan) for _ in range(n_seeds)]
+    item_nats = np.full((n_seeds, len(arms), sum(sizes)), np.nan)
     for (seed, number, _), run in zip(planned, runs, strict=True):
         seeds[seed][number] = per_target(run, sizes)
+        item_nats[seed, number] = run.item_nats
     return Losses(
         mean=np.nanmean(np.stack(seeds), axis=0),
         seeds=tuple(seeds),
         unigram=_unigram_losses([paths[arm.name] for arm in arms], items, tokenizer),
         trained_s=sum(run.seconds for run in runs),
+        item_nats=item_nats,
+        item_tokens=np.array(runs[0].item_tokens, np.float64),
+        sizes=tuple(sizes),
     )
 
 

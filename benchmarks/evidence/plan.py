@@ -26,14 +26,14 @@ class Settings:
 
     tokens: int = 150_000  # labels a run trains on, and tokens of its documents
     mixtures: int = 7  # random ones; one of natural proportions comes on top
-    seeds: int = 2  # of the single sources; mixtures have one
+    seeds: int = 2  # of the single sources
+    mixture_seeds: int = 1
     size: str = "tiny"  # of `verification.small_model.SHAPES`
     batch_tokens: int = 1_024
     learning_rate: float = 0.0  # 0: what `verify` takes for such a start
     eval_tokens: int = 5_000  # of each target
     slice_tokens: int = 40_000  # held out of each corpus: half to rank by, half to evaluate
     targets: tuple[str, ...] = ("proofnet", "minif2f", "gsm8k", "math")  # or NAME=FILE,FILE
-    select_for: tuple[str, ...] = ()  # targets that mixes are built for and trained on
     probe: str = "builtin"  # that the arms are measured by
     layers: str = "all"  # of that probe
     embed_tokens: int = 8_192  # a sub-batch
@@ -70,7 +70,9 @@ def plan_arms(corpora: list[str], settings: Settings) -> list[Arm]:
     """
     rng = np.random.default_rng([settings.seed, 17])
     arms = [Arm(name, {name: 1.0}, settings.seeds) for name in corpora]
-    arms.append(Arm("natural", {name: 1 / len(corpora) for name in corpora}))
+    arms.append(
+        Arm("natural", {name: 1 / len(corpora) for name in corpora}, settings.mixture_seeds)
+    )
     for number in range(settings.mixtures):
         count = min(int(rng.integers(2, 7)), len(corpora))
         chosen = sorted(rng.permutation(len(corpora))[:count].tolist())
@@ -79,6 +81,7 @@ def plan_arms(corpora: list[str], settings: Settings) -> list[Arm]:
             Arm(
                 f"mixture-{number:02d}",
                 {corpora[c]: float(share) for c, share in zip(chosen, shares, strict=True)},
+                settings.mixture_seeds,
             )
         )
     return arms

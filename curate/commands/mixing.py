@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from curate import options, terminal
 from curate.commands.results import show_result
 from curate.config import override
-from curate.settings import Settings
+from curate.settings import Selection, Settings
 
 
 @click.command("build-mix", cls=terminal.Stage)
@@ -24,7 +24,11 @@ from curate.settings import Settings
 )  # fmt: skip
 @options.workspace
 @options.config
-@click.option("--selection", type=click.Choice(["top", "temperature", "match"]))
+@click.option(
+    "--selection", type=click.Choice(get_args(Selection)),
+    help="A soft choice, the closest mixture, or the best shards whole; auto takes what "
+    "trained best after such a ranking.",
+)  # fmt: skip
 @click.option("--max-epochs", type=float, help="Times a shard may be repeated.")
 @click.option("--tokenizer", help="That counts the budget; the probe's by default.")
 @click.option(

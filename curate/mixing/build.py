@@ -24,7 +24,7 @@ from curate.mixing.reading import read_some
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, find_place, load_encode, token_spec
 from curate.mixing.trainers import NAMES, check_trainer, trainer_text
-from curate.mixing.weights import Spread
+from curate.mixing.weights import Spread, settle_selection
 from curate.mixing.write import Layout, choose_workers, write_files
 from curate.ranking.encoder import find_encoder
 from curate.records import Embedding, Index, Mix, Notify, Ranking, Target, silent
@@ -84,6 +84,8 @@ def build_mix(
     check_request(index, ranking, target, settings, fmt=fmt)
     check_trainer(trainer, fmt)
     check_out(out, index)
+    selection = settle_selection(settings.selection, ranking.method)
+    settings = dataclasses.replace(settings, selection=selection)
     encode, tokenizer_digest = load_encode(settings.tokenizer or index.embed.probe, index.probe)
     made_by = (trainer, str(out.resolve())) if trainer else ()
     mark = _mark(index, ranking, target, settings, tokenizer_digest, fmt, made_by)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from curate.settings import Selection
+from curate.settings import Method, Selection
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
@@ -29,6 +29,23 @@ class Spread:
     blend: tuple[tuple[int, float], ...] = ()  # (group, or -1 for all; share) in natural parts
 
 
+def settle_selection(selection: Selection, method: Method) -> Selection:
+    """Return what `auto` means after a ranking by such a method.
+
+    What trained the best models in `benchmarks/selection.py`: after words a soft choice, whose
+    unit is that of lexical alignment; after Task2Vec the closest mixture. The values of other
+    methods have no unit in common, and no mixture of theirs is known: the best, whole.
+
+    Args:
+        selection: as set.
+        method: that ranked.
+    """
+    if selection != "auto":
+        return selection
+    settled: dict[str, Selection] = {"lexical": "temperature", "task2vec": "match"}
+    return settled.get(method, "top")
+
+
 def choose_weights(
     alignments: Floats,
     tokens: Counts,
@@ -42,23 +59,23 @@ def choose_weights(
 ) -> Spread:
     """Return how a budget is to be spread over shards.
 
-    - top: whole shards in order of alignment until the budget is full.
     - temperature: shares in proportion to tokens × exp(alignment / temperature).
     - match: shares that were found by `curate.mixing.matching`.
+    - top: whole shards in order of alignment until the budget is full.
 
     Args:
         alignments: (n,), higher is closer; equal ones are ordered by the seed.
         tokens: (n,), >= 0.
         budget: tokens, > 0.
-        selection: top, temperature or match.
+        selection: temperature, match or top.
         temperature: > 0, in units of alignment.
         max_epochs: > 0, times that a shard may be repeated.
         seed: of the order among equals.
         matched: (n,) shares, >= 0; `match` only.
 
     Raises:
-        ValueError: lengths differ, a number is out of its range, shares are missing, or
-            the shards hold less than the budget.
+        ValueError: lengths differ, a number is out of its range, shares are missing, `auto`
+            was not settled, or the shards hold less than the budget.
 
     Example:
         >>> spread = choose_weights(np.array([0.2, 0.9]), np.array([100, 60]), budget=80)
@@ -73,6 +90,8 @@ def choose_weights(
         if not temperature > 0:
             raise ValueError(f"temperature {temperature} is not above 0")
         return Spread(shares=tokens * np.exp((alignments - alignments.max()) / temperature))
+    if selection == "auto":
+        raise ValueError("auto has to be settled first")
     if matched is None:
         raise ValueError("match needs the shares that were matched")
     return Spread(shares=matched)

@@ -88,8 +88,8 @@ def mix_table(mix: Mix) -> RenderableType:
         forecast_sentence(mix.forecast),
     ]
     bad = [
-        "this mix is forecast to do worse than natural proportions: compare with "
-        "--selection match, or rank by --method lexical"
+        "this mix is forecast to do worse than natural proportions: compare with another "
+        "--selection, or rank by --method lexical"
     ]
     warnings = warning_lines(bad if mix.forecast.high < 0 else [])
     return Group(table, *[Text(line) for line in lines], *warnings)
