@@ -349,6 +349,11 @@ def test_help_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_stages_load_scikit_learn_only_where_it_is_asked_for():
+    code = "import sys, curate.stages; sys.exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_python_m_curate_and_a_closed_pipe():
     assert process("--version").stdout.startswith("curate")
     command = f"{sys.executable} -m curate doctor | true"

@@ -1,4 +1,7 @@
-"""Texts → topics: hashed word features, a reduced space, k-means, and names from the words."""
+"""Texts → topics: hashed word features, a reduced space, k-means, and names from the words.
+
+scikit-learn takes a second to load: it is loaded when topics are fitted, not with the module.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.preprocessing import normalize
-from sklearn.utils.extmath import randomized_svd
 
 HEAD_CHARS = 4_000
 """Of a document, read for its topic."""
@@ -64,6 +63,10 @@ def fit_topics(texts: Sequence[str], *, count: int, seed: int) -> Topics:
     Raises:
         ValueError: no text, or no topic wanted.
     """
+    from sklearn.cluster import KMeans
+    from sklearn.preprocessing import normalize
+    from sklearn.utils.extmath import randomized_svd
+
     if not texts or count < 1:
         raise ValueError(f"{len(texts)} texts and {count} topics: both must be positive")
     counts = _hashed(texts)
@@ -89,6 +92,8 @@ def place_texts(texts: Sequence[str], topics: Topics) -> tuple[Labels, npt.NDArr
     Returns:
         Labels (n,) from 0, distances (n,) >= 0.
     """
+    from sklearn.preprocessing import normalize
+
     weighted = normalize(_hashed(texts).multiply(topics.rarity).tocsr())
     points = normalize(weighted @ topics.directions)
     gaps = (
@@ -139,6 +144,8 @@ def name_topics(
 
 def _hashed(texts: Sequence[str]) -> Any:
     """Return sparse counts (n, FEATURES), damped by the logarithm."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     counter = HashingVectorizer(
         n_features=FEATURES,
         alternate_sign=False,

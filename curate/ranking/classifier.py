@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from curate.ranking.alignment import influences
 from curate.ranking.ngrams import GROUPS, WORD
@@ -41,6 +39,8 @@ def classifier(items: Sequence[str], shards: Iterable[Sequence[str]], *, seed: i
     Raises:
         ValueError: fewer than two items, or a shard without a word.
     """
+    from sklearn.feature_extraction.text import HashingVectorizer  # a second to load
+
     if len(items) < 2:
         raise ValueError("a classifier needs at least two items")
     pattern, generator = re.compile(WORD), np.random.default_rng(seed)
@@ -90,6 +90,8 @@ def _log_odds(
     generator: np.random.Generator,
 ) -> Floats:
     """Return what the models without each fold say of every negative row, (rows, GROUPS)."""
+    from sklearn.linear_model import LogisticRegression
+
     result = np.zeros((negative.shape[0], GROUPS))
     for fold in range(GROUPS):
         mine = np.flatnonzero(folds[0] != fold)

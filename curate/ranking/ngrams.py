@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from curate.ranking.alignment import influences
 from curate.ranking.stats import Measured, gather_influences
@@ -51,6 +50,8 @@ def ngram_importance(
     Raises:
         ValueError: no item, or a shard without a document.
     """
+    from sklearn.feature_extraction.text import HashingVectorizer  # a second to load
+
     if not items:
         raise ValueError("n-gram importance needs at least one item")
     vectorizer = HashingVectorizer(
