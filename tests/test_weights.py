@@ -13,6 +13,7 @@ from curate.mixing.weights import (
     fill_by_share,
     fill_in_order,
     settle_selection,
+    smallest_parts,
     spread_tokens,
 )
 from curate.mixing.weights import choose_weights as choose_spread
@@ -284,3 +285,23 @@ def test_auto_is_settled_by_the_method_that_ranked(method, settled):
 def test_auto_alone_says_nothing():
     with pytest.raises(ValueError, match="settled"):
         choose_weights(np.ones(2), np.array([5, 5]), budget=4, selection="auto")
+
+
+def test_crumbs_go_to_the_others():
+    """Shares of 1e-4 and less: a few tokens each of 100,000, less than a thousandth together."""
+    shares, room = np.array([3.0, 1.0, 4e-4, 1e-5]), np.full(4, 80_000)
+    found = spread_tokens(Spread(shares=shares), room, budget=100_000)
+    assert found.tolist() == [75_000, 25_000, 0, 0]
+    kept = spread_tokens(Spread(shares=np.array([3.0, 1.0, 0.01, 1e-5])), room, budget=100_000)
+    assert kept[2] > 200 and kept[3] == 0
+
+
+def test_crumbs_stay_where_the_others_have_no_room_left():
+    found = spread_tokens(Spread(shares=np.ones(3)), np.array([99_990, 5, 5]), budget=100_000)
+    assert found.tolist() == [99_990, 5, 5]
+
+
+@pytest.mark.parametrize("parts", [[], [0, 0], [10, 10, 10], [1, 999, 9_000]])
+def test_crumbs_are_less_than_a_thousandth(parts):
+    small = smallest_parts(np.array(parts, np.int64), budget=max(sum(parts), 1))
+    assert np.array(parts, np.int64)[small].sum() < 0.001 * max(sum(parts), 1)

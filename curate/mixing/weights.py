@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
+CRUMBS = 0.001
+"""Share of a budget that the smallest parts of a mix must reach together to be taken at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spread:
@@ -168,7 +171,21 @@ def _fill(spread: Spread, room: Ints, *, budget: int) -> Ints:
         return fill_in_order(room, spread.order, budget=budget)
     if spread.shares is None:
         raise ValueError("a spread has an order or shares")
-    return fill_by_share(room, spread.shares, budget=budget)
+    found = fill_by_share(room, spread.shares, budget=budget)
+    kept = np.where(smallest_parts(found, budget=budget), 0, room)
+    return found if kept.sum() < budget else fill_by_share(kept, spread.shares, budget=budget)
+
+
+def smallest_parts(parts: Ints, *, budget: int) -> npt.NDArray[np.bool_]:
+    """Say which parts are so small that all of them together are less than `CRUMBS` of a budget.
+
+    A soft choice gives every shard something: of the last ones a few tokens, the beginning of
+    one document. They would say nothing of their shard, and stand in every table.
+    """
+    order = np.argsort(parts, kind="stable")
+    small = np.zeros(len(parts), np.bool_)
+    small[order] = np.cumsum(parts[order]) < CRUMBS * budget
+    return small
 
 
 def best_first(alignments: Floats, *, seed: int) -> npt.NDArray[np.int64]:
