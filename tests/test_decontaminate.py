@@ -109,12 +109,16 @@ def test_the_sieve_lets_every_window_through_wherever_it_stands(ngram):
     wanted = [np.concatenate([codes[:shift], each, codes]) for shift in range(9)
               for each in items.codes]  # fmt: skip
     joined, ends = np.concatenate(wanted), np.cumsum([0, *map(len, wanted)])
-    for table, hits in zip(items.tables, _hits(joined, items), strict=True):
-        naive = window_values(joined.astype(np.uint64), table.length)
+    for table, (positions, lines) in zip(items.tables, _hits(joined, items), strict=True):
+        naive = window_values(joined.astype(np.uint64), table.length).tolist()
+        keys = np.repeat(table.keys, np.diff(table.edges)).tolist()
         where = [
-            (n, *at) for n, key in enumerate(naive.tolist()) for at in table.places.get(key, ())
+            (n, line)
+            for n, key in enumerate(naive)
+            for line, (wanted, shift) in enumerate(zip(keys, table.shift.tolist(), strict=True))
+            if key == wanted and naive[n + shift : n + shift + 1] == [int(table.second[line])]
         ]
-        assert sorted(hits) == sorted(where)
+        assert sorted(zip(positions.tolist(), lines.tolist(), strict=True)) == where
         assert not table.keys.size or where
     assert suspect(joined, ends, items) == list(range(len(wanted)))
 
@@ -146,6 +150,17 @@ def test_a_part_of_thirteen_words_is_found_and_one_of_twelve_is_not():
     leak, none = find_leaks([plant(rng, part), plant(rng, less)], items)
     assert leak.kind == "run" and leak.n_words == 13 and leak.words == part
     assert none is None
+
+
+def test_an_item_of_which_more_than_a_half_is_gone_is_not_compared():
+    """Both ends of a half have to stand: an opening that any text has is passed over."""
+    rng = np.random.default_rng(5)
+    texts = [make_item(rng, 40) for _ in range(8)]
+    items = index_items({"eval": texts})
+    opening = word_codes(number_words([" ".join(text.split()[:12]) for text in texts]).values)
+    assert all(len(positions) == 0 for positions, _ in _hits(opening, items))
+    half = word_codes(number_words([texts[0]]).values)[:20]
+    assert [len(positions) for positions, _ in _hits(half, items)[1:]] == [1]
 
 
 def test_wording_that_all_items_share_is_no_leak_but_their_own_is():

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.corpus.prints import Codes, word_codes
-from curate.corpus.words import Values, Words, number_words, windows_at
+from curate.corpus.words import Places, Values, Words, number_words, windows_at
 from curate.mixing.items import SIEVE_WORDS, TINY, Items, Sieve, Table, sieve_slots
 
 GROUP_CHARS = 200_000
@@ -19,6 +19,7 @@ GROUP_CHARS = 200_000
 BLOCK = 1 << 16
 """Codes that one pass of arrays is made over: they stay in the cache."""
 
+_NONE: Places = np.zeros(0, np.int64)
 _LINE_END = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -90,10 +91,11 @@ def _compare(
     leaks: dict[int, Leak] = {}
     values = codes if words is None else words.values
     wanted = items.codes if words is None else items.words
-    for table, hits in zip(items.tables, _hits(codes, items), strict=True):
+    for table, (positions, lines) in zip(items.tables, _hits(codes, items), strict=True):
         compare = _run_leak if table is items.tables[0] else _whole_leak
-        for position, item, offset in hits:
-            text = int(np.searchsorted(bounds, position, side="right")) - 1
+        texts = np.searchsorted(bounds, positions, side="right") - 1
+        hits = (positions, texts, table.item[lines], table.offset[lines])
+        for position, text, item, offset in zip(*(each.tolist() for each in hits), strict=True):
             if text not in leaks:
                 span = int(bounds[text]), int(bounds[text + 1])
                 leak = compare(_Place(values, span, position, wanted[item], offset), item, items)
@@ -102,11 +104,11 @@ def _compare(
     return leaks
 
 
-def _hits(codes: Codes, items: Items) -> list[list[tuple[int, int, int]]]:
-    """Return (position, item, offset) of every window in each table, from its codes."""
-    found: list[list[tuple[int, int, int]]] = [[] for _ in items.tables]
+def _hits(codes: Codes, items: Items) -> list[tuple[Places, Places]]:
+    """Return of each table where its windows stand, and the line of each, from their codes."""
+    found: list[list[tuple[Places, Places]]] = [[(_NONE, _NONE)] for _ in items.tables]
     if not any(len(table.keys) for table in items.tables):
-        return found
+        return [each[0] for each in found]
     longest = max(table.length for table in items.tables)
     for begin in range(0, len(codes), BLOCK):
         part = codes[begin : begin + BLOCK + longest]
@@ -115,21 +117,31 @@ def _hits(codes: Codes, items: Items) -> list[list[tuple[int, int, int]]]:
         for number, (table, hits) in enumerate(zip(items.tables, found, strict=True)):
             places = passed[min(number, 1)]
             here = places[: np.searchsorted(places, min(len(part) - table.length + 1, BLOCK))]
-            hits += [
-                (begin + position, item, offset)
-                for position, key in _matches(part, here, table)
-                for item, offset in table.places[key]
-            ]
-    return found
+            hits.append(_matches(codes, begin + here, table))
+    return [
+        (np.concatenate([each[0] for each in hits]), np.concatenate([each[1] for each in hits]))
+        for hits in found
+    ]
 
 
-def _matches(codes: Codes, places: npt.NDArray[np.int64], table: Table) -> list[tuple[int, int]]:
-    """Return (place, key) where a window of a table begins, out of some places."""
+def _matches(codes: Codes, places: Places, table: Table) -> tuple[Places, Places]:
+    """Return where windows of a table stand, out of some places, and the line of each."""
     if not len(table.keys):
-        return []
+        return _NONE, _NONE
     keys = windows_at(codes, places, table.length)
-    equal = table.keys[np.searchsorted(table.keys, keys).clip(max=len(table.keys) - 1)] == keys
-    return [*zip(places[equal].tolist(), keys[equal].tolist(), strict=True)]
+    key = np.searchsorted(table.keys, keys).clip(max=len(table.keys) - 1)
+    equal = np.flatnonzero(table.keys[key] == keys)
+    if not len(equal):
+        return _NONE, _NONE
+    first, last = table.edges[key[equal]], table.edges[key[equal] + 1]
+    places = np.repeat(places[equal], last - first)
+    before = np.cumsum(last - first) - (last - first)
+    lines = np.arange(len(places)) + np.repeat(first - before, last - first)
+    inside = places + table.shift[lines] + table.length <= len(codes)
+    places, lines = places[inside], lines[inside]
+    second = windows_at(codes, places + table.shift[lines], table.length)
+    both = second == table.second[lines]
+    return places[both], lines[both]
 
 
 def _sift(data: bytes, count: int, sieve: Sieve) -> npt.NDArray[np.int64]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -112,19 +114,29 @@ def _linked(signatures: Signatures, texts: Places, *, least: float) -> tuple[Pla
     not near it, and so on for `ROUNDS` rounds: groups come out whole, pairs stay few.
     """
     bands = np.ascontiguousarray(signatures[texts]).view(np.uint64)
-    found: list[tuple[Places, Places]] = []
-    for band in range(bands.shape[1]):
-        order = np.argsort(bands[:, band], kind="stable")
-        keys, members = bands[order, band], texts[order]
-        for _ in range(ROUNDS):
-            fresh = np.concatenate([[True], keys[1:] != keys[:-1]]) if len(keys) else keys == keys
-            leaders = members[np.flatnonzero(fresh)][np.cumsum(fresh) - 1]
-            rest = np.flatnonzero(~fresh)
-            if not len(rest):
-                break
-            near = overlaps(signatures, members[rest], leaders[rest]) >= least
-            found.append((leaders[rest[near]], members[rest[near]]))
-            keys, members = keys[rest[~near]], members[rest[~near]]
-    if not found:
+    if not bands.shape[1] or not len(texts):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    with ThreadPoolExecutor(2) as threads:  # sorting leaves the interpreter to others
+        linked = partial(_linked_by, signatures=signatures, texts=texts, least=least)
+        found = [*threads.map(linked, bands.T)]
     return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+
+
+def _linked_by(
+    band: npt.NDArray[np.uint64], *, signatures: Signatures, texts: Places, least: float
+) -> tuple[Places, Places]:
+    """Return the pairs of `_linked` that share one band."""
+    order = np.argsort(band, kind="stable")
+    keys, members = band[order], texts[order]
+    leading, following = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for _ in range(ROUNDS):
+        fresh = np.concatenate([[True], keys[1:] != keys[:-1]]) if len(keys) else keys == keys
+        leaders = members[np.flatnonzero(fresh)][np.cumsum(fresh) - 1]
+        rest = np.flatnonzero(~fresh)
+        if not len(rest):
+            break
+        near = overlaps(signatures, members[rest], leaders[rest]) >= least
+        leading.append(leaders[rest[near]])
+        following.append(members[rest[near]])
+        keys, members = keys[rest[~near]], members[rest[~near]]
+    return np.concatenate(leading), np.concatenate(following)

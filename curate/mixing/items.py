@@ -7,12 +7,13 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
 from curate.corpus.prints import Codes, word_codes
-from curate.corpus.words import Values, number_words, split_words, window_values
+from curate.corpus.words import Places, Values, number_words, split_words, window_values
 from curate.records import Target
 
 ANCHOR = 6
@@ -38,11 +39,18 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Where windows of one length stand in the items."""
+    """Where windows of one length stand in the items: a line for each place, by its number.
+
+    A place that counts only where a second window stands too says how many words further it is.
+    """
 
     length: int
-    keys: Values  # sorted: a number of the codes of each window
-    places: Mapping[int, tuple[tuple[int, int], ...]]  # key → (item, offset)
+    keys: Values  # (k,) rising: the number of the codes of each window
+    edges: Places  # (k + 1,) lines of keys[i]: edges[i] to edges[i + 1]
+    item: Places  # (lines,)
+    offset: Places  # (lines,) of the window in its item
+    shift: Places  # (lines,) words from the window to the second; 0: there is none
+    second: Values  # (lines,) number of the second window
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,36 +202,48 @@ def _index_runs(
     for item, found in enumerate(words):
         for offset, value in enumerate(window_values(found.astype(np.uint64), ngram).tolist()):
             places[value].append((item, offset))
-    kept = {}
+    lines: list[Line] = []
     marked: set[int] = set()
     for value, where in places.items():
         per_split: dict[str, set[str]] = defaultdict(set)
         for item, _ in where:
             per_split[names[item].split(":")[0]].add(names[item])
         if max(map(len, per_split.values())) <= MAX_SHARED:
-            kept[value] = where
+            lines += [(value, item, offset, 0, value) for item, offset in where]
             marked.update(item for item, _ in where)
     bare = {item for item, found in enumerate(words) if len(found) >= ngram} - marked
-    return _table(kept, ngram), bare
+    return _table(lines, ngram), bare
 
 
 def _index_anchors(words: Sequence[Codes], bare: set[int], *, ngram: int) -> list[Table]:
-    """Return where items that are compared whole may begin: a run in each of their halves."""
-    tables: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+    """Return where items that are compared whole may begin: both ends of each of their halves.
+
+    One changed word leaves a half as it was; an item that has to be whole is one half.
+    """
+    lines: dict[int, list[Line]] = defaultdict(list)
     for item, found in enumerate(words):
         if len(found) < TINY or (len(found) > 4 * ngram and item not in bare):
             continue
-        length = min(ANCHOR, len(found) if len(found) < ngram else len(found) // 2)
-        offsets = {0} if len(found) < ngram else {0, len(found) - length}
-        values = window_values(found.astype(np.uint64), length)
-        for offset in sorted(offsets):
-            tables[length][int(values[offset])].append((item, offset))
-    return [_table(table, length) for length, table in sorted(tables.items())]
+        half = len(found) if len(found) < ngram else len(found) // 2
+        length = min(ANCHOR, half)
+        values = window_values(found.astype(np.uint64), length).tolist()
+        for offset in sorted({0, len(found) - half}):
+            shift = half - length
+            lines[length].append((values[offset], item, offset, shift, values[offset + shift]))
+    return [_table(found, length) for length, found in sorted(lines.items())]
 
 
-def _table(places: Mapping[int, Sequence[tuple[int, int]]], length: int) -> Table:
-    keys = np.sort(np.fromiter(places, np.uint64, len(places)))
-    return Table(length, keys, {value: tuple(where) for value, where in places.items()})
+Line = tuple[int, int, int, int, int]  # of a table: key, item, offset, shift, second
+
+
+def _table(lines: Sequence[Line], length: int) -> Table:
+    """Return a table of lines in the order of their keys."""
+    lines = sorted(lines, key=itemgetter(0))
+    places = np.array([line[1:4] for line in lines], np.int64).reshape(-1, 3)
+    keys, first = np.unique(np.array([line[0] for line in lines], np.uint64), return_index=True)
+    second = np.array([line[4] for line in lines], np.uint64)
+    edges = np.append(first, len(lines))
+    return Table(length, keys, edges, places[:, 0], places[:, 1], places[:, 2], second)
 
 
 def _sieve(codes: Sequence[Codes], tables: Sequence[Table]) -> Sieve:
@@ -232,9 +252,9 @@ def _sieve(codes: Sequence[Codes], tables: Sequence[Table]) -> Sieve:
     words = min(SIEVE_WORDS, shortest)
     stride = next((step for step in (4, 2) if shortest >= step + words - 1), 1)
     twice = shortest >= 2 * stride + words - 1 and stride == SIEVE_WORDS
-    where = [place for table in tables for places in table.places.values() for place in places]
     starts = np.cumsum([0, *map(len, codes)])
-    item, offset = np.array(where, np.int64).reshape(-1, 2).T
+    item = np.concatenate([table.item for table in tables])
+    offset = np.concatenate([table.offset for table in tables])
     shifts = np.arange(2 * stride if twice else stride)
     first = np.unique((starts[item] + offset)[:, None] + shifts)
     flat = np.concatenate([np.zeros(0, np.uint16), *codes])

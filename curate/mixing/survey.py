@@ -66,6 +66,7 @@ class Task:
     depth: int  # documents that are drawn
     look: Look
     folder: str  # of what is found
+    leaks: str  # file of the leaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,12 @@ def survey(
         path if is_sealed(path) else folder / "prints" / name
         for path, name in zip(kept, names, strict=True)
     ]
+    found_in = [_leaks_path(path, look, folder) for path in prints]
     tasks = [
-        Task(shard, str(path), str(length or ""), depth, look, str(folder))
-        for shard, path, length, depth in zip(shards, prints, lengths, depths, strict=True)
+        Task(shard, str(path), str(length or ""), depth, look, str(folder), str(leaks))
+        for shard, path, length, depth, leaks in zip(
+            shards, prints, lengths, depths, found_in, strict=True
+        )
     ]
     steps = ((write_missing, _has_prints), (count_documents, _is_counted), (find_leaks, _is_clean))
     for step, is_done in steps:
@@ -215,7 +219,7 @@ def find_leaks(tasks: Sequence[Task]) -> int:
     for task, leaks in zip(tasks, found, strict=True):
         by_number = {str(number): leak for number, leak in leaks.items()}
         # Two syncs a shard took as long as the search: what a power loss takes is made again.
-        publish_json(_leaks_path(task), {"leaks": by_number}, durable=False)
+        publish_json(Path(task.leaks), {"leaks": by_number}, durable=False)
     return _tokens(tasks)
 
 
@@ -254,7 +258,7 @@ def _facts(task: Task) -> Facts:
     order = draw_order(task.shard, seed=look.seed)[: task.depth]
     path = Path(task.lengths) if task.lengths else _counts_path(task)
     tokens = np.load(path, allow_pickle=False).astype(np.int64)
-    known = read_json(_leaks_path(task), _Leaks) if look.items or look.target else {}
+    known = read_json(Path(task.leaks), _Leaks) if look.items or look.target else {}
     leaks = known.get("leaks", {})
     place_of = dict(zip(order.tolist(), range(len(order)), strict=True)) if leaks else {}
     return Facts(
@@ -284,7 +288,7 @@ def _is_clean(task: Task) -> bool:
     look = task.look
     if not (look.items or look.target):
         return True
-    return read_json_if_whole(_leaks_path(task), _Leaks) is not None
+    return read_json_if_whole(Path(task.leaks), _Leaks) is not None
 
 
 def _tokens(tasks: Sequence[Task]) -> int:
@@ -299,13 +303,12 @@ def _counts_path(task: Task) -> Path:
     return Path(task.folder) / "counts" / f"{mark[:40]}.npy"
 
 
-def _leaks_path(task: Task) -> Path:
-    look = task.look
+def _leaks_path(prints: Path, look: Look, folder: Path) -> Path:
     meaning = {"meaning": look.meaning} if look.meaning else {}
     mark = fingerprint(
-        prints=Path(task.prints).name, target=Path(look.target).name, ngram=look.ngram, **meaning
+        prints=prints.name, target=Path(look.target).name, ngram=look.ngram, **meaning
     )
-    return Path(task.folder) / "leaks" / f"{mark[:40]}.json"
+    return folder / "leaks" / f"{mark[:40]}.json"
 
 
 _Leaks = dict[str, dict[int, Leak]]
