@@ -11,7 +11,7 @@ import numpy.typing as npt
 from curate.ranking.alignment import align_all
 from curate.ranking.classifier import classifier
 from curate.ranking.compression import compression
-from curate.ranking.ngrams import ngram_importance, ngram_lm
+from curate.ranking.ngrams import Number, ngram_importance, ngram_lm
 from curate.ranking.stats import Influences, Measured, gather_influences
 from curate.settings import Method
 
@@ -73,7 +73,12 @@ def random(count: int, *, seed: int) -> Measured:
 
 
 def measure_texts(
-    method: Method, items: Sequence[str], shards: Sequence[Sequence[str]], *, seed: int = 0
+    method: Method,
+    items: Sequence[str],
+    shards: Sequence[Sequence[str]],
+    *,
+    seed: int = 0,
+    number: Number | None = None,
 ) -> Measured:
     """Measure shards by a method that reads text alone: the same documents for each of them.
 
@@ -83,16 +88,17 @@ def measure_texts(
         items: of the target.
         shards: documents of each shard.
         seed: of what is drawn.
+        number: texts → words as numbers, for lexical and ngram-lm (`ngram_lm`).
 
     Raises:
         ValueError: another method, no item, or a shard without a document.
     """
     if method == "lexical":
-        return ngram_lm(items, shards, order=1)
+        return ngram_lm(items, shards, order=1, number=number)
     if method == "ngram":
         return ngram_importance(items, shards)
     if method == "ngram-lm":
-        return ngram_lm(items, shards)
+        return ngram_lm(items, shards, number=number)
     if method == "compression":
         return compression(items, [documents[:PAIRED] for documents in shards])
     if method == "classifier":

@@ -16,6 +16,7 @@ from curate.ranking.candidates import find_candidates
 from curate.ranking.encoder import deal, encode, load_encoder, read_encoded
 from curate.ranking.index import index_kind
 from curate.ranking.lexical import count_items, lexical, own_halves, pool_items
+from curate.ranking.ngrams import Number
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.samples import draw_items, read_samples
 from curate.ranking.stats import Influences
@@ -98,7 +99,15 @@ def measure(
         return _plain(index, *baselines.random(len(index.shards), seed=settings.seed))
     items = draw_items(target.select, READ_ITEMS, seed=settings.seed)
     texts = read_samples(index, seed=settings.seed, workspace=workspace, notify=notify)
-    return _plain(index, *baselines.measure_texts(method, items, texts, seed=settings.seed))
+    number = _tokens_of(index, device) if method == "ngram-lm" else None
+    found = baselines.measure_texts(method, items, texts, seed=settings.seed, number=number)
+    return _plain(index, *found)
+
+
+def _tokens_of(index: Index, device: str) -> Number:
+    """Return what tells texts by the tokens of the index's probe."""
+    probe = load_probe(index.embed.probe, device=device)
+    return lambda texts: [np.asarray(ids, np.uint64) for ids in encode_texts(probe, list(texts))]
 
 
 def _by_fisher(

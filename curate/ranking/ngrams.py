@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from curate.ranking.alignment import influences
+from curate.ranking.lexical import FILLED, fill_gaps
 from curate.ranking.stats import Measured, gather_influences
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 WORD = r"\w+|[^\w\s]+"  # words, and runs of punctuation: NLTK's wordpunct, as DSIR
 NGRAM_BUCKETS = 10_000  # as in DSIR
 WORD_BUCKETS = 1 << 18  # of the language model: few words share one
-PRIOR_WORDS = 1_000.0  # weight of the corpus's distribution in a shard's, as for `lexical`
 GROUPS = 4  # of documents or items, left out one at a time
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: a product by it loses nothing
 
 Words = npt.NDArray[np.uint64]
+Number = Callable[[Sequence[str]], list[Words]]
 
 
 def ngram_importance(
@@ -78,29 +79,33 @@ def ngram_lm(
     items: Sequence[str],
     shards: Iterable[Sequence[str]],
     *,
-    order: int = 3,
-    prior: float = PRIOR_WORDS,
+    order: int = 2,
+    filled: float = FILLED,
+    number: Number | None = None,
 ) -> Measured:
     """Return minus the cross-entropy of the target's words under a language model of each shard.
 
     Absolute discounting, interpolated down to `order` 1 (Ney, Essen and Kneser, 1994): of every
-    n-gram count D = n1 / (n1 + 2 n2) is taken and given to the next shorter context. The
-    unigrams are smoothed towards the corpus as those of `lexical`; `order` 1 is `lexical` on
-    words. Words are hashed to buckets. Intervals: items, and groups of documents left out in turn.
+    n-gram count D = n1 / (n1 + 2 n2) is taken and given to the next shorter context. The gaps
+    of the unigrams are filled by the corpus as those of `lexical`; `order` 1 is `lexical` without
+    its point of reference. Intervals: items, and groups of documents left out in turn.
 
     Args:
         items: of the target, not empty.
         shards: documents of each shard; together they are the corpus.
-        order: longest n-gram, >= 1.
-        prior: words, > 0.
+        order: longest n-gram, >= 1. More than 2 forecast no loss better (docs/experiments.md).
+        filled: share of a shard's words that the corpus makes up, above 0, at most 1.
+        number: texts → the words of each as numbers below `WORD_BUCKETS`, such as the tokens of
+            the probe; None hashes words, of which a target has some that no shard has.
 
     Returns:
-        Values in -nats/word.
+        Values in -nats/word, or /token.
 
     Raises:
         ValueError: no word in the target, or a shard without a document.
     """
-    target = [words for words in hash_words(items) if len(words)]
+    number = number or hash_words
+    target = [words for words in number(items) if len(words)]
     if not target:
         raise ValueError("the target has no item with a word in it")
     lengths = np.array([len(words) for words in target], dtype=np.float64)
@@ -109,7 +114,7 @@ def ngram_lm(
     for documents in shards:
         if not documents:
             raise ValueError("a shard without a document has no language model")
-        words = hash_words(documents)
+        words = number(documents)
         for document in words:
             background += np.bincount(document.astype(np.int64), minlength=WORD_BUCKETS)
         counted.append([_Counts.of(part, wanted, order) for part in _leave_outs(words)])
@@ -118,7 +123,7 @@ def ngram_lm(
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     values, item_moves, document_moves = [], [], []
     for parts in counted:
-        logs = np.stack([np.log(part.probability(spread, prior)) for part in parts])
+        logs = np.stack([np.log(part.probability(spread, filled)) for part in parts])
         nats = np.add.reduceat(-logs, starts, axis=1)  # (1 + groups, items)
         rates = nats.sum(axis=1) / lengths.sum()
         values.append(-rates[0])
@@ -166,9 +171,9 @@ class _Counts:
             found.kinds.append(_look_up(ask_context, *after))
         return found
 
-    def probability(self, spread: Floats, prior: float) -> Floats:
+    def probability(self, spread: Floats, filled: float) -> Floats:
         """Return the probability of every word of the target after the words before it."""
-        result = (self.grams[0] + prior * spread) / (self.words + prior)
+        result = fill_gaps(self.grams[0], self.words, spread, filled)
         for k in range(1, len(self.grams)):
             context = np.maximum(self.contexts[k], 1)
             kept = np.maximum(self.grams[k] - self.discounts[k], 0) / context
