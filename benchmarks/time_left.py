@@ -1,6 +1,7 @@
 """Is the time left right? A command's own progress lines, held against when its steps ended.
 
     python benchmarks/time_left.py --json -- index DATA/*.jsonl.zst --shard-tokens 100k
+    python benchmarks/time_left.py --simulated --json
 
 Runs `curate` with the words after `--`, notes when each line arrives, and compares what it says is
 left with what was left. Lines count from the first tenth of a step to its last twentieth (then
@@ -9,7 +10,11 @@ one unit is all that is left), of steps that take ten seconds at least.
 No estimate knows what other programs will do. So the same progress is also told to the estimate
 on another clock, the processor seconds that the command itself has taken, and held against those
 that it took until the end: `own` is the ratio that a machine would show which gives the command
-the same share of its cores all the time. `mean` is that of a mean since the start of the step.
+the same share of its cores all the time. The others are the ratios of other estimates that are
+told the same lines.
+
+`--simulated` runs nothing: steps of 200 units, under loads that stay, change once, drift or come
+and go, are told to the estimate and to others; printed is the share of lines that hold.
 """
 
 from __future__ import annotations
@@ -25,6 +30,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from curate.report.pace import Pace
 
 AMOUNT = r"([\d.]+)([kMBT]?)"
@@ -35,6 +42,10 @@ END = re.compile(r"^(?P<step>.+?): 100%.* · took ")
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 SHORTEST_S = 10.0
+
+UNITS_DONE = 200  # of a simulated step
+WALKS = 40  # simulated steps of each kind of load
+LOADS = ("constant", "doubles", "halves", "comes and goes", "falls", "rises", "drifts")
 
 Heard = tuple[float, float, str]
 """Seconds since the start, processor seconds of the command so far, line."""
@@ -83,6 +94,7 @@ def held_against(lines: list[Heard]) -> list[dict[str, Any]]:
     for when, cpu, line in lines:
         begins.setdefault(line.split(":")[0], (when, cpu))
     rows, paces = [], {step: Pace(cpu, 0.0, 1.0) for step, (_, cpu) in begins.items()}
+    others = {step: Pace(when, 0.0, 1.0) for step, (when, _) in begins.items()}
     for when, cpu, line in lines:
         found = LINE.match(line)
         if not found or found["step"] not in ends:
@@ -90,6 +102,7 @@ def held_against(lines: list[Heard]) -> list[dict[str, Any]]:
         step, share = found["step"], float(found["share"]) / 100
         done, total = amount(found[3], found[4]), amount(found[5], found[6])
         paces[step].move(done, total, cpu)
+        others[step].move(done, total, when)
         (begin, _), (end, end_cpu) = begins[step], ends[step]
         if end - begin < SHORTEST_S or not 0.1 <= share <= 0.95 or end_cpu == cpu:
             continue
@@ -97,8 +110,8 @@ def held_against(lines: list[Heard]) -> list[dict[str, Any]]:
         rows.append(
             {"step": step, "share": share, "said_s": said, "true_s": round(true, 1),
              "ratio": round(max(said, 1.0) / max(true, 1.0), 2),
-             "mean": round((when - begin) * (1 - share) / share / true, 2),
-             "own": round((paces[step].left or 0.0) / (end_cpu - cpu), 2)}
+             "own": round((paces[step].left or 0.0) / (end_cpu - cpu), 2),
+             **{name: round(left / true, 2) for name, left in estimates(others[step]).items()}}
         )  # fmt: skip
     return rows
 
@@ -107,10 +120,68 @@ def summary(rows: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     """Return how many lines held, and how far off the others were."""
     ratios = sorted(row[kind] for row in rows)
     return {
-        f"{kind}_within_1_5": sum(1 / 1.5 <= ratio <= 1.5 for ratio in ratios),
-        f"{kind}_lowest": ratios[0] if ratios else None,
-        f"{kind}_highest": ratios[-1] if ratios else None,
+        f"{kind}: within 1.5": sum(1 / 1.5 <= ratio <= 1.5 for ratio in ratios),
+        f"{kind}: lowest": ratios[0] if ratios else None,
+        f"{kind}: highest": ratios[-1] if ratios else None,
     }
+
+
+def slowness(load: str, rng: np.random.Generator) -> Any:
+    """Return how many times longer each unit takes under a load, (200,)."""
+    n = UNITS_DONE
+    slow = np.ones(n)
+    change = int(n * rng.uniform(0.2, 0.7))
+    if load == "doubles":
+        slow[change:] = 2.0
+    elif load == "halves":
+        slow[:change] = 2.0
+    elif load == "falls":
+        slow = np.linspace(3.0, 1.0, n)
+    elif load == "rises":
+        slow = np.linspace(1.0, 3.0, n)
+    elif load == "drifts":
+        slow = np.exp(np.cumsum(rng.normal(0, 0.06, n)))
+    elif load == "comes and goes":
+        times = [1.0, 1.0, 1.0, 1.5, 2.0, 3.0]
+        turns = [np.full(int(rng.exponential(n / 12)) + 1, rng.choice(times)) for _ in range(n)]
+        slow = np.concatenate(turns)[:n]
+    return slow
+
+
+def estimates(pace: Pace) -> dict[str, float]:
+    """Return the seconds left by the estimate as it is, and by others."""
+    rates = {share: pace._rate_over(share) for share in (1.0, 1 / 2, 1 / 4, 1 / 8)}
+    each = {
+        "as it is": pace.rate,
+        "all, half, eighth": (rates[1.0] * rates[1 / 2] * rates[1 / 8]) ** (1 / 3),
+        "all, quarter, eighth": (rates[1.0] * rates[1 / 4] * rates[1 / 8]) ** (1 / 3),
+        "median of all, quarter, eighth": float(np.median([rates[s] for s in (1.0, 1 / 4, 1 / 8)])),
+        "last quarter": rates[1 / 4],
+        "mean since the start": (pace.done - pace.first) / (pace.now - pace.started),
+    }
+    return {name: (pace.total - pace.done) / rate for name, rate in each.items() if rate > 0}
+
+
+def simulate(load: str, spread: float) -> dict[str, float]:
+    """Return the share of lines within a factor of 1.5, by estimate.
+
+    Args:
+        load: one of `LOADS`.
+        spread: standard deviation of a unit's time under a constant load, of its mean.
+    """
+    held: dict[str, list[bool]] = {}
+    for seed in range(WALKS):
+        rng = np.random.default_rng(seed)
+        steps = rng.gamma(spread**-2, spread**2, UNITS_DONE) * slowness(load, rng)
+        moments = np.cumsum(steps) + rng.choice([0.0, 0.1]) * steps.sum()
+        pace = Pace(0.0, 0.0, UNITS_DONE)
+        for done, now in enumerate(moments.tolist(), start=1):
+            pace.move(done, UNITS_DONE, now)
+            if 0.1 <= done / UNITS_DONE <= 0.95:
+                for name, left in estimates(pace).items():
+                    true = moments[-1] - now
+                    held.setdefault(name, []).append(bool(true / 1.5 <= left <= true * 1.5))
+    return {name: round(float(np.mean(each)), 3) for name, each in held.items()}
 
 
 def main() -> None:
@@ -118,14 +189,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--workspace", help="of a run before; left out: an empty one")
-    parser.add_argument("words", nargs="+", help="of the command, after --")
+    parser.add_argument("--simulated", action="store_true", help="run nothing")
+    parser.add_argument("words", nargs="*", help="of the command, after --")
     given = parser.parse_args()
+    if given.simulated:
+        for load in LOADS:
+            for spread in (0.25, 0.5):
+                print(json.dumps({"load": load, "spread": spread, **simulate(load, spread)}))
+        return
+    if not given.words:
+        parser.error("name the words of a command after --")
     with tempfile.TemporaryDirectory() as empty:
         code, lines = watch(given.words, given.workspace or empty)
     rows = held_against(lines)
+    kinds = [key for key in (rows[0] if rows else ()) if key not in ("step", "share")]
+    kinds = [key for key in kinds if not key.endswith("_s")]
     result = {
         "command": given.words[0], "exit_code": code, "lines": len(rows),
-        **summary(rows, "ratio"), **summary(rows, "mean"), **summary(rows, "own"),
+        **{key: value for kind in kinds for key, value in summary(rows, kind).items()},
         "first_output_s": round(lines[0][0], 2) if lines else None,
     }  # fmt: skip
     if given.json:
@@ -137,8 +218,8 @@ def main() -> None:
         print(f"{row['step']:24} {row['share']:5.0%}  said {row['said_s']:5.0f} s, "
               f"true {row['true_s']:6.1f} s, ratio {row['ratio']:.2f}, "
               f"on the command's own clock {row['own']:.2f}")  # fmt: skip
-    print("{ratio_within_1_5} of {lines} lines within a factor of 1.5, "
-          "{own_within_1_5} on the command's own clock".format(**result))  # fmt: skip
+    print(f"{result['ratio: within 1.5']} of {len(rows)} lines within a factor of 1.5, "
+          f"{result['own: within 1.5']} on the command's own clock")  # fmt: skip
 
 
 if __name__ == "__main__":

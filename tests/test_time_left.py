@@ -103,6 +103,19 @@ def test_it_follows_a_machine_that_others_leave_or_join(faster):
     assert np.mean(ours) > 0.9 > 0.7 > np.mean(mean)
 
 
+def test_it_follows_a_load_that_falls_for_long():
+    """Two of three lines hold where hardly any of a mean since the start does."""
+    ours, mean = [], []
+    for seed in range(5):
+        steps = np.random.default_rng(seed).gamma(16, 1.25, size=200) * np.linspace(3, 1, 200)
+        moments = np.cumsum(steps)
+        lines = play(moments.tolist(), range(1, 201), 200)
+        ours += within(lines, moments[-1])
+        means = [(moment, share, moment / share * (1 - share)) for moment, share, _ in lines]
+        mean += within(means, moments[-1])
+    assert np.mean(ours) > 0.67 > 0.1 > np.mean(mean)
+
+
 def test_the_rate_does_not_depend_on_how_often_it_is_told():
     """A trail is thinned where it grows long: 10,000 notices say what 100 say."""
     amounts = np.arange(1, 10_001)

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-_SHARES = (1.0, 1 / 2, 1 / 8)  # of what was done: rates over these are weighed
+_SHARES = (1 / 2, 1 / 8)  # of what was done: rates over these are weighed
 _FEWEST_MOVES = 8  # that a rate rests on, where there were as many
 _LONGEST_TRAIL = 1_000  # moves that are remembered
 
@@ -35,9 +35,9 @@ class Pace:
     def rate(self) -> float:
         """Units a second; 0 while unknown.
 
-        The geometric mean of the rates over all, the last half and the last eighth of what was
-        done: the first is steady, the last follows a machine that others leave or join. What a
-        step does before it is at speed (models and workers are loaded) is soon left behind.
+        The geometric mean of the rates over the last half and the last eighth of what was done:
+        the first is steady, the other follows a machine that others leave or join. What a step
+        does before it is at speed (models and workers are loaded) is left behind.
         """
         return math.prod(map(self._rate_over, _SHARES)) ** (1 / len(_SHARES))
 
