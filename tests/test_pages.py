@@ -1,8 +1,6 @@
 """Every command that the README and the tutorial show runs, in their order, on small real text."""
 
-import json
 import re
-import runpy
 import shlex
 import shutil
 import textwrap
@@ -10,41 +8,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-import zstandard
 from click.testing import CliRunner
 
 from curate.cli import main
 from curate.config import read_settings
-from curate.settings import (
-    CorpusSettings,
-    EmbedSettings,
-    MixSettings,
-    Settings,
-    TargetSettings,
-    VerifySettings,
-)
-from tests.conftest import licence_prose, numpy_docstrings, python_sources, write_jsonl
+from tests.page_home import ROOT, home, smaller
 
-ROOT = Path(__file__).parents[1]
+__all__ = ["home"]  # a fixture
+
 BLOCK = re.compile(r"^( *)```(sh|toml|python)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 NOT_RUN_HERE = {"make demo", "make test", "cd demo"}  # two commands that contain this test
-# Numbers that a real run needs and a test cannot pay for; nothing else of a line is changed.
-SMALLER = {
-    "100M": "8k", "200k": "8k", "5M": "6k", "3M": "tiny", "--seeds 3": "--seeds 2",
-    "batch_tokens = \"2k\"": "batch_tokens = \"512\"", "calibration = 4": "calibration = 2",
-    "seeds = 3": "seeds = 2", "60_000": "6_000", "2_048": "512",
-}  # fmt: skip
-BUILTIN = str(ROOT / "curate" / "task2vec" / "builtin")
-# The pages of commands name models and corpora of the reader's: these are those of the test.
-OF_THE_TEST = {
-    "corpora/": "corpus/", "data/*.parquet": "data/*.jsonl.zst", "gpt2": BUILTIN,
-    "models/all-MiniLM-L6-v2": BUILTIN, "wikipedia=20%": "manual=20%", "1B": "8k", "100B": "8k",
-    "--size 1M": "--size tiny", "--tokens 1M": "--tokens 6k", "--budget 1M": "--budget 8k",
-    "--workers 8": "--workers 2", "ngram,compression,all": "ngram",
-}  # fmt: skip
 # Lines that want a hub, a GPU, a cluster or minutes: the test that runs them on what there is.
 ELSEWHERE = {
-    "curate demo": ("test_pages.py", "demo_settings"),
+    "curate demo": ("test_notebooks.py", "demo_settings"),
     "curate push": ("test_push.py", "push"),
     "curate rank --target lm-eval:": ("test_harness.py", "lm-eval:"),
     "curate verify --outcome lm-eval:": ("test_answers.py", "find_outcomes"),
@@ -60,52 +36,6 @@ ELSEWHERE = {
     'eval "$(_CURATE_COMPLETE': ("test_completion.py", "bash_source"),
 }
 SHORT_VERIFY = ["--size", "tiny", "--tokens", "6k", "--seeds", "2", "--calibration", "2"]
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A folder that holds what the pages assume: a corpus, data with other names, questions."""
-    kinds = {
-        "docstrings": numpy_docstrings()[:30],
-        "code": python_sources()[:24],
-        "manual": licence_prose()[:24],
-    }
-    short = [text[:600] for text in numpy_docstrings()]  # what a run of verify costs: the items
-    questions = short[40:80]
-    for name, texts in kinds.items():
-        write_jsonl(tmp_path / "corpus" / f"{name}.jsonl", texts)
-        rows = [{"text": text, "body": text, "title": name} for text in texts]
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / "data").mkdir(exist_ok=True)
-        packed = zstandard.compress(lines.encode())
-        (tmp_path / "data" / f"{name}.jsonl.zst").write_bytes(packed)
-    write_jsonl(tmp_path / "target" / "select.jsonl", questions[0::2])
-    write_jsonl(tmp_path / "target" / "eval.jsonl", questions[1::2])
-    pairs = [json.dumps({"question": text[:200], "answer": text[200:]}) for text in questions]
-    (tmp_path / "questions.jsonl").write_text("\n".join(pairs), encoding="utf-8")
-    for name, texts in {"proofnet": questions, "minif2f": short[80:120]}.items():
-        named = tmp_path / "named" / "targets" / name
-        named.mkdir(parents=True)
-        for split, part in {"valid": texts[0::2], "test": texts[1::2]}.items():
-            items = [
-                {
-                    "nl_statement": t[:150],
-                    "formal_statement": t[150:],
-                    "formal_statement_lean4": t[150:],
-                }
-                for t in part
-            ]
-            lines = "\n".join(map(json.dumps, items))
-            (named / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    monkeypatch.setenv("CURATE_DATA_DIR", str(tmp_path / "named"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def smaller(text):
-    for shown, paid in (OF_THE_TEST | SMALLER).items():
-        text = re.sub(rf"(?<![\w.]){re.escape(shown)}(?!\w)", paid, text)
-    return text
 
 
 def expanded(word):
@@ -139,17 +69,6 @@ def run_shell(block):
             Path(into).write_text(done.stdout, encoding="utf-8")
         ran.append(words[0])
     return ran
-
-
-def small_demo(inputs, target):
-    """The settings of the demo for three small sources and a minute less of training."""
-    return Settings(
-        corpus=CorpusSettings(inputs=("corpus",)),
-        embed=EmbedSettings(batch_tokens=512),
-        target=TargetSettings(name="docs=target/select.jsonl,target/eval.jsonl"),
-        mix=MixSettings(budget=8_000),
-        verify=VerifySettings(size="tiny", tokens=6_000, seeds=2, calibration=2),
-    )
 
 
 def blocks(page):
@@ -282,36 +201,3 @@ def test_the_recipes_for_ci_run_the_commands_of_the_page():
     assert {line[1] for line in lines} == {"rank", "report"}
     for _, name, *words in lines:
         main.commands[name].make_context(name, words)
-
-
-@pytest.mark.parametrize("name", ["tutorial", "finetuning"])
-def test_the_notebooks_ran_and_their_cells_run_again(home, monkeypatch, name):
-    import nbformat
-
-    book = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
-    cells = [cell for cell in book.cells if cell.cell_type == "code"]
-    assert cells and all(cell.execution_count for cell in cells), "run make notebook"
-    assert not [out for cell in cells for out in cell.outputs if out.output_type == "error"]
-    monkeypatch.setattr("curate.demo.demo_settings", small_demo)
-    monkeypatch.setattr("IPython.display.display", lambda *_: None)
-    names = {}
-    for cell in cells:
-        exec(compile(smaller(cell.source), f"{name}.ipynb", "exec"), names)
-    assert list(Path("notebook").rglob("report.html"))
-
-
-def test_the_notebooks_hold_the_cells_that_their_script_makes():
-    import nbformat
-
-    script = runpy.run_path(str(ROOT / "examples" / "make_notebook.py"))
-    for name, cells in script["BOOKS"].items():
-        book = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
-        assert [cell.source for cell in book.cells] == cells, f"run make notebook for {name}"
-
-
-def test_the_example_script_runs(home, monkeypatch, capsys):
-    monkeypatch.setattr("curate.demo.demo_settings", small_demo)
-    script = runpy.run_path(str(ROOT / "examples" / "demo.py"))
-    script["main"](home / "demo")
-    assert "3 shards embedded" in capsys.readouterr().out
-    assert (home / "demo" / "report.html").is_file()
