@@ -85,6 +85,9 @@ def test_the_first_screen_has_question_answer_and_numbers():
         ({"a": 100, "b": 200}, "b (67%) and a (33%)"),
         ({"a": 30, "b": 20, "c": 40, "d": 10}, "c (40%), a (30%), b (20%) and d (10%)"),
         ({"a": 5, "b": 20, "c": 40, "d": 5, "e": 30}, "c (40%), e (30%), b (20%) and 2 more"),
+        ({"a": 9_000, "b": 990_999, "c": 1}, "b (99%) and 2 more sources (0.9%)."),
+        ({"a": 700_000, "b": 299_900, "c": 100}, "a (70%) and b (30%)."),
+        ({f"s{n}": 1 for n in range(400)}, "s0 (0.2%), s1 (0.2%), s10 (0.2%) and 397 more"),
     ],
 )
 def test_the_answer_names_what_to_train_on(sources, expected):

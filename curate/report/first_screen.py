@@ -22,6 +22,8 @@ VERDICTS = {
     "refuted": "no drop was measured",
 }
 _MOST_NAMED = 3  # sources, where there are more than one more
+_LEAST_NAMED = 0.01  # of the mix: a source of less is no answer
+_LEAST_TOLD = 0.0005  # of it: less would be told as <0.1%
 
 Fact = tuple[str, str, list[str]]
 """What, its number, lines of small print."""
@@ -83,14 +85,21 @@ def facts(
 
 
 def _held(mix: Mix) -> str:
-    """Return the sources of a mix with their shares, largest first, the small ones together."""
-    shares = sorted(mix.sources.items(), key=lambda pair: (-pair[1], pair[0]))
-    named = shares if len(shares) <= _MOST_NAMED + 1 else shares[:_MOST_NAMED]
+    """Return the sources of a mix with their shares, largest first, the small ones together.
+
+    Those of less than a hundredth are named only where none is larger; what is left of less than
+    a two-thousandth stays in the table of the mix.
+    """
     whole = mix.tokens or 1
+    shares = sorted(mix.sources.items(), key=lambda pair: (-pair[1], pair[0]))
+    large = [pair for pair in shares if pair[1] >= _LEAST_NAMED * whole] or shares
+    named = large if len(large) <= _MOST_NAMED + 1 else large[:_MOST_NAMED]
     words = [f"{show_middle(name, 30)} ({format_share(n / whole)})" for name, n in named]
-    if rest := shares[len(named) :]:
-        share = format_share(sum(n for _, n in rest) / whole)
-        words.append(f"{format_count(len(rest))} more sources ({share})")
+    rest = shares[len(named) :]
+    if (left := sum(n for _, n in rest) / whole) >= _LEAST_TOLD:
+        share = format_share(left)
+        more = "1 more source" if len(rest) == 1 else f"{format_count(len(rest))} more sources"
+        words.append(f"{more} ({share})")
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
