@@ -37,12 +37,12 @@ from curate.mixing.formats import Choice
 from curate.mixing.matching import match_embeddings
 from curate.mixing.reading import read_some
 from curate.mixing.survey import Look, write_target
-from curate.mixing.tokenizer import load_encode
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
 from curate.records import FileLedger, ProbeInfo, Shard, Target
 from curate.report.numbers import parse_tokens
 from curate.settings import CorpusSettings, RunSettings
+from curate.task2vec.tokenizer import load_encode
 
 LEVEL = 3  # of zstd, as the mix is written
 PROBE = ProbeInfo(name="builtin", revision="", tokenizer_digest="", n_parameters=0, vocab=0)

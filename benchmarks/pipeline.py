@@ -115,7 +115,7 @@ def main() -> None:
         making.embed_item = pipeline.timed_item
         gpus = max(1, len(visible_gpus())) if given.device == "cuda" else 1
         kind = "cuda" if given.device == "cuda" else "cpu"
-        embed.choose_crew = lambda *_: making.Crew(gpus, kind, here=False)
+        making.choose_crew = lambda *_: making.Crew(gpus, kind, here=False)
         making.run_items = partial(_with_slots, slots=given.slots)
         settings = replace(EmbedSettings(probe=given.probe), batch_tokens=given.shard_tokens // 4)
         began = time.monotonic()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         verify,
         write_report,
     )
-    from curate.task2vec.embed import embed_texts
+    from curate.task2vec.embedding import embed_texts
     from curate.task2vec.probe import load_probe
 
 __version__ = version("curate")
@@ -38,7 +38,7 @@ _STAGES = (
     "write_report", "open_artefact", "mirrored",
 )  # fmt: skip
 _PLACES = dict.fromkeys(_STAGES, "curate.stages") | {
-    "embed_texts": "curate.task2vec.embed",
+    "embed_texts": "curate.task2vec.embedding",
     "load_probe": "curate.task2vec.probe",
     "read_settings": "curate.config",
     "Settings": "curate.settings",

@@ -26,11 +26,11 @@ from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
 from curate.mixing.items import index_items
 from curate.mixing.reading import read_some
-from curate.mixing.tokenizer import load_encode
 from curate.mixing.write import choose_workers
 from curate.records import Target
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings
 from curate.store.fingerprint import digest_file
+from curate.task2vec.tokenizer import load_encode
 
 VOCABULARY = """
 math: theorem proof lemma group ring field ideal kernel image finite abelian order

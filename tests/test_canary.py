@@ -21,11 +21,11 @@ from curate.cli import main
 from curate.corpus.hub import HubName, parse_hub_name, read_hub_rows
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
 from curate.errors import CurateError
-from curate.mixing.tokenizer import load_encode
 from curate.ranking.index import open_faiss, shortlist
 from curate.records import ProbeInfo
 from curate.task2vec.foreign import MAX_TEXT_BYTES
 from curate.task2vec.probe import encode_texts, load_probe
+from curate.task2vec.tokenizer import load_encode
 from tests.conftest import write_jsonl
 from tests.test_layers import MODULES
 from tests.test_probe import save_probe

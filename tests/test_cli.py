@@ -349,9 +349,47 @@ def test_help_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_stages_load_scikit_learn_only_where_it_is_asked_for():
-    code = "import sys, curate.stages; sys.exit('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+SLOW_TO_LOAD = {"torch", "transformers", "datasets", "faiss", "sklearn", "scipy.stats"}
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (["index"], set()),
+        (["rank"], set()),
+        (["rank", "--method", "length"], set()),
+        (["build-mix", "--budget", "9k", "--out", "other"], set()),
+        (["build-mix"], set()),
+        (["show", "verification"], set()),
+        (["report"], {"sklearn", "scipy.stats"}),  # topics
+        (["rank", "--method", "task2vec"], {"scipy.stats"}),  # its second opinion
+        (["verify"], {"torch", "transformers", "scipy.stats"}),
+    ],
+)
+def test_a_command_loads_the_libraries_that_it_works_with_and_no_others(
+    job, tmp_path, monkeypatch, words, allowed
+):
+    """On a workspace whose target is embedded; each of them takes up to seconds to load."""
+    home, _ = job
+    for name in (".curate", "mix"):
+        shutil.copytree(home / name, tmp_path / name)
+    shutil.copy(home / "curate.toml", tmp_path)
+    if words == ["rank"]:
+        shutil.rmtree(tmp_path / ".curate" / "ranking")
+    monkeypatch.chdir(tmp_path)
+    code = (
+        "import atexit, sys\n"
+        f"slow = {SLOW_TO_LOAD}\n"
+        "atexit.register(lambda: print('LOADED', *slow & set(sys.modules), file=sys.stderr))\n"
+        "sys.argv[0] = 'curate'\n"
+        "from curate.cli import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 4), done.stderr
+    (loaded,) = (line for line in done.stderr.splitlines() if line.startswith("LOADED"))
+    assert set(loaded.split()[1:]) <= allowed
 
 
 def test_python_m_curate_and_a_closed_pipe():

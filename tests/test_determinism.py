@@ -16,8 +16,9 @@ import torch
 from curate import stages
 from curate.settings import CorpusSettings, EmbedSettings, RankSettings, Settings, TargetSettings
 from curate.task2vec import embedding as engine
-from curate.task2vec.embed import build_index, load_embedding
+from curate.task2vec.embed import build_index
 from curate.task2vec.probe import load_probe
+from curate.task2vec.reading import load_embedding
 from tests import determinism
 from tests.conftest import licence_prose, numpy_docstrings, python_sources, write_jsonl
 

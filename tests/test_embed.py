@@ -21,22 +21,21 @@ from curate.settings import CorpusSettings, EmbedSettings
 from curate.stages import rejected
 from curate.store.fingerprint import digest_texts
 from curate.store.lock import locked
-from curate.task2vec import embed as stage
-from curate.task2vec import embedding, items, making
-from curate.task2vec.embed import (
-    build_index,
-    embed_target,
-    embed_texts,
+from curate.task2vec import embedding, items, making, vectors
+from curate.task2vec.embed import build_index
+from curate.task2vec.embedding import embed_texts
+from curate.task2vec.fisher import fisher_rows
+from curate.task2vec.head import tune_head
+from curate.task2vec.probe import encode_texts, load_probe
+from curate.task2vec.quantity import FisherSettings
+from curate.task2vec.reading import (
     index_is_current,
     load_documents,
     load_embedding,
     open_index,
 )
-from curate.task2vec.fisher import fisher_rows
-from curate.task2vec.head import tune_head
-from curate.task2vec.probe import encode_texts, load_probe
-from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.sketch import draw_projection, project_rows
+from curate.task2vec.target import embed_target
 from curate.task2vec.vectors import (
     check_embedding,
     quantise,
@@ -91,7 +90,7 @@ def embedded(monkeypatch):
         names.append(what)
         return plain(what, *rest, **named)
 
-    monkeypatch.setattr(stage, "embed_parts", spy)
+    monkeypatch.setattr(embedding, "embed_parts", spy)
     monkeypatch.setattr(items, "embed_parts", spy)
     return names
 
@@ -145,7 +144,7 @@ def test_a_rerun_does_nothing(case, embedded):
 
 def test_an_index_with_labels_drawn_in_another_way_is_made_again(case, embedded, monkeypatch):
     corpus, embed, workspace = case
-    monkeypatch.setattr(making, "COINS", 0)
+    monkeypatch.setattr(vectors, "COINS", 0)
     older = build_index(corpus, embed, workspace=workspace, device="cpu")
     monkeypatch.undo()
     assert not index_is_current(corpus, embed, workspace)
@@ -639,7 +638,7 @@ def test_the_key_of_an_embedding_holds_all_that_decides_it(monkeypatch):
     others.add(making.shard_key("text", settings, info))
     monkeypatch.undo()
     for name in ("COINS", "CONTRAST"):
-        monkeypatch.setattr(making, name, -1)
+        monkeypatch.setattr(vectors, name, -1)
         others.add(making.shard_key("text", settings, info))
         monkeypatch.undo()
     assert key not in others

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from curate.cli import main
 from curate.corpus import containers
-from curate.task2vec.embed import open_index
+from curate.task2vec.reading import open_index
 
 RNG = random.Random(0)
 GOOD = [json.dumps({"text": f"document {n} {RNG.getrandbits(400):x}"}) for n in range(120)]

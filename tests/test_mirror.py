@@ -14,7 +14,8 @@ from curate.errors import CurateError
 from curate.stages.mirror import catch_up, mirrored, open_mirror, publish, pull
 from curate.store.publish import publish_json
 from curate.task2vec.afar import drop_tokens, fetched, hand_over
-from curate.task2vec.embed import build_index, index_is_current, open_index
+from curate.task2vec.embed import build_index
+from curate.task2vec.reading import index_is_current, open_index
 from tests.s3_double import SECRET, keys_of
 
 pytest.importorskip("moto")
@@ -148,12 +149,11 @@ def test_a_run_that_fails_leaves_what_it_finished_and_no_manifest(server, bucket
         raise CurateError("something is wrong; mend it")
 
     monkeypatch.setattr(making, "publish_index", broken)
-    monkeypatch.setattr("curate.task2vec.embed.publish_index", broken)
     failed = CliRunner().invoke(main, ["index", "--workspace", address])
     assert failed.exit_code == 1 and "something is wrong" in failed.stderr
     before = keys_of(server, bucket)
     assert before and "ws/index/meta.json" not in before
-    monkeypatch.setattr("curate.task2vec.embed.publish_index", real)
+    monkeypatch.setattr(making, "publish_index", real)
     shutil.rmtree(".curate")
     run("index", "--workspace", address)
     after = keys_of(server, bucket)

@@ -88,7 +88,7 @@ def test_clusters_and_skipped_files_and_hub_inputs_are_in_the_plan(case, tmp_pat
 def test_a_field_that_is_not_there_is_said_before_a_model_is_loaded(tmp_path, monkeypatch):
     path = write(tmp_path / "a.jsonl", [{"body": "x"}])
     monkeypatch.setattr("curate.task2vec.plan.load_probe", None)
-    monkeypatch.setattr("curate.task2vec.embed.load_probe", None)
+    monkeypatch.setattr("curate.task2vec.items.load_probe", None)
     wanted = CorpusSettings(inputs=(str(path),))
     for stage in (plan_index, build_index):
         with pytest.raises(CurateError, match="no field text; it has body"):

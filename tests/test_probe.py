@@ -1,12 +1,16 @@
 """Loading probes: what is accepted, what is refused, and in which words."""
 
+import dataclasses
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from curate.errors import CurateError
+from curate.task2vec import tokenizer as tokenizer_room
 from curate.task2vec.probe import BUILTIN, encode_texts, find_revision, load_probe
+from curate.task2vec.tokenizer import load_encode
 
 torch.set_num_threads(1)
 
@@ -199,3 +203,29 @@ def test_builtin_probe_loads():
     probe = load_probe("builtin", device="cpu")
     (ids,) = encode_texts(probe, ["The quick brown fox."])
     assert 1 < len(ids) < 20
+
+
+def test_the_tokenizer_alone_is_the_probes_and_reads_markup_as_text(folder, tmp_path):
+    texts = ["plain", "a<|end|>b", "", "ü ⏎\n\t"]
+    probe = load_probe(str(folder), device="cpu")
+    encode, digest = load_encode(str(folder), probe.info)
+    assert digest == probe.info.tokenizer_digest
+    wanted = [ids.tolist() for ids in encode_texts(probe, texts)]
+    assert [ids.tolist() for ids in encode(texts)] == wanted
+    assert 256 not in wanted[1]  # the token that ends a text
+    # Of another name it is read by transformers, and does the same.
+    other, same = load_encode(str(save_probe(tmp_path / "copy")), probe.info)
+    assert same == digest and [ids.tolist() for ids in other(texts)] == wanted
+
+
+def test_a_tokenizer_whose_file_is_not_the_index_s_is_read_by_transformers(folder, monkeypatch):
+    info = load_probe(str(folder), device="cpu").info
+    loaded = []
+    real = tokenizer_room.load_tokenizer
+    monkeypatch.setattr(
+        tokenizer_room, "load_tokenizer", lambda *words: loaded.append(1) or real(*words)
+    )
+    load_encode(str(folder), info)
+    assert not loaded
+    load_encode(str(folder), dataclasses.replace(info, tokenizer_digest="another"))
+    assert loaded

@@ -24,7 +24,7 @@ from curate.ranking.terms import characteristic_terms, count_words
 from curate.records import Embedding, Index, IndexedShard, ProbeInfo, RowBlock, Shard, Target
 from curate.settings import CorpusSettings, EmbedSettings, Measure, Method, RankSettings
 from curate.store.fingerprint import digest_texts
-from curate.task2vec import embed, making
+from curate.task2vec import embedding, making
 from curate.task2vec.embed import build_index
 from curate.task2vec.vectors import write_embedding
 
@@ -172,9 +172,9 @@ def test_a_second_target_embeds_itself_alone_and_no_document_is_read(
     settings = [RankSettings(method=method, bootstrap=50) for method in METHODS]
     rank_shards(index, target, RankSettings(method="ngram"), workspace=workspace)
     embedded = []
-    real = embed.embed_parts
+    real = embedding.embed_parts
     monkeypatch.setattr(
-        embed, "embed_parts", lambda what, *a: embedded.append(what) or real(what, *a)
+        embedding, "embed_parts", lambda what, *a: embedded.append(what) or real(what, *a)
     )
     law = make_target(texts("law", 2_000, 60), name="law")
     corpus = workspace / "corpus"

@@ -16,10 +16,11 @@ from curate.errors import CurateError
 from curate.mixing.binary import TokenSpec, write_megatron, write_tokens
 from curate.mixing.formats import ROW_SCHEMA
 from curate.mixing.streaming import write_mds, write_mds_index
-from curate.mixing.tokenizer import load_encode, token_spec
+from curate.mixing.tokenizer import token_spec
 from curate.mixing.trainers import NAMES, READS, check_trainer, trainer_text
 from curate.records import ProbeInfo
 from curate.task2vec.probe import BUILTIN
+from curate.task2vec.tokenizer import load_encode
 
 INFO = ProbeInfo(name="builtin", revision="", tokenizer_digest="", n_parameters=0, vocab=0)
 

@@ -30,8 +30,9 @@ from curate.verification.control_set import draw_control_set
 from curate.verification.documents import cut_documents, draw_texts
 from curate.verification.estimate import estimate_verification
 from curate.verification.export import write_tables
+from curate.verification.published import open_verification
 from curate.verification.runs import read_documents
-from curate.verification.verify import not_confirmed, open_verification, verify_mix
+from curate.verification.verify import not_confirmed, verify_mix
 
 CONTROL = 12
 SETTINGS = VerifySettings(

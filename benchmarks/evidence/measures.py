@@ -16,7 +16,8 @@ from curate.records import Index, Notify, RowBlock, Target, silent
 from curate.settings import Measure, Method, RankSettings
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.publish import publish_json, read_json
-from curate.task2vec.embed import embed_target, load_embedding
+from curate.task2vec.reading import load_embedding
+from curate.task2vec.target import embed_target
 
 Floats = npt.NDArray[np.float64]
 NO_ORDER = ("random", "length")

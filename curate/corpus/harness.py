@@ -11,7 +11,6 @@ from importlib.metadata import version
 from typing import Any
 
 from curate.corpus.containers import one_line
-from curate.corpus.hub import FAILURES
 from curate.errors import USAGE, CurateError
 
 PREFIX = "lm-eval:"
@@ -40,6 +39,8 @@ def load_task(name: str) -> TaskItems:
     Raises:
         CurateError: the package is missing, it ships no such task, or its data cannot be read.
     """
+    from curate.corpus.hub import FAILURES  # the hub client takes seconds to import
+
     task_name = name.removeprefix(PREFIX)
     tasks = list(find_tasks(name)["tasks"].values())
     try:
@@ -73,6 +74,8 @@ def find_tasks(name: str) -> dict[str, Any]:
     Raises:
         CurateError: the package is missing, it ships no such task, or its data cannot be read.
     """
+    from curate.corpus.hub import FAILURES
+
     task_name = name.removeprefix(PREFIX)
     try:
         manager = _shipped()

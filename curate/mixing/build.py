@@ -22,11 +22,10 @@ from curate.mixing.plan import plan_shards
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.reading import read_some
 from curate.mixing.survey import Look, Meaning, write_target
-from curate.mixing.tokenizer import count_tokens, find_place, load_encode, token_spec
+from curate.mixing.tokenizer import count_tokens, token_spec
 from curate.mixing.trainers import NAMES, check_trainer, trainer_text
 from curate.mixing.weights import Spread, settle_selection
 from curate.mixing.write import Layout, choose_workers, write_files
-from curate.ranking.encoder import find_encoder
 from curate.records import Embedding, Index, Mix, Notify, Ranking, Target, silent
 from curate.settings import MixSettings
 from curate.store.fingerprint import fingerprint
@@ -39,7 +38,9 @@ from curate.store.publish import (
     read_json,
     read_meta,
 )
-from curate.task2vec.embed import embed_target, lengths_path
+from curate.task2vec.reading import lengths_path
+from curate.task2vec.target import embed_target
+from curate.task2vec.tokenizer import find_place, load_encode
 
 __all__ = ["build_mix", "meaning_of", "open_mix", "read_mix_texts"]
 
@@ -257,6 +258,8 @@ def meaning_of(settings: MixSettings, index: Index) -> Meaning | None:
     """Return how a mix tells items in other words, None where it does not."""
     if not (settings.decontaminate and settings.paraphrases):
         return None
+    from curate.ranking.encoder import find_encoder  # loads a tensor library
+
     name = settings.encoder or index.embed.probe
     return Meaning(name, find_encoder(name), settings.cosine)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from curate.records import Forecast
 
@@ -106,8 +106,8 @@ def forecast_without_runs(
     gain = lexical_cross_entropy(target, control, tokens=tokens) - lexical_cross_entropy(
         target, mix, tokens=tokens
     )
-    quantile = stats.t.ppf(0.5 + confidence / 2, prior.n - 1) if prior.n > 1 else None
-    half = float(quantile or stats.norm.ppf(0.5 + confidence / 2)) * prior.residual_sd
+    quantile = stdtrit(prior.n - 1, 0.5 + confidence / 2) if prior.n > 1 else None
+    half = float(quantile or ndtri(0.5 + confidence / 2)) * prior.residual_sd
     drop = prior.slope * gain
     known = (
         f"from {prior.n} measured mixes ({prior.command})"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -123,7 +123,7 @@ def forecast_losses(
     sd = float(np.sqrt(np.mean(left_out[:, 1] ** 2)))
     # One mix that was missed by far is not averaged away: such errors have heavy tails.
     widest = _quantile(np.abs(left_out[:, 1]), confidence * (1 + 1 / n))
-    reach = max(float(stats.t.ppf(0.5 + confidence / 2, fit.df[0])) * sd, widest) * fit.spread[0]
+    reach = max(float(stdtrit(fit.df[0], 0.5 + confidence / 2)) * sd, widest) * fit.spread[0]
     mean = _fit(candidates[0], loss, np.arange(n)[None], new[None, :0])
     law = Law(
         name=candidates[chosen[0]].name,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from curate.records import RowBlock
 
@@ -212,6 +211,8 @@ def _within_caps(
         caps: of the shares.
         total: Σz to start from.
     """
+    from scipy.optimize import minimize  # a tenth of a second to load
+
     z = start * total
     for _ in range(CAP_ROUNDS):
         limits = np.maximum(caps, 0.0) * total

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from curate.corpus.tokens import count_unigrams
 from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_entropy
 from curate.mixing.matching import match_embeddings, match_words
-from curate.mixing.tokenizer import load_encode
 from curate.ranking.alignment import align_all
 from curate.ranking.lexical import count_items, lexical, pool_items
 from curate.ranking.methods import GROUPS
@@ -23,7 +22,8 @@ from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import Influences, t_intervals
 from curate.records import Embedding, Forecast, Index, Ranking, Target
 from curate.settings import Measure
-from curate.task2vec.embed import load_embedding
+from curate.task2vec.reading import load_embedding
+from curate.task2vec.tokenizer import load_encode
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats

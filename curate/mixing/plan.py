@@ -12,10 +12,10 @@ from curate.mixing.bounds import bound_spread
 from curate.mixing.checks import check_room
 from curate.mixing.documents import Encode
 from curate.mixing.mixture import matched_shares
-from curate.mixing.tokenizer import load_encode
 from curate.mixing.weights import Spread, choose_weights, spread_tokens
 from curate.records import Embedding, Index, Ranking, Target
 from curate.settings import MixSettings
+from curate.task2vec.tokenizer import load_encode
 
 __all__ = ["plan_shards"]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.stats import rankdata
 
 from curate.errors import CurateError
 from curate.ranking.rank import rank_shards
@@ -59,6 +58,8 @@ def side_by_side(rankings: Sequence[Ranking], *, what: Literal["methods", "targe
     Raises:
         CurateError: rankings of different indices, or no shard in all of them.
     """
+    from scipy.stats import rankdata  # half a second to load
+
     first = rankings[0]
     if len({ranking.index_fingerprint for ranking in rankings}) > 1:
         raise CurateError("the index changed between two rankings; run the command again")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.errors import USAGE, CurateError
-from curate.ranking.explain_fisher import reasons_by_fisher
 from curate.ranking.explain_words import reasons_by_words
 from curate.ranking.samples import read_samples
 from curate.ranking.terms import characteristic_terms, count_words
@@ -65,8 +64,10 @@ def explain_shard(
     number = next(n for n, entry in enumerate(index.shards) if entry.shard.name == shard)
     documents = _of_one_length(texts[number])
     if ranking.method == "lexical":
-        why = reasons_by_words(shard, documents, index=index, target=target, device=device)
+        why = reasons_by_words(shard, documents, index=index, target=target)
     else:
+        from curate.ranking.explain_fisher import reasons_by_fisher  # loads a tensor library
+
         why = reasons_by_fisher(
             shard,
             documents,

@@ -10,28 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curate.ranking.alignment import align_all
+from curate.ranking.explain_words import Reasons
 from curate.ranking.measures import shortfalls
 from curate.ranking.methods import read_embeddings
 from curate.ranking.prepared import Prepared, Reference, corpus_reference, prepare
 from curate.records import Contribution, Embedding, Index, Notify, RowBlock, Target
 from curate.settings import Measure, RankSettings
-from curate.task2vec.embed import embed_target, embed_texts
+from curate.task2vec.embedding import embed_texts
 from curate.task2vec.probe import encode_texts, load_probe
+from curate.task2vec.target import embed_target
 
 if TYPE_CHECKING:
     from curate.records import Floats
 
 COMPARED = 200  # shards that "usual" is the mean of, at most
 ROWS = 6  # of the weight matrices
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Reasons:
-    """What takes away from the alignment of a shard, and how its documents align."""
-
-    layers: tuple[Contribution, ...]
-    rows: tuple[Contribution, ...]  # those that take most more than usual
-    documents: tuple[tuple[float, str], ...]  # alignment alone, nearest first
 
 
 def reasons_by_fisher(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from curate.ranking.explain_fisher import Reasons
 from curate.ranking.lexical import count_items, lexical, word_losses
 from curate.ranking.methods import corpus_words
 from curate.records import Contribution, Index, Target
-from curate.task2vec.embed import load_embedding
-from curate.task2vec.probe import Probe, encode_texts, load_probe
+from curate.task2vec.reading import load_embedding
+from curate.task2vec.tokenizer import Encode, encode_with, open_tokenizer
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -22,8 +23,17 @@ WORDS = 12
 PER = 1_000.0  # tokens that a word's frequency is given for
 
 
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """What takes away from the alignment of a shard, and how its documents align."""
+
+    layers: tuple[Contribution, ...]
+    rows: tuple[Contribution, ...]  # those that take most more than usual
+    documents: tuple[tuple[float, str], ...]  # alignment alone, nearest first
+
+
 def reasons_by_words(
-    shard: str, documents: Sequence[str], *, index: Index, target: Target, device: str
+    shard: str, documents: Sequence[str], *, index: Index, target: Target
 ) -> Reasons:
     """Say which words take away from a shard's lexical alignment; align its documents.
 
@@ -35,11 +45,11 @@ def reasons_by_words(
         documents: of the shard, counted one by one.
         index: of the corpus.
         target: that the ranking is for.
-        device: of the probe, whose tokenizer counts.
     """
-    probe = load_probe(index.embed.probe, device=device)
+    tokenizer = open_tokenizer(index.embed.probe, index.probe)
+    encode = partial(encode_with, tokenizer, name=index.embed.probe)
     vocab = index.probe.vocab
-    items = count_items(target.select, lambda texts: encode_texts(probe, texts), vocab=vocab)
+    items = count_items(target.select, encode, vocab=vocab)
     wanted, background = np.asarray(items.sum(axis=0)).ravel(), corpus_words(index)
     key = next(entry.key for entry in index.shards if entry.shard.name == shard)
     given = load_embedding(Path(index.folder), key).unigrams.astype(np.float64)
@@ -50,21 +60,20 @@ def reasons_by_words(
     rows = []
     for word in np.argsort(-(mine - usual), kind="stable")[:WORDS].tolist():
         numbers = [float(each[word]) for each in (*shares, *frequencies)]
-        rows.append(Contribution(_shown(probe, word), *numbers))
-    return Reasons((), tuple(rows), _documents(documents, items, background, probe, vocab))
+        rows.append(Contribution(_shown(tokenizer, word), *numbers))
+    return Reasons((), tuple(rows), _documents(documents, items, background, encode, vocab))
 
 
 def _documents(
-    texts: Sequence[str], items: Floats, background: Floats, probe: Probe, vocab: int
+    texts: Sequence[str], items: Floats, background: Floats, encode: Encode, vocab: int
 ) -> tuple[tuple[float, str], ...]:
-    counts = [np.bincount(ids, minlength=vocab) for ids in encode_texts(probe, list(texts))]
+    counts = [np.bincount(ids, minlength=vocab) for ids in encode(list(texts))]
     values = np.clip(np.exp(lexical(items, counts, background=background)[0]), 0.0, 1.0)
     order = np.argsort(-values, kind="stable")
     return tuple((float(values[n]), texts[n]) for n in order)
 
 
-def _shown(probe: Probe, word: int) -> str:
+def _shown(tokenizer: Any, word: int) -> str:
     """Return a token as it is written, its spaces and line ends visible."""
-    return (
-        str(probe.tokenizer.decode([word])).replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
-    )
+    text = str(tokenizer.decode([word], skip_special_tokens=False))
+    return text.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import faiss
 import numpy as np
 
 from curate.ranking.prepared import prepare
@@ -127,6 +126,8 @@ def build_faiss(vectors: Floats, *, kind: Kind | None = None, seed: int = 0) -> 
     """
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise ValueError("stand-ins are a matrix of finite numbers")
+    import faiss
+
     count, width = vectors.shape
     if (kind or index_kind(count)) == "flat":
         index: Any = faiss.IndexFlatIP(width)
@@ -155,6 +156,8 @@ def open_faiss(path: Path, vectors: Floats, *, seed: int = 0) -> Any:
     The name beside `path` carries the digest of the vectors and of the FAISS file: a file that
     was changed, cut, or made from other vectors is rebuilt, never trusted.
     """
+    import faiss
+
     mark = path.with_suffix(".digest")
     wanted = digest_bytes(
         np.ascontiguousarray(vectors).tobytes() + f"{vectors.shape}{seed}".encode()

@@ -13,7 +13,6 @@ from curate.errors import CurateError
 from curate.ranking import baselines
 from curate.ranking.alignment import align_all
 from curate.ranking.candidates import find_candidates
-from curate.ranking.encoder import deal, encode, load_encoder, read_encoded
 from curate.ranking.index import index_kind
 from curate.ranking.lexical import count_items, lexical, own_halves, pool_items
 from curate.ranking.ngrams import Number
@@ -23,8 +22,9 @@ from curate.ranking.stats import Influences
 from curate.ranking.words import find_by_words
 from curate.records import Embedding, Index, IndexedShard, Notify, Target, silent
 from curate.settings import RankSettings
-from curate.task2vec.embed import embed_target, load_embedding
-from curate.task2vec.probe import encode_texts, load_probe
+from curate.task2vec.reading import load_embedding
+from curate.task2vec.target import embed_target
+from curate.task2vec.tokenizer import load_encode
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -88,7 +88,7 @@ def measure(
         hidden = (found.hidden for found in read_embeddings(index.shards, index, notify))
         return _plain(index, *baselines.hidden_cosine(own.hidden, hidden), own=own)
     if method == "lexical":
-        return _by_words(index, target, settings, workspace, device, notify)
+        return _by_words(index, target, settings, workspace, notify)
     if method == "perplexity":
         losses = np.array([found.loss for found in read_embeddings(index.shards, index, notify)])
         return _plain(index, *baselines.perplexity(losses))
@@ -171,13 +171,10 @@ def _by_words(
     target: Target,
     settings: RankSettings,
     workspace: Path,
-    device: str,
     notify: Notify,
 ) -> Measured:
-    probe = load_probe(index.embed.probe, device=device)
-    items = count_items(
-        target.select, lambda texts: encode_texts(probe, texts), vocab=index.probe.vocab
-    )
+    encode, _ = load_encode(index.embed.probe, index.probe)
+    items = count_items(target.select, encode, vocab=index.probe.vocab)
     words, shards = np.asarray(items.sum(axis=0)).ravel(), index.shards
     warnings: tuple[str, ...] = ()
     if len(shards) > EXACT_UP_TO and not settings.exact:
@@ -224,6 +221,8 @@ def _by_encoder(
     notify: Notify,
 ) -> Measured:
     """Compare mean vectors of a sentence encoder; those of the shards are kept."""
+    from curate.ranking.encoder import deal, encode, load_encoder, read_encoded  # seconds
+
     encoded = read_encoded(
         index,
         settings.encoder,

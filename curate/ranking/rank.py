@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from curate.errors import CurateError
 from curate.ranking.index import log_embedding
@@ -172,6 +171,8 @@ def _by_words(
     if settings.method != "task2vec" or len(sources) < 2 or len(found.shards) > COUNTED:
         return ()
     same = replace(index, shards=found.shards)  # of very many, the shortlist of the method
+    from scipy.stats import spearmanr  # half a second to load
+
     exact = replace(settings, method="lexical", exact=True)
     counted = measure(same, target, exact, place, device, silent)
     words = counted.values

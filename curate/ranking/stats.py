@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
-from scipy.stats import rankdata
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
@@ -193,6 +192,8 @@ def agreement(values: Floats) -> Floats:
     Args:
         values: (R, K): K shards under R methods; a row of equal values agrees with none (0).
     """
+    from scipy.stats import rankdata  # half a second to load
+
     ranks = rankdata(values, axis=1)
     ranks = ranks - ranks.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(ranks, axis=1, keepdims=True)

@@ -14,7 +14,7 @@ from curate.records import Index, Notify
 from curate.store.arrays import arrays_are_whole, publish_arrays, read_arrays
 from curate.store.fingerprint import fingerprint
 from curate.store.publish import is_current, publish_meta
-from curate.task2vec.embed import load_embedding
+from curate.task2vec.reading import load_embedding
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats

@@ -15,8 +15,8 @@ from curate.settings import CorpusSettings, Settings
 from curate.stages.mirror import catch_up, copied_from
 from curate.stages.workspace import WORKSPACE, noted, swept
 from curate.store.publish import publish_json, read_json_if_whole
-from curate.task2vec.embed import build_index, index_is_current, open_index
-from curate.task2vec.plan import plan_index
+from curate.task2vec.embed import build_index
+from curate.task2vec.reading import index_is_current, open_index
 
 
 def index(
@@ -79,6 +79,8 @@ def plan(
     Raises:
         CurateError: as `index`, as far as schemas and beginnings of files tell.
     """
+    from curate.task2vec.plan import plan_index  # seconds: it embeds a little
+
     settings = settings or Settings()
     corpus = _named_corpus(settings, inputs)
     return plan_index(

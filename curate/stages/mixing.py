@@ -19,7 +19,7 @@ from curate.settings import Settings
 from curate.stages.workspace import WORKSPACE, input_files, noted, ranked_target, swept
 from curate.store.fingerprint import digest_bytes
 from curate.store.protect import refuse_holding
-from curate.task2vec.embed import open_index
+from curate.task2vec.reading import open_index
 
 
 def build_mix(

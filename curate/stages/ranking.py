@@ -18,7 +18,7 @@ from curate.settings import Settings, TargetSettings
 from curate.stages.indexing import current_index
 from curate.stages.workspace import WORKSPACE, noted, ranked_target, swept
 from curate.store.publish import publish_json
-from curate.task2vec.embed import open_index
+from curate.task2vec.reading import open_index
 
 
 def rank(

@@ -14,8 +14,8 @@ from curate.stages.workspace import WORKSPACE, input_files
 from curate.store.history import read_history
 from curate.store.protect import refuse_input
 from curate.store.publish import publish_bytes, read_json
-from curate.task2vec.embed import open_index
-from curate.verification.verify import open_verification
+from curate.task2vec.reading import open_index
+from curate.verification.published import open_verification
 
 
 def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = None) -> Path:

@@ -19,10 +19,11 @@ from curate.report.trackers import open_tracker
 from curate.settings import Settings
 from curate.stages.workspace import WORKSPACE, input_files, noted, ranked_target, swept
 from curate.store.protect import refuse_input
-from curate.task2vec.embed import open_index
+from curate.task2vec.reading import open_index
 from curate.verification.estimate import estimate_verification
 from curate.verification.export import TABLES, write_tables
-from curate.verification.verify import open_verification, verify_mix
+from curate.verification.published import open_verification
+from curate.verification.verify import verify_mix
 
 
 def verify(

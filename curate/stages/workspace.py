@@ -13,7 +13,7 @@ from curate.records import Target
 from curate.settings import Settings, TargetSettings
 from curate.store.history import Note, noting
 from curate.store.publish import read_json, sweep
-from curate.task2vec.embed import open_index
+from curate.task2vec.reading import open_index
 
 WORKSPACE = ".curate"
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from curate.corpus.prints import keep_prints
-from curate.corpus.regroup import Corpus
+from curate.corpus.regroup import Corpus, drop_old_groups, open_corpus
 from curate.corpus.shards import read_shards
 from curate.engine.ahead import ahead
 from curate.engine.local import count_cores
@@ -37,10 +37,18 @@ from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_bytes, fingerprint
 from curate.store.publish import publish_bytes, publish_meta, read_json_if_whole
 from curate.task2vec.afar import drop_tokens, fetch_beside, hand_over
-from curate.task2vec.items import Embedded, EmbedItem, draw_tokens, embed_item, publish_tokens
+from curate.task2vec.embedding import check_probe
+from curate.task2vec.items import (
+    Embedded,
+    EmbedItem,
+    draw_tokens,
+    embed_item,
+    publish_tokens,
+    shared_probe,
+)
+from curate.task2vec.model_files import find_revision
 from curate.task2vec.probe import Probe, encode_texts
-from curate.task2vec.quantity import COINS, CONTRAST
-from curate.task2vec.vectors import StoredEmbedding, check_embedding, lengths_path
+from curate.task2vec.vectors import StoredEmbedding, check_embedding, lengths_path, shard_key
 
 if TYPE_CHECKING:
     from curate.records import Counts
@@ -82,6 +90,32 @@ class Making:
     first: BaseException | None = None  # that a shard was rejected for
     n_embedded: int = 0
     n_tokens: int = 0
+
+
+def make_index(
+    corpus: CorpusSettings,
+    embed: EmbedSettings,
+    *,
+    workspace: Path,
+    device: str,
+    workers: int,
+    store: str,
+    notify: Notify,
+) -> Index:
+    """Make an index in a workspace that is locked; takes the arguments of `build_index`."""
+    opened = open_corpus(corpus, workspace=workspace, notify=notify)
+    crew = choose_crew(opened, device, workers)
+    revision = find_revision(embed.probe)
+    probe = shared_probe(embed.probe, revision, crew.device if crew.here else "cpu")
+    blocks = check_probe(probe, embed)
+    making = Making(
+        workspace / "index", corpus, embed, probe.info, device=crew.device, here=crew.here,
+        store=f"{store}/index" if store and not crew.here else "",
+    )  # fmt: skip
+    embed_all(making, opened, probe, crew, notify)
+    found = publish_index(making, blocks, opened)
+    drop_old_groups(workspace, opened)
+    return found
 
 
 def choose_crew(opened: Corpus, device: str, workers: int) -> Crew:
@@ -211,18 +245,6 @@ def _publish_lengths(path: Path, tokens: Sequence[Counts]) -> str:
     np.save(stream, np.array([len(ids) for ids in tokens], np.int32), allow_pickle=False)
     publish_bytes(path, stream.getvalue())
     return digest_bytes(stream.getvalue())
-
-
-def shard_key(digest: str, settings: EmbedSettings, info: ProbeInfo) -> str:
-    """Return the name of an embedding: its text, the probe's bytes and the settings."""
-    return fingerprint(
-        text=digest,
-        embed=dataclasses.replace(settings, probe=""),
-        revision=info.revision,
-        tokenizer=info.tokenizer_digest,
-        contrast=CONTRAST,
-        coins=COINS,
-    )
 
 
 def _key(making: Making, number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from curate.errors import CurateError
-from curate.records import Embedding, RowBlock
+from curate.records import Embedding, ProbeInfo, RowBlock
+from curate.settings import EmbedSettings
 from curate.store.arrays import publish_arrays
-from curate.store.fingerprint import digest_bytes, digest_file
+from curate.store.fingerprint import digest_bytes, digest_file, fingerprint
 from curate.store.publish import publish_json, read_json_if_whole
+from curate.task2vec.quantity import COINS, CONTRAST
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -36,6 +38,18 @@ class StoredEmbedding:
     vocab: int
     documents: str = ""  # blake2b of the documents' vectors; "" where there are none
     lengths: str = ""  # blake2b of the tokens of each document; "" where there are none
+
+
+def shard_key(digest: str, settings: EmbedSettings, info: ProbeInfo) -> str:
+    """Return the name of an embedding: its text, the probe's bytes and the settings."""
+    return fingerprint(
+        text=digest,
+        embed=replace(settings, probe=""),
+        revision=info.revision,
+        tokenizer=info.tokenizer_digest,
+        contrast=CONTRAST,
+        coins=COINS,
+    )
 
 
 def quantise(

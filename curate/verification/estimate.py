@@ -20,12 +20,13 @@ from curate.verification.checks import check_settings, check_start
 from curate.verification.evaluate import item_nats
 from curate.verification.outcome import loss_at, tokens_to_reach
 from curate.verification.pilot import run_pilot
+from curate.verification.published import open_verification
 from curate.verification.schedule import share_out
 from curate.verification.small_model import count_parameters
 from curate.verification.start import Start, find_start, load_start, train_settings
 from curate.verification.train import Progress, TrainSettings, train_models
 from curate.verification.verdict import mean_points
-from curate.verification.verify import MOST_TOKENS, draw_items, open_verification
+from curate.verification.verify import MOST_TOKENS, draw_items
 
 STEPS = 6
 """Steps that are timed, after one that is not."""

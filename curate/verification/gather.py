@@ -20,8 +20,9 @@ from curate.ranking.methods import measure
 from curate.records import Index, Mix, Notify, Ranking, Shard, Target
 from curate.settings import MixSettings, RankSettings, VerifySettings
 from curate.store.publish import read_json
-from curate.task2vec.embed import embed_target, load_embedding
 from curate.task2vec.probe import Probe, encode_texts
+from curate.task2vec.reading import load_embedding
+from curate.task2vec.target import embed_target
 from curate.verification.arms import Arm, plan_arms
 from curate.verification.blocks import IntArray
 from curate.verification.control_set import held_out

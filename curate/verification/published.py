@@ -1,4 +1,4 @@
-"""Forecasts as they are published before the arms train, and the losses that they rest on."""
+"""What is published: forecasts before the arms train, what they rest on, and the outcome."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from curate.errors import CurateError
 from curate.mixing.laws import Views, forecast_losses
-from curate.records import Floats, Forecast
+from curate.records import Floats, Forecast, Verification
 from curate.store.fingerprint import fingerprint
-from curate.store.publish import publish_bytes, publish_json, read_json, read_json_if_whole
+from curate.store.publish import (
+    publish_bytes,
+    publish_json,
+    read_json,
+    read_json_if_whole,
+    read_meta,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,3 +214,22 @@ def earlier_points(
 def digest_forecast(forecast: PublishedForecast) -> str:
     """Return the digest of all that a forecast says, its own digest apart."""
     return fingerprint(forecast=dataclasses.replace(forecast, digest=""))
+
+
+def open_verification(workspace: Path) -> Verification:
+    """Read the published verification.
+
+    Raises:
+        CurateError: none there, or changed since it was published.
+    """
+    _, body = read_meta(workspace / "verify", kind="verification", body=dict[str, Any])
+    return msgspec.convert(_with_nan(body), Verification)
+
+
+def _with_nan(value: Any) -> Any:
+    """Turn JSON's null back into NaN: JSON has no number for it, and no field here is optional."""
+    if isinstance(value, dict):
+        return {name: _with_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(part) for part in value]
+    return float("nan") if value is None else value

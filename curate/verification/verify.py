@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from curate.corpus.harness import PREFIX
@@ -29,7 +27,7 @@ from curate.records import (
 from curate.settings import VerifySettings
 from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
-from curate.store.publish import is_current, publish_json, publish_meta, read_meta, sweep
+from curate.store.publish import is_current, publish_json, publish_meta, sweep
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.verification.blocks import IntArray
 from curate.verification.checks import (
@@ -52,6 +50,7 @@ from curate.verification.gather import (
     settings_of,
 )
 from curate.verification.prepared import Experiment
+from curate.verification.published import open_verification
 from curate.verification.start import find_start, train_settings
 from curate.verification.tasks import find_outcomes
 
@@ -154,16 +153,6 @@ def verify_mix(
                 ),
             )
     return open_verification(workspace)
-
-
-def open_verification(workspace: Path) -> Verification:
-    """Read the published verification.
-
-    Raises:
-        CurateError: none there, or changed since it was published.
-    """
-    _, body = read_meta(workspace / "verify", kind="verification", body=dict[str, Any])
-    return msgspec.convert(_with_nan(body), Verification)
 
 
 def not_confirmed(verification: Verification) -> CurateError | None:
@@ -294,12 +283,3 @@ def draw_items(
     drawn = np.random.default_rng(settings.seed).permutation(there)[: settings.eval_items]
     chosen = sorted(drawn.tolist())
     return [target.eval[number] for number in chosen], [encoded[number] for number in chosen]
-
-
-def _with_nan(value: Any) -> Any:
-    """Turn JSON's null back into NaN: JSON has no number for it, and no field here is optional."""
-    if isinstance(value, dict):
-        return {name: _with_nan(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_with_nan(part) for part in value]
-    return float("nan") if value is None else value
