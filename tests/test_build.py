@@ -704,6 +704,17 @@ def test_an_item_in_other_words_is_taken_out_and_the_report_shows_both(build, pl
     assert "in other words" in (folder / "s" / "README.md").read_text()
 
 
+def test_a_mix_of_another_state_of_the_arithmetic_is_made_again(build, tmp_path, monkeypatch):
+    first = build()
+    manifest = tmp_path / "mix" / "manifest.json"
+    written = manifest.stat().st_mtime_ns
+    assert build() == first and manifest.stat().st_mtime_ns == written
+    monkeypatch.setattr("curate.mixing.build.ARITHMETIC", -1)
+    again = build()
+    assert again.fingerprint != first.fingerprint and again.parts == first.parts
+    assert manifest.stat().st_mtime_ns > written
+
+
 def test_a_trainer_gets_its_file_and_the_mix_is_read_back_with_it(build):
     mix = build(out="mix", trainer="axolotl")
     folder = Path(mix.folder)

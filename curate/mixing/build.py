@@ -24,7 +24,7 @@ from curate.mixing.reading import read_some
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, token_spec
 from curate.mixing.trainers import NAMES, check_trainer, trainer_text
-from curate.mixing.weights import Spread, settle_selection
+from curate.mixing.weights import ARITHMETIC, Spread, settle_selection
 from curate.mixing.write import Layout, choose_workers, write_files
 from curate.records import Embedding, Index, Mix, Notify, Ranking, Target, silent
 from curate.settings import MixSettings
@@ -179,6 +179,7 @@ def _mark(
         tokenizer=tokenizer_digest,
         settings=settings,
         format=fmt,
+        arithmetic=ARITHMETIC,
         **({"trainer": made_by} if made_by else {}),
     )
 
