@@ -151,6 +151,32 @@ def test_every_stage_leaves_a_line_in_the_history_and_the_report_repeats_it(job)
         assert shown in report
 
 
+def test_a_project_that_is_moved_keeps_its_mix_and_its_target(
+    job, tmp_path, monkeypatch, target_files
+):
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(job[0], old)
+    for name, file in zip(("select", "eval"), target_files, strict=True):
+        shutil.copy(file, old / f"{name}.jsonl")
+    monkeypatch.chdir(old)
+    assert run("rank", "--target", "docs=select.jsonl,eval.jsonl").exit_code == 0
+    assert run("build-mix").exit_code == 0
+    assert read_json(Path(".curate/mix.json"), dict) == {"folder": "../mix"}
+    assert read_json(Path(".curate/target.json"), dict)["name"] == (
+        "docs=../select.jsonl,../eval.jsonl"
+    )
+    monkeypatch.chdir(tmp_path)
+    old.rename(new)
+    monkeypatch.chdir(new)
+    for words in (["verify", "--dry-run"], ["report"]):
+        done = run(*words)
+        assert done.exit_code == 0, done.output
+    assert json.loads(run("show", "mix", "--json").stdout)["out"] == str(new / "mix")
+    # An earlier state of the program wrote whole paths.
+    publish_json(Path(".curate/mix.json"), {"folder": str(new / "mix")})
+    assert run("show", "mix").exit_code == 0
+
+
 def test_report_is_one_file_without_references(job):
     home, results = job
     assert results["report"].exit_code == 0, results["report"].output

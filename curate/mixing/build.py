@@ -30,6 +30,7 @@ from curate.records import Embedding, Index, Mix, Notify, Ranking, Target, silen
 from curate.settings import MixSettings
 from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
+from curate.store.places import note_path, noted_path
 from curate.store.publish import (
     is_current,
     publish_bytes,
@@ -127,7 +128,7 @@ def build_mix(
                 clear(out)
                 names = publish_files(staging / "mix", out)
                 publish_meta(out, kind="mix", fingerprint=mark, files=names, body=mix)
-    publish_json(workspace / "mix.json", {"folder": str(out.resolve())})
+    publish_json(workspace / "mix.json", {"folder": note_path(out, workspace)})
     return open_mix(workspace)
 
 
@@ -140,7 +141,7 @@ def open_mix(workspace: Path) -> Mix:
     latest = workspace / "mix.json"
     if not latest.is_file():
         raise CurateError(f"{workspace}: no mix yet; run curate build-mix --budget N first")
-    folder = Path(read_json(latest, dict[str, str]).get("folder", ""))
+    folder = noted_path(read_json(latest, dict[str, str]).get("folder", ""), workspace)
     if not (folder / "meta.json").is_file():
         raise CurateError(f"{folder}: the mix is not there any more; run curate build-mix again")
     _, mix = read_meta(folder, kind="mix", body=Mix)

@@ -16,7 +16,7 @@ from curate.ranking.rank import rank_shards
 from curate.records import AlignmentCheck, Comparison, Explanation, Notify, Ranking, silent
 from curate.settings import Settings, TargetSettings
 from curate.stages.indexing import current_index
-from curate.stages.workspace import WORKSPACE, noted, ranked_target, swept
+from curate.stages.workspace import WORKSPACE, note_target, noted, ranked_target, swept
 from curate.store.publish import publish_json
 from curate.task2vec.reading import open_index
 
@@ -64,7 +64,7 @@ def rank(
             current, loaded, settings.rank, workspace=place, device=device, notify=notify
         )
         note.fingerprint = ranking.fingerprint
-    publish_json(place / "target.json", wanted)
+    note_target(place, wanted)
     return ranking
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shlex
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,10 +15,14 @@ from curate.errors import CurateError
 from curate.records import Target
 from curate.settings import Settings, TargetSettings
 from curate.store.history import Note, noting
-from curate.store.publish import read_json, sweep
+from curate.store.places import note_path, noted_path
+from curate.store.publish import publish_json, read_json, sweep
 from curate.task2vec.reading import open_index
 
 WORKSPACE = ".curate"
+
+_BESIDE = f"..{os.sep}"
+"""How the path of a file in the project begins, seen from its workspace."""
 
 
 def swept(workspace: str | Path) -> Path:
@@ -29,7 +36,7 @@ def input_files(place: Path) -> list[Path]:
     index = open_index(place)
     named = [index.embed.probe, CONFIG_NAME]
     if (place / "target.json").is_file():
-        target = read_json(place / "target.json", TargetSettings)
+        target = _named_target(place)
         names = [split_weight(name)[0] for name in (target.name, *target.names)]
         named += [target.data_dir, *names]
         named += [file for name in names for file in name.rpartition("=")[-1].split(",")]
@@ -50,4 +57,33 @@ def ranked_target(place: Path) -> Target:
     path = place / "target.json"
     if not path.is_file():
         raise CurateError(f"{place}: nothing ranked yet; run curate rank --target NAME first")
-    return load_target(read_json(path, TargetSettings))
+    return load_target(_named_target(place))
+
+
+def note_target(place: Path, wanted: TargetSettings) -> None:
+    """Note which target was ranked for; files in the project as they lie from the workspace."""
+    publish_json(place / "target.json", _with_files(wanted, lambda file: _noted(file, place)))
+
+
+def _named_target(place: Path) -> TargetSettings:
+    def found(file: str) -> str:
+        return str(noted_path(file, place)) if file.startswith(_BESIDE) else file
+
+    return _with_files(read_json(place / "target.json", TargetSettings), found)
+
+
+def _noted(file: str, place: Path) -> str:
+    note = note_path(Path(file), place) if Path(file).is_absolute() else file
+    return note if note.startswith(_BESIDE) else file
+
+
+def _with_files(wanted: TargetSettings, change: Callable[[str], str]) -> TargetSettings:
+    """Return the settings of a target with each file (`NAME=FILE,FILE`) put in another way."""
+
+    def changed(name: str) -> str:
+        label, equals, files = name.rpartition("=")
+        return label + equals + ",".join(map(change, files.split(",")))
+
+    weighted = [split_weight(name) for name in wanted.names]
+    names = tuple(f"{changed(name)}:{weight:g}" for name, weight in weighted)
+    return dataclasses.replace(wanted, name=changed(wanted.name), names=names)
