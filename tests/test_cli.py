@@ -177,6 +177,29 @@ def test_a_project_that_is_moved_keeps_its_mix_and_its_target(
     assert run("show", "mix").exit_code == 0
 
 
+def test_the_report_shows_no_verdict_of_another_mix_and_no_ranking_that_it_is_not_of(
+    job, tmp_path, monkeypatch
+):
+    for name in (".curate", "mix"):
+        shutil.copytree(job[0] / name, tmp_path / name)
+    shutil.copy(job[0] / "curate.toml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def told():
+        assert run("report").exit_code == 0
+        html = (tmp_path / ".curate" / "report.html").read_text(encoding="utf-8")
+        return "What was measured" in html, "an earlier mix" in html, "an earlier ranking" in html
+
+    assert told() == (True, False, False)
+    run("rank", "--method", "length")  # a look at something else
+    assert told() == (True, False, False)
+    assert run("build-mix", "--budget", "9k").exit_code == 0
+    assert told() == (False, True, False)
+    Path("again.toml").write_text(Path("curate.toml").read_text("utf-8") + "[rank]\nseed = 9\n")
+    run("rank", "--method", "length", "--config", "again.toml")
+    assert told() == (False, True, True)
+
+
 def test_report_is_one_file_without_references(job):
     home, results = job
     assert results["report"].exit_code == 0, results["report"].output

@@ -17,7 +17,15 @@ from curate.records import Embedding, Index, Notify, RankedShard, Ranking, Targe
 from curate.settings import ALIGNMENTS, RankSettings
 from curate.store.fingerprint import digest_texts, fingerprint
 from curate.store.lock import locked
-from curate.store.publish import is_current, publish_json, publish_meta, read_json, read_meta, sweep
+from curate.store.publish import (
+    is_current,
+    publish_json,
+    publish_meta,
+    read_json,
+    read_json_if_whole,
+    read_meta,
+    sweep,
+)
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -88,6 +96,15 @@ def open_ranking(workspace: Path) -> Ranking:
     folder = latest.parent / Path(read_json(latest, dict[str, str]).get("folder", "")).name
     read_meta(folder, kind="ranking", body=RankSettings)
     return read_json(folder / "ranking.json", Ranking)
+
+
+def find_ranking(workspace: Path, fingerprint: str) -> Ranking | None:
+    """Return the ranking of a workspace that has a fingerprint; None where it is there no more."""
+    for path in sorted((workspace / "ranking").glob("*/ranking.json")):
+        found = read_json_if_whole(path, Ranking)
+        if found is not None and found.fingerprint == fingerprint:
+            return found
+    return None
 
 
 def _in_order(

@@ -107,6 +107,7 @@ class Verification(Frame):
     r2_low: float = float("nan")
     r2_high: float = float("nan")
     outcomes: dict[str, Interval] = field(default_factory=dict)  # of tasks: mix minus random
+    mix_fingerprint: str = ""  # of the mix that was verified; "" in one of an earlier state
 
     def summary(self) -> str:
         """Return the verdict in one line."""

@@ -36,6 +36,7 @@ def render_report(
     comparisons: Sequence[Comparison] = (),
     contents: MixContents | None = None,
     history: Sequence[StageRun] = (),
+    stale: Sequence[str] = (),
 ) -> str:
     """Return everything that a workspace holds as one HTML page.
 
@@ -50,6 +51,7 @@ def render_report(
         comparisons: of several targets or methods, of the same index.
         contents: a look into the mix.
         history: what ran in the workspace: cost, settings and commands.
+        stale: what of the workspace does not belong to the rest, for the warnings.
     """
     page = _environment().from_string(
         files("curate.report").joinpath("report.html").read_text(encoding="utf-8")
@@ -67,7 +69,7 @@ def render_report(
         verdict=verification.verdict if verification else "",
         verdict_words=VERDICTS[verification.verdict] if verification else "",
         facts=facts(index, ranking, mix, verification),
-        warnings=[*(ranking.warnings if ranking else ()), *_verify_warnings(verification)],
+        warnings=[*stale, *(ranking.warnings if ranking else ()), *_verify_warnings(verification)],
         ranking=chapters.ranking_part(ranking) if ranking else None,
         heats=[chapters.heat_part(comparison) for comparison in comparisons],
         mix=chapters.mix_part(mix, index, contents) if mix else None,

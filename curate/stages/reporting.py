@@ -7,8 +7,8 @@ from typing import Any
 
 from curate.mixing.build import open_mix
 from curate.mixing.contents import read_contents
-from curate.ranking.rank import open_ranking
-from curate.records import Comparison, Index
+from curate.ranking.rank import find_ranking, open_ranking
+from curate.records import Comparison, Index, Mix, Ranking, Verification
 from curate.report.html import render_report
 from curate.stages.workspace import WORKSPACE, input_files
 from curate.store.history import read_history
@@ -29,11 +29,15 @@ def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = 
     refuse_input(path, input_files(place))
     found = open_index(place)
     mix = _if_there(open_mix, place, "mix.json")
+    ranking = _if_there(open_ranking, place, "ranking/latest.json")
+    verification = _if_there(open_verification, place, "verify/meta.json")
+    ranking, verification, stale = _of_one_chain(place, found, ranking, mix, verification)
     html = render_report(
         index=found,
-        ranking=_if_there(open_ranking, place, "ranking/latest.json"),
+        ranking=ranking,
         mix=mix,
-        verification=_if_there(open_verification, place, "verify/meta.json"),
+        verification=verification,
+        stale=stale,
         comparisons=_comparisons(place, found),
         contents=read_contents(mix) if mix is not None else None,
         history=read_history(place),
@@ -55,6 +59,31 @@ def open_artefact(artefact: str, *, workspace: str | Path = WORKSPACE) -> Any:
         "verification": open_verification,
     }
     return openers[artefact](Path(workspace))
+
+
+def _of_one_chain(
+    place: Path,
+    index: Index,
+    ranking: Ranking | None,
+    mix: Mix | None,
+    verification: Verification | None,
+) -> tuple[Ranking | None, Verification | None, list[str]]:
+    """Return the ranking that the mix was built from, the verification of it, and what is stale.
+
+    Each stage may have run again since the next did: a verdict is shown for no other mix.
+    """
+    stale = []
+    if mix is not None and ranking is not None and ranking.fingerprint != mix.ranking_fingerprint:
+        ranking = find_ranking(place, mix.ranking_fingerprint) or ranking
+        if ranking.fingerprint != mix.ranking_fingerprint:
+            stale.append("the mix is of an earlier ranking than this: run curate build-mix")
+    if ranking is not None and ranking.index_fingerprint != index.fingerprint:
+        stale.append("the documents were indexed anew since this ranking: run curate rank")
+    of = verification.mix_fingerprint if verification is not None else ""
+    if of and (mix is None or of != mix.fingerprint):
+        stale.append("an earlier mix was verified, this one was not: run curate verify")
+        verification = None
+    return ranking, verification, stale
 
 
 def _comparisons(place: Path, found: Index) -> list[Comparison]:

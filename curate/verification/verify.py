@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -226,6 +227,7 @@ def _verify(
         lambda arm: arm_documents(source, arm, mix_documents),
         settings,
     )
+    verification = dataclasses.replace(verification, mix_fingerprint=mix.fingerprint)
     publish_json(folder / "verification.json", verification)
     forecasts = [name for _, name, _ in STAGES if (folder / name).is_file()]
     publish_meta(
