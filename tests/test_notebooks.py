@@ -1,7 +1,7 @@
 """The notebooks and scripts of examples/: they ran, and their cells run again on less text."""
 
+import json
 import runpy
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -11,15 +11,17 @@ from tests.page_home import ROOT, home, small_demo, smaller
 
 __all__ = ["home"]  # a fixture
 
-FEW = 24  # documents of each source
+FEW = 24  # documents of each source, and items
 
 
 def write_less(home, *, real=example.write_example):
-    """Write the example, and cut its files to their first documents."""
+    """Write the example, and cut its files to their first documents, those of the target short."""
     found = real(home)
-    for path in [*(home / "corpus").glob("*.jsonl"), *map(Path, (found.select, found.eval))]:
-        with path.open(encoding="utf-8") as lines:
-            path.write_text("".join(list(islice(lines, FEW))), encoding="utf-8")
+    corpus = dict.fromkeys((home / "corpus").glob("*.jsonl"))
+    for path, chars in (corpus | dict.fromkeys(map(Path, (found.select, found.eval)), 600)).items():
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()[:FEW]]
+        cut = (json.dumps(row | {"text": row["text"][:chars]}) for row in rows)
+        path.write_text("\n".join(cut), encoding="utf-8")
     return found
 
 
