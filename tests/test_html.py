@@ -104,6 +104,13 @@ def test_a_refuted_mix_is_no_recommendation():
     assert answer(index(), ranking(), mix(), refuted).startswith("None, as far as was seen: ")
 
 
+def test_the_floor_is_said_as_what_it_is_and_negative_numbers_have_their_sign():
+    fell = dataclasses.replace(verification(), sentence="a drop of -0.13 (-1.02 to 0.59)")
+    text = words(whole(verification=fell))
+    assert "a drop of −0.13 (−1.02 to 0.59)" in text
+    assert "(the floor) a shard differs from it by more than noise" in text
+
+
 def test_price_and_worth_are_on_the_first_screen_where_they_are_known():
     known = dataclasses.replace(
         verification(), price=Interval(1.569, 1.367, 1.773), multiplier=4.52, seeds_needed=2

@@ -34,7 +34,7 @@ class Ranking(Frame):
     method: Method
     measure: Measure
     ceiling: float  # the target's own halves against each other
-    floor: float  # the lowest alignment that noise alone would give a shard
+    floor: float  # below it a shard differs from the target by more than noise
     shards: tuple[RankedShard, ...]
     select_digest: str  # of the items that ranking has seen
     index_fingerprint: str

@@ -100,6 +100,7 @@ def _environment() -> Environment:
         "digest": style_digest,
         "tokens": numbers.format_tokens,
         "count": numbers.format_count,
+        "minus": numbers.with_minus,
         "value": numbers.format_value,
         "share": numbers.format_share,
         "seconds": numbers.format_seconds,

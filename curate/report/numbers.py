@@ -73,6 +73,16 @@ def format_count(count: int) -> str:
     return f"{count:,}"
 
 
+def with_minus(text: str) -> str:
+    """Return a sentence whose negative numbers have the minus sign of `format_value`.
+
+    Example:
+        >>> with_minus("a drop of -0.13 (-1.02 to 0.59) in run-2")
+        'a drop of −0.13 (−1.02 to 0.59) in run-2'
+    """
+    return re.sub(r"(?<![^\s(])-(?=\d)", "−", text)
+
+
 def format_value(value: float, *, decimals: int = 3, signed: bool = False) -> str:
     """Return a loss, drop or alignment; values under 0.01 keep one decimal more.
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from curate.records import Verification
 from curate.report.grid import NAME_CELLS, grid, warning_lines
-from curate.report.numbers import format_interval, format_value
+from curate.report.numbers import format_interval, format_value, with_minus
 from curate.report.tables import forecast_sentence
 from curate.report.text import show
 
@@ -21,7 +21,7 @@ def verification_table(verification: Verification) -> RenderableType:
     """Return the verdict, then every arm's loss with its interval."""
     verdict = Text(verification.verdict.upper(), style="bold")
     verdict.stylize(_VERDICT_STYLE[verification.verdict])
-    verdict.append("  " + show(verification.sentence), style="not bold default")
+    verdict.append("  " + show(with_minus(verification.sentence)), style="not bold default")
     table = grid("arm", "loss", "interval", "forecast", "alignment", "seeds")
     for arm in sorted(verification.arms, key=lambda arm: arm.loss):
         table.add_row(
