@@ -4,6 +4,8 @@ import inspect
 import json
 import os
 import textwrap
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +72,54 @@ def target_files(tmp_path_factory):
     rest = [text[:600] for text in numpy_docstrings()[1::2]]
     select = write_jsonl(folder / "select.jsonl", rest[:40])
     return select, write_jsonl(folder / "eval.jsonl", rest[40:80])
+
+
+CONFIG = """
+[corpus]
+inputs = ["{corpus}"]
+shard_tokens = 30000
+
+[embed]
+batches = 2
+batch_tokens = 64
+block_tokens = 32
+
+[target]
+name = "t={select},{eval}"
+
+[rank]
+bootstrap = 50
+"""
+
+
+@pytest.fixture
+def job(corpus_folder, target_files, tmp_path, monkeypatch):
+    """A folder with a curate.toml, which is the current one."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    text = CONFIG.format(corpus=corpus_folder, select=target_files[0], eval=target_files[1])
+    Path("curate.toml").write_text(text)
+    return folder
+
+
+class SlowClock:
+    """The module `time`, but ten seconds last a hundred."""
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+    def monotonic(self):
+        return time.monotonic() / 10
+
+
+@pytest.fixture(scope="module")
+def slow_clock():
+    """Let Ray wait longer than its 30 s for a node that starts here, which cannot be set."""
+    node = pytest.importorskip("ray._private.node")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node, "time", SlowClock())
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from curate.engine.local import run_local
-from curate.engine.on_ray import connected, run_ray
+from curate.engine.on_ray import connected, count_room, run_ray
 from curate.settings import RunSettings
 
 ON_DEVICE = """
@@ -54,7 +54,7 @@ def test_devices_of_one_machine_scale(compute, count):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("gpus", "at_once"), [(1.0, 2), (0.5, 4)])
-def test_gpus_of_a_ray_cluster_scale_by_fraction(compute, gpus, at_once):
+def test_gpus_of_a_ray_cluster_scale_by_fraction(compute, slow_clock, gpus, at_once):
     ray = pytest.importorskip("ray")
     ray.init(
         address="local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False,
@@ -62,6 +62,7 @@ def test_gpus_of_a_ray_cluster_scale_by_fraction(compute, gpus, at_once):
     )  # fmt: skip
     try:
         with connected(RunSettings(engine="ray")) as there:
+            assert count_room(there, device="cuda", gpus=gpus) == at_once
             run = run_ray(compute, [2.0] * (6 * at_once), ray=there, gpus=gpus, device="cuda")
             spans = list(run)
     finally:

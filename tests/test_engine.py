@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curate.engine import listing
+from curate.engine import listing, on_ray
 from curate.engine.ahead import ahead
 from curate.engine.batch import run_batch, work_through
 from curate.engine.listing import from_text, to_text
 from curate.engine.local import count_cores, run_local
+from curate.engine.on_ray import connected, marked
+from curate.engine.outcome import judge
 from curate.engine.run import run_items, visible_gpus, working_on
 from curate.errors import CannotWriteError, CurateError
 from curate.mixing.tokenizer import count_tokens
@@ -352,8 +354,51 @@ def test_the_tasks_of_an_array_share_out_what_is_missing(work, tmp_path, monkeyp
 # --- Ray, on this machine ---
 
 
+class RayThatIsLate:
+    """Ray on a busy machine: its node comes too late so many times."""
+
+    def __init__(self, times, says="The current node timed out during startup. This could"):
+        self.times, self.says, self.calls = times, says, []
+
+    def is_initialized(self):
+        return False
+
+    def init(self, **_):
+        self.calls.append("init")
+        if self.calls.count("init") <= self.times:
+            raise Exception(self.says)
+
+    def shutdown(self):
+        self.calls.append("shutdown")
+
+
+def test_a_ray_that_starts_too_late_is_started_again(monkeypatch):
+    late = RayThatIsLate(2)
+    monkeypatch.setitem(sys.modules, "ray", late)
+    with connected(RunSettings(engine="ray")) as ray:
+        assert ray is late
+    assert late.calls == ["init", "shutdown", "init", "shutdown", "init", "shutdown"]
+    monkeypatch.setitem(sys.modules, "ray", RayThatIsLate(3))
+    said = pytest.raises(CurateError, match="did not start on this machine in 3 tries")
+    with said, connected(RunSettings(engine="ray")):
+        pass
+    monkeypatch.setitem(sys.modules, "ray", RayThatIsLate(1, "no room in /dev/shm"))
+    with pytest.raises(Exception, match="no room"), connected(RunSettings(engine="ray")):
+        pass
+
+
+def test_a_node_that_does_not_see_the_folder_ends_the_run_in_one_line(tmp_path):
+    with marked(tmp_path / "batch") as mark:
+        assert on_ray._work(len, "four", "", str(mark)).result == 4
+    assert not mark.parent.exists()
+    outcome = on_ray._work(len, "four", "", str(mark))
+    with pytest.raises(CurateError, match=rf"does not see {mark.parent}; share that") as said:
+        judge(None, outcome, alone=False, reject=[].append)
+    assert "\n" not in str(said.value)
+
+
 @pytest.mark.slow
-def test_ray_gives_results_and_reasons(work, tmp_path):
+def test_ray_gives_results_and_reasons(work, slow_clock, tmp_path):
     pytest.importorskip("ray")
     items = [(str(tmp_path), 0, "refuse"), (str(tmp_path), 1, "")]
     failures = []
@@ -363,7 +408,7 @@ def test_ray_gives_results_and_reasons(work, tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_keeps_order_reasons_and_the_run(work, tmp_path):
+def test_ray_keeps_order_reasons_and_the_run(work, slow_clock, tmp_path):
     pytest.importorskip("ray")
     whats = ["", "refuse", "die once", "", "die"]
     items = [(str(tmp_path), number, what) for number, what in enumerate(whats)]

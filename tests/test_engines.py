@@ -1,8 +1,6 @@
 """One stage function, wherever it runs: serial, processes, Ray and batch give the same bytes."""
 
 import contextlib
-import dataclasses
-import importlib
 import json
 import os
 import random
@@ -13,16 +11,15 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from curate.engine.run import working_on
+from curate.engine.run import run_items, working_on
 from curate.mixing import build as build_module
 from curate.mixing import reading
 from curate.mixing.build import build_mix
 from curate.mixing.write import Layout
 from curate.ranking.rank import rank_shards
-from curate.records import Run, Target
+from curate.records import Target
 from curate.settings import (
     CorpusSettings,
     EmbedSettings,
@@ -31,14 +28,12 @@ from curate.settings import (
     RunSettings,
 )
 from curate.store.fingerprint import digest_texts
-from curate.store.publish import read_json
 from curate.task2vec.embed import build_index
-from curate.verification.runs import plan_run, publish_documents
-from curate.verification.schedule import train_runs
-from curate.verification.train import TrainSettings
+from curate.verification.experiment import run_experiment
 from tests.s3_double import keys_of
 from tests.test_build import WORDS, make_texts
 from tests.test_probe import save_probe
+from tests.test_verify import SETTINGS, arm_documents, make_experiment, outcome
 
 STAND_IN = """#!/bin/bash
 # What a batch system does: run the script once for each task of its array, all at once.
@@ -112,32 +107,17 @@ def index_and_mix(world, place, workers):
     return tree(place / "ws", place / "mix")
 
 
-def train(place, workers):
-    rng = np.random.default_rng(0)
-    paths = [place / f"{name}.safetensors" for name in ("documents", "items", "control")]
-    for path in paths:
-        publish_documents(path, [rng.integers(1, 50, 40).astype(np.int32) for _ in range(30)])
-    settings = TrainSettings(
-        size="tiny", vocab=50, eos=0, tokens=1_024, block_tokens=32, batch_tokens=256,
-        learning_rate=1e-2, seed=0,
-    )  # fmt: skip
-    items = [
-        plan_run(
-            place / "runs", arm=f"arm{seed}", settings=dataclasses.replace(settings, seed=seed),
-            documents=paths[0], items=paths[1], control=paths[2], n_bytes=999, device="cpu",
-        )
-        for seed in range(3)
-    ]  # fmt: skip
-    train_runs(items, workers=workers)
-    runs = [read_json(item.path, Run) for item in items]
-    # The two fields that say when, and how long it took.
-    return {run.arm: dataclasses.replace(run, seconds=0, started_at="") for run in runs}
+def verify(place, workers):
+    """Train for a verification; return all but when it was, and the names of its files."""
+    folder = place / "verify"
+    found = run_experiment(make_experiment(folder), arm_documents, SETTINGS, workers=workers)
+    return outcome(found), sorted(tree(folder))
 
 
 @pytest.fixture(scope="module")
 def serial(world, tmp_path_factory):
     place = tmp_path_factory.mktemp("serial")
-    return index_and_mix(world, place, 1), train(place, 1)
+    return index_and_mix(world, place, 1), verify(place, 1)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +133,7 @@ def test_every_engine_publishes_the_bytes_of_a_serial_run(world, serial, tmp_pat
     address = request.getfixturevalue("cluster").address if engine == "ray" else ""
     settings = RunSettings(engine=engine, workers=2, submit=world[3], address=address)
     with working_on(settings, folder=tmp_path / "batch"):
-        found, runs = index_and_mix(world, tmp_path, 2), train(tmp_path, 2)
+        found, runs = index_and_mix(world, tmp_path, 2), verify(tmp_path, 2)
     assert sorted(found) == sorted(serial[0])
     assert [name for name, data in serial[0].items() if found[name] != data] == []
     assert runs == serial[1]
@@ -163,16 +143,13 @@ def test_every_engine_publishes_the_bytes_of_a_serial_run(world, serial, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def cluster(server):
+def cluster(server, slow_clock):
     """Start it after the S3 server, whose address its workers find in their environment."""
     utils = pytest.importorskip("ray.cluster_utils")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-        # Ray waits 30 s for a node, which cannot be set; a busy machine needs more
-        node = importlib.import_module("ray._private.node")
-        patch.setattr(node, "time", SlowClock())
         found = utils.Cluster()
         add_node(found, include_dashboard=False)
         found.other = add_node(found)
@@ -183,21 +160,20 @@ def cluster(server):
 def add_node(cluster, **settings):
     """Start a node of one core at known ports: it waits 15 s for agents to name theirs."""
     names = ("metrics_agent", "metrics_export", "runtime_env_agent")
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("", 0))) for _ in range(4)]
-        ports = [each.getsockname()[1] for each in sockets]
+    ports = free_ports(4)
     named = {f"{name}_port": port for name, port in zip(names, ports, strict=False)}
     return cluster.add_node(num_cpus=1, dashboard_agent_listen_port=ports[3], **named, **settings)
 
 
-class SlowClock:
-    """The module `time`, but ten seconds last a hundred."""
-
-    def __getattr__(self, name):
-        return getattr(time, name)
-
-    def monotonic(self):
-        return time.monotonic() / 10
+def free_ports(count):
+    """Return ports below those that the system hands out: nobody takes one before Ray has."""
+    found = []
+    for port in random.Random(os.getpid() + time.monotonic_ns()).sample(range(20_000, 32_000), 99):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no port is free")
 
 
 DRIVER = """
@@ -242,15 +218,45 @@ def wait_for(condition, seconds=600):
     return found
 
 
+def kill_a_worker():
+    """Kill a process that works on an item now, of a node that this process has started."""
+    while True:
+        victim = wait_for(workers_of_ray)[0]
+        with contextlib.suppress(ProcessLookupError):  # it may have ended since
+            return os.kill(victim, signal.SIGKILL)
+
+
 def workers_of_ray():
-    """Return the processes that work on an item now."""
-    return [each for each in Path("/proc").glob("[0-9]*") if _named(each).startswith("ray::_work")]
+    found = [int(each.name) for each in Path("/proc").glob("[0-9]*") if at_work(each)]
+    return [pid for pid in found if parent(parent(pid)) == os.getpid()]  # by way of a raylet
 
 
-def _named(process):
+def at_work(process):
     with contextlib.suppress(OSError):
-        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    return ""
+        return (process / "cmdline").read_bytes().startswith(b"ray::_work")
+    return False
+
+
+def parent(pid):
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_items_are_spread_over_the_nodes_and_counted_as_they_end(cluster, tmp_path):
+    def look(item):
+        time.sleep(1)
+        return os.getppid()  # the raylet: of its node
+
+    settings, told = RunSettings(engine="ray", address=cluster.address), []
+    with working_on(settings, folder=tmp_path):
+        found = run_items(look, range(16), what="look", notify=lambda *step: told.append(step))
+        raylets = list(found)
+    assert len(set(raylets)) == 2 and min(map(raylets.count, raylets)) >= 4
+    assert told == [("look", done, 16) for done in range(1, 17)]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -265,7 +271,7 @@ def test_a_worker_a_node_and_the_driver_may_die(world, cluster, tmp_path):
         before = embeddings(workspace)
         assert len(before) < n_shards - 5, "too fast to be killed"
         if victim == "worker":
-            os.kill(int(wait_for(workers_of_ray)[0].name), signal.SIGKILL)
+            kill_a_worker()
         elif victim == "node":
             cluster.remove_node(cluster.other, allow_graceful=False)
         else:
@@ -289,59 +295,96 @@ def test_a_worker_a_node_and_the_driver_may_die(world, cluster, tmp_path):
 
 
 PRIVATE_DRIVER = """
-import os, sys
-from curate.settings import CorpusSettings, EmbedSettings, RunSettings, Settings
-from curate.stages import index, mirrored
+import contextlib, dataclasses, sys
+from curate.errors import CurateError
+from curate.settings import (
+    CorpusSettings, EmbedSettings, RunSettings, Settings, TargetSettings, VerifySettings,
+)
+from curate.stages import build_mix, index, mirrored, rank, verify
 
 probe, workspace, address = sys.argv[1:]
-settings = Settings(
+here = Settings(
     corpus=CorpusSettings(inputs=("in",), shard_tokens=300),
     embed=EmbedSettings(probe=probe, batches=2, batch_tokens=256, block_tokens=32, draws=15),
-    run=RunSettings(engine="ray" if address else "local", address=address),
+    target=TargetSettings(name="sums=select.jsonl,eval.jsonl"),
+    verify=VerifySettings(
+        size="tiny", tokens=2048, seeds=1, calibration=2, block_tokens=32, batch_tokens=256,
+        eval_items=20, control_items=20,
+    ),
 )
-if address:
-    with mirrored(workspace) as place:
-        found = index(settings=settings, workspace=place, device="cpu")
-else:
-    found = index(settings=settings, workspace=workspace, device="cpu")
+there = dataclasses.replace(here, run=RunSettings(engine="ray", address=address))
+far = there if address else here
+with mirrored(workspace) if address else contextlib.nullcontext(workspace) as place:
+    found = index(settings=far, workspace=place, device="cpu")
 print(len(found.shards), len(found.rejected))
+with mirrored(workspace) if address else contextlib.nullcontext(workspace) as place:
+    rank(settings=here, workspace=place, device="cpu")
+    if address:
+        try:
+            build_mix(3000, settings=there, workspace=place)
+        except CurateError as error:
+            print(error, file=sys.stderr)
+    build_mix(3000, settings=here, workspace=place)
+    print(verify(settings=far, workspace=place, device="cpu").runs[0].loss)
 """
 
 
 def start_private_driver(world, private, workspace, address=""):
     """Start a driver whose folder and inputs no other process sees: a file system of its own."""
-    folder, _, probe, _ = world
-    script = 'mount -t tmpfs none "$0" && cd "$0" && cp -r "$1" in && shift && exec "$@"'
+    folder, target, probe, _ = world
+    for split in ("select", "eval"):
+        lines = [json.dumps({"text": text}) + "\n" for text in getattr(target, split)]
+        (folder / f"{split}.jsonl").write_text("".join(lines))
+    script = """mount -t tmpfs none "$0" && cd "$0" && cp -r "$1"/in "$1"/*.jsonl .
+        shift && exec "$@" """
     arguments = [sys.executable, "-c", PRIVATE_DRIVER, probe, workspace, address]
     return subprocess.Popen(
-        ["unshare", "-m", "sh", "-c", script, str(private), str(folder / "in"), *arguments],
-        stdout=subprocess.PIPE, text=True,
+        ["unshare", "-m", "sh", "-c", script, str(private), str(folder), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_nodes_that_share_no_folder_publish_to_the_store(world, cluster, server, tmp_path):
+    """An index, a worker killed in it, and the runs of a verification; a mix is refused."""
     if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         pytest.skip("the driver cannot have a file system of its own here")
     server.create_bucket(Bucket="afar")
     private = tmp_path / "private"
     private.mkdir()
-    straight = start_private_driver(world, private, str(tmp_path / "serial"))
-    said = straight.communicate()[0]
+    said, errors = start_private_driver(world, private, str(tmp_path / "ws")).communicate()
+    assert said.split()[1] == "0", errors
     driver = start_private_driver(world, private, "s3://afar/ws", cluster.address)
     there = wait_for(lambda: driver.poll() is not None or _embedded(keys_of(server, "afar")))
+    assert there is not True, driver.communicate()
     assert "ws/index/meta.json" not in there
-    os.kill(int(wait_for(workers_of_ray)[0].name), signal.SIGKILL)
-    assert driver.communicate()[0] == said and said.split()[1] == "0"
+    kill_a_worker()
+    far, errors = driver.communicate()
+    assert far == said, errors  # shards, and the loss to its last digit
+    assert f"does not see {private}/.curate/stores/s3/afar/ws/batch; share that" in errors
     assert list(private.iterdir()) == []  # none but the driver could write there, or read
     serial = {
-        f"ws/{path.relative_to(tmp_path / 'serial')}": path.read_bytes()
-        for path in (tmp_path / "serial" / "index").rglob("*")
-        if path.is_file() and path.name != ".lock"
+        f"ws/{path.relative_to(tmp_path / 'ws')}": path.read_bytes()
+        for path in (tmp_path / "ws").rglob("*")
+        if path.is_file() and not path.name.startswith(".")
     }
+    own = {"ws/history.jsonl", "ws/mix.json"}  # of a machine
     found = keys_of(server, "afar")
-    assert {name: data for name, data in found.items() if "/index/" in name} == serial
+    assert sorted(found) == sorted(set(serial) - own)
+    timed = [name for name in found if name.startswith("ws/verify/")]  # they say when
+    assert [n for n in found if n not in timed and found[n] != serial[n]] == []
+    runs = [name for name in timed if "/runs/" in name]
+    assert len(runs) == 5 and [_without_times(found[n]) for n in runs] == [
+        _without_times(serial[n]) for n in runs
+    ]
+
+
+def _without_times(run):
+    return {k: v for k, v in json.loads(run).items() if k not in TIMED}
+
+
+TIMED = {"blake2b", "seconds", "started_at", "forecast"}
 
 
 def _embedded(found):

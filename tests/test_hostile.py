@@ -51,8 +51,8 @@ def job(tmp_path_factory):
     before = hostile.tree(home)
     here = Path.cwd()
     os.chdir(home / "run")
-    cores = schedule.count_cores
-    schedule.count_cores = lambda: 1  # the number of workers changes nothing but their start
+    places = schedule.count_places
+    schedule.count_places = lambda _: 1  # the number of workers changes nothing but their start
     os.environ.update(SECRETS)
     try:
         found = {
@@ -88,7 +88,7 @@ def job(tmp_path_factory):
             found[f"show {kind} --json"] = run("show", kind, "--json")
     finally:
         os.chdir(here)
-        schedule.count_cores = cores
+        schedule.count_places = places
         for name in SECRETS:
             del os.environ[name]
     return home, before, found

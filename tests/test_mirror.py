@@ -1,7 +1,6 @@
 """A workspace on an object store, against a local S3 server (moto) and the real client (s3fs)."""
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 
@@ -9,44 +8,13 @@ import pytest
 from click.testing import CliRunner
 
 from curate.cli import main
-from curate.config import read_settings
 from curate.errors import CurateError
-from curate.stages.mirror import catch_up, mirrored, open_mirror, publish, pull
+from curate.stages.mirror import mirrored, open_mirror, publish, pull
 from curate.store.publish import publish_json
-from curate.task2vec.afar import drop_tokens, fetched, hand_over
-from curate.task2vec.embed import build_index
-from curate.task2vec.reading import index_is_current, open_index
+from curate.task2vec.reading import open_index
 from tests.s3_double import SECRET, keys_of
 
 pytest.importorskip("moto")
-
-CONFIG = """
-[corpus]
-inputs = ["{corpus}"]
-shard_tokens = 30000
-
-[embed]
-batches = 2
-batch_tokens = 64
-block_tokens = 32
-
-[target]
-name = "t={select},{eval}"
-
-[rank]
-bootstrap = 50
-"""
-
-
-@pytest.fixture
-def job(corpus_folder, target_files, tmp_path, monkeypatch):
-    """A folder with a curate.toml, which is the current one."""
-    folder = tmp_path / "job"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    text = CONFIG.format(corpus=corpus_folder, select=target_files[0], eval=target_files[1])
-    Path("curate.toml").write_text(text)
-    return folder
 
 
 def run(*words):
@@ -107,6 +75,9 @@ def test_manifests_come_last_and_only_what_changed_is_sent(server, bucket, tmp_p
         (here / "sources").mkdir()
         (here / "sources" / "copy").write_text("of an input")
         (here / "index" / ".k.json.0-1-2.aaaaaaaa.tmp").write_text("half")
+        (here / "verify/runs").mkdir(parents=True)
+        for name in ("r.state", "r.checkpoint.safetensors"):
+            (here / "verify/runs" / name).write_text("of a run that goes on")
     assert sent == [
         ("index/shards/k.json", "mode"), ("index/meta.json", "mode"), ("target.json", "mode"),
     ]  # fmt: skip
@@ -204,81 +175,3 @@ def test_what_a_store_names_cannot_lead_out_of_the_copy(server, bucket, tmp_path
         found = [path for path in here.rglob("*") if path.is_file()]
     assert sorted(path.name for path in found) == [".lock", ".mirror.json", "ok.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["deep"]
-
-
-def raise_it(error):
-    raise error
-
-
-def test_workers_without_the_folder_publish_to_the_store(server, bucket, job, monkeypatch):
-    """Each item is done while the copy is out of sight, as on a node that shares no folder."""
-    from curate.task2vec import making
-
-    address, sizes, handed, seen = f"s3://{bucket}/afar", [], [], set()
-
-    def elsewhere(function, items, *, anywhere, **_):
-        assert anywhere
-        for item in list(items):  # all read, before the copy is hidden
-            handed.append(len(pickle.dumps(item)))
-            hidden = Path(".curate").rename("hidden")
-            try:
-                result = pickle.dumps(function(pickle.loads(pickle.dumps(item))))
-            finally:
-                hidden.rename(".curate")
-            sizes.append(len(result))
-            seen.update(name.partition("/index/")[2] for name in keys_of(server, bucket))
-            yield pickle.loads(result)
-
-    run("index", "--workspace", "near")
-    serial = json.loads(Path("near/index/meta.json").read_text())
-    settings = read_settings(Path("curate.toml"))
-    monkeypatch.setattr(making, "run_items", elsewhere)
-    how = {"device": "cpu", "workers": 2, "store": address}
-    with pytest.raises(KeyboardInterrupt), mirrored(address) as place:
-        monkeypatch.setattr(making, "_take", lambda *_: raise_it(KeyboardInterrupt()))
-        build_index(settings.corpus, settings.embed, workspace=place, **how)
-    monkeypatch.undo()
-    monkeypatch.chdir(job)
-    monkeypatch.setattr(making, "run_items", elsewhere)
-    shutil.rmtree(".curate")  # the driver's machine is gone with its copy
-    assert len(sizes) == 1
-    with mirrored(address) as place:
-        found = build_index(
-            settings.corpus, settings.embed, workspace=place, device="cpu", workers=2,
-            store=address,
-        )  # fmt: skip
-        assert len([*place.glob("index/shards/*.safetensors")]) == 1  # of the run before
-        assert not [*place.glob("index/items/*")]
-        assert json.loads((place / "index/meta.json").read_text()) == serial
-        catch_up(place)
-        assert index_is_current(settings.corpus, settings.embed, place)
-    assert len(sizes) == len(found.shards) > 1 and max(*sizes, *handed) < 1024
-    assert "meta.json" not in seen and any(name.startswith("items/") for name in seen)
-    there = {name.removeprefix("afar/"): data for name, data in keys_of(server, bucket).items()}
-    local = {
-        path.relative_to("near").as_posix(): path.read_bytes()
-        for path in Path("near/index").rglob("*") if path.is_file() and path.name != ".lock"
-    }  # fmt: skip
-    assert there == local
-
-
-def test_what_another_kind_of_machine_put_there_is_replaced_whole(server, bucket, tmp_path):
-    index = f"s3://{bucket}/ws/index"
-    tokens, lengths = tmp_path / "k.safetensors", tmp_path / "k.npy"
-    tokens.write_bytes(b"tokens")
-    lengths.write_bytes(b"lengths")
-    for turn in ("one", "one", "other"):
-        hand_over(index, tokens=tokens, lengths=lengths)
-        with fetched(index, tokens) as (here, made):
-            assert here.read_bytes() == b"tokens"
-            (made / "k.json").write_text(turn)
-            (made / "k.safetensors").write_text(turn)
-    drop_tokens(index)
-    assert keys_of(server, bucket) == {
-        "ws/index/shards/k.npy": b"lengths",
-        "ws/index/shards/k.json": b"other",
-        "ws/index/shards/k.safetensors": b"other",
-    }
-    gone = pytest.raises(CurateError, match=r"items/k.safetensors: not there any more")
-    with gone, fetched(index, tokens):
-        pass

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from curate.engine.listing import from_text, to_text
-from curate.verification import schedule
 from curate.verification.checkpoint import read_checkpoint
 from curate.verification.runs import checkpoint_path, plan_run, publish_documents
 from curate.verification.schedule import share_out, train_runs
@@ -107,8 +106,8 @@ def test_killed_between_two_checkpoints_each_goes_on_from_its_own(alone, tmp_pat
     ],
 )
 def test_runs_are_shared_out_over_cores_and_gpus(asked, expected, monkeypatch):
-    monkeypatch.setattr(schedule, "count_cores", lambda: 2)
-    monkeypatch.setattr(schedule, "visible_gpus", lambda: ["0", "1"])
+    monkeypatch.setattr("curate.engine.run.count_cores", lambda: 2)
+    monkeypatch.setattr("curate.engine.run.visible_gpus", lambda: ["0", "1"])
     assert share_out(*asked) == expected
 
 

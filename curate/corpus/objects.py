@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 from pathlib import Path
 
@@ -54,9 +55,7 @@ def fetch_object(store: Store, found: Object, path: Path) -> str:
     return state.hexdigest()
 
 
-def put_object(
-    store: Store, path: Path, address: str, *, digest: str, mark: str = "", replace: bool = False
-) -> None:
+def put_object(store: Store, path: Path, address: str, *, digest: str, mark: str = "") -> None:
     """Put a file where nothing stands, or in place of the very object that is known.
 
     Args:
@@ -65,7 +64,6 @@ def put_object(
         address: of the object.
         digest: blake2b-256 of the file; where the store has these bytes already, all is well.
         mark: the store's word for what the file stands in place of; "" where nothing was.
-        replace: take the place of whatever else stands there.
 
     Raises:
         CurateError: something else stands there (exit code 5), no access, or no answer.
@@ -74,15 +72,54 @@ def put_object(
     try:
         store.files.put_file(str(path), address, **how)
     except store.failures as error:
-        there = {each.address: each for each in list_objects(store, address)}
-        if address not in there:
+        if address not in {each.address for each in list_objects(store, address)}:
             raise explain_failure(store, address, error, verb="written") from None
-        if object_digest(store, address) == digest:
-            return
-        if not (replace and there[address].mark not in ("", mark)):
+        if object_digest(store, address) != digest:
             raise CurateError(
                 f"{address}: another run has published it since this one began; run the same "
                 "command again",
                 exit_code=LOCKED,
             ) from None
-        put_object(store, path, address, digest=digest, mark=there[address].mark)
+
+
+def overwrite_object(store: Store, path: Path, address: str) -> None:
+    """Put a file, whatever stands there.
+
+    Raises:
+        CurateError: no access, or no answer.
+    """
+    try:
+        store.files.put_file(str(path), address)
+    except store.failures as error:
+        raise explain_failure(store, address, error, verb="written") from None
+
+
+def remove_object(store: Store, address: str) -> None:
+    """Remove an object; nothing where there is none.
+
+    Raises:
+        CurateError: no access, or no answer.
+    """
+    try:
+        store.files.rm_file(address)
+    except FileNotFoundError:
+        return
+    except store.failures as error:
+        raise explain_failure(store, address, error, verb="removed") from None
+
+
+def list_forgotten(store: Store, address: str, *, seconds: float) -> list[Object]:
+    """Return the objects below an address that were put so long ago, as the store dates them.
+
+    Raises:
+        CurateError: no access, or no answer.
+    """
+    then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)
+    try:
+        infos = store.files.find(address, detail=True)
+    except FileNotFoundError:
+        return []
+    except store.failures as error:
+        raise explain_failure(store, address, error) from None
+    old = {name: info for name, info in infos.items() if info.get("LastModified", then) < then}
+    return list(as_objects(store, old))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from curate.engine.crew import Worker, stop_worker
-from curate.engine.local import run_local
+from curate.engine.local import count_cores, run_local
 from curate.engine.outcome import Reject
 from curate.records import Notify, silent
 from curate.settings import RunSettings
@@ -29,6 +29,7 @@ class Place:
     held: ExitStack  # ends what is kept
     crew: list[Worker] = field(default_factory=list)  # processes that wait for the next step
     ray: Any = None  # the connection to a cluster
+    mark: Path | None = None  # a file by which nodes of that cluster know its folder
 
 
 _place: ContextVar[Place | None] = ContextVar("place", default=None)
@@ -93,12 +94,14 @@ def run_items(
     place = _place.get()
     engine = place.settings.engine if place else "local"
     if place and engine == "ray":
-        from curate.engine.on_ray import connected, run_ray
+        from curate.engine.on_ray import marked, run_ray
 
-        place.ray = place.ray or place.held.enter_context(connected(place.settings))
+        if not anywhere:
+            place.mark = place.mark or place.held.enter_context(marked(place.folder))
         return run_ray(
-            function, items, ray=place.ray, gpus=place.settings.gpus, notify=notify, what=what,
-            total=total, reject=reject, device=device, anywhere=anywhere,
+            function, items, ray=_cluster(place), gpus=place.settings.gpus, notify=notify,
+            what=what, total=total, reject=reject, device=device,
+            mark=None if anywhere else place.mark,
         )  # fmt: skip
     if place and engine == "batch":
         from curate.engine.batch import run_batch
@@ -114,6 +117,28 @@ def run_items(
         function, items, workers=workers, notify=notify, what=what, total=total, reject=reject,
         slots=slots, environments=own, crew=place.crew if place else None,
     )  # fmt: skip
+
+
+def count_places(device: str) -> int:
+    """Return how many items can be worked on at a time: one a core or GPU, here or of the cluster.
+
+    Raises:
+        CurateError: there is no such cluster, or it has no GPU.
+    """
+    place = _place.get()
+    if place and place.settings.engine == "ray":
+        from curate.engine.on_ray import count_room
+
+        return count_room(_cluster(place), device=device, gpus=place.settings.gpus)
+    return count_cores() if device == "cpu" else max(1, len(visible_gpus()))
+
+
+def _cluster(place: Place) -> Any:
+    """Return the connection to the cluster of a run, which is made once."""
+    from curate.engine.on_ray import connected
+
+    place.ray = place.ray or place.held.enter_context(connected(place.settings))
+    return place.ray
 
 
 def engine_here() -> str:

@@ -34,6 +34,9 @@ AT_ONCE = 8
 OWN = frozenset({"sources", "batch", "mixes", "stores", "mix.json", "history.jsonl"})
 """At the top of a workspace, and not published: copies of inputs, and what is of this machine."""
 
+UNFINISHED = (".state", ".checkpoint.safetensors")
+"""Of a training run that goes on: whoever trains it keeps them, and removes them with its end."""
+
 STATE = ".mirror.json"
 """In the copy: which objects it is a copy of."""
 
@@ -168,7 +171,9 @@ def _is_published(name: str) -> bool:
     parts = PurePosixPath(name).parts
     if not parts or name != "/".join(parts) or any(part.startswith(".") for part in parts):
         return False  # hidden, or a name that leads elsewhere
-    return parts[0] not in OWN and parts[:2] != ("index", "items")
+    if parts[0] in OWN or parts[:2] == ("index", "items"):
+        return False
+    return not (parts[:2] == ("verify", "runs") and name.endswith(UNFINISHED))
 
 
 def _turn(name: str) -> tuple[int, str]:

@@ -17,6 +17,7 @@ from curate.records import (
 )
 from curate.report.trackers import open_tracker
 from curate.settings import Settings
+from curate.stages.mirror import copied_from
 from curate.stages.workspace import WORKSPACE, input_files, noted, ranked_target, swept
 from curate.store.protect import refuse_input
 from curate.task2vec.reading import open_index
@@ -70,6 +71,7 @@ def verify(
             notify=notify,
             watch=watch,
             on_run=track,
+            store=copied_from(place) if settings.run.engine == "ray" else "",
         )
         note.fingerprint = found.fingerprint
     return found

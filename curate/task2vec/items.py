@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from curate.corpus.afar import scratch
 from curate.corpus.tokens import count_unigrams, draw_batches
 from curate.errors import CurateError
 from curate.records import RowBlock, ShardText
@@ -20,7 +21,6 @@ from curate.settings import EmbedSettings
 from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.failpoint import failpoint
 from curate.store.fingerprint import fingerprint
-from curate.task2vec.afar import fetched
 from curate.task2vec.documents import write_documents
 from curate.task2vec.embedding import check_probe, embed_parts
 from curate.task2vec.probe import Probe, load_probe
@@ -54,7 +54,7 @@ class EmbedItem:
     revision: str  # of the probe
     device: str
     held: Drawn | None = None  # its tokens, where the process that read them embeds them
-    store: str = ""  # address of the index, where no folder is shared: of both paths the names
+    store: str = ""  # address of the index, where no folder is shared: paths are those below it
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,10 @@ def embed_item(item: EmbedItem) -> Embedded:
         CurateError: too few tokens, a probe that is not the run's, or a file that is gone.
     """
     if item.store:
-        with fetched(item.store, item.tokens) as (tokens, folder):
-            return embed_item(replace(item, store="", tokens=tokens, path=folder / item.path.name))
+        made = item.path.parent.parent  # the index, here and on the store
+        with scratch(item.store, [item.tokens.relative_to(made).as_posix()]) as folder:
+            here = [folder / path.relative_to(made) for path in (item.tokens, item.path)]
+            return embed_item(replace(item, store="", tokens=here[0], path=here[1]))
     # Who held the tokens back for this process has just looked for the embedding.
     stored = check_embedding(item.path) if item.held is None else None
     if stored is None:

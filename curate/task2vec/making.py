@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from curate.corpus.afar import bring, drop, hand_over
 from curate.corpus.prints import keep_prints
 from curate.corpus.regroup import Corpus, drop_old_groups, open_corpus
 from curate.corpus.shards import read_shards
@@ -36,7 +38,6 @@ from curate.records import (
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_bytes, fingerprint
 from curate.store.publish import publish_bytes, publish_meta, read_json_if_whole
-from curate.task2vec.afar import drop_tokens, fetch_beside, hand_over
 from curate.task2vec.embedding import check_probe
 from curate.task2vec.items import (
     Embedded,
@@ -83,6 +84,7 @@ class Making:
     device: str
     here: bool = False  # this process embeds what it reads
     store: str = ""  # address of the index, where workers share no folder with this process
+    run: str = ""  # name of this run, where others may hand over to the same store
     shards: list[Shard] = field(default_factory=list)  # their keys would double what they take
     ledgers: list[FileLedger] = field(default_factory=list)
     owners: dict[int, int] = field(default_factory=dict)  # start of a vector's digest → shard
@@ -111,6 +113,7 @@ def make_index(
     making = Making(
         workspace / "index", corpus, embed, probe.info, device=crew.device, here=crew.here,
         store=f"{store}/index" if store and not crew.here else "",
+        run=secrets.token_hex(8) if store else "",
     )  # fmt: skip
     embed_all(making, opened, probe, crew, notify)
     found = publish_index(making, blocks, opened)
@@ -190,9 +193,11 @@ def _prepare(making: Making, number: int, text: ShardText) -> _Prepared:
             held = drawn
         else:
             publish_tokens(tokens, drawn)
-        lengths = _publish_lengths(lengths_path(path), text.tokens)
+        counts = lengths_path(path)
+        lengths = _publish_lengths(counts, text.tokens)
         if making.store:
-            hand_over(making.store, tokens=tokens, lengths=lengths_path(path))
+            named = [each.relative_to(making.folder).as_posix() for each in (tokens, counts)]
+            hand_over(making.store, making.folder, *named)
     item = EmbedItem(
         number=number, name=text.shard.name, tokens=tokens, path=path, lengths=lengths,
         settings=making.embed, revision=making.info.revision, device=making.device,
@@ -232,11 +237,11 @@ def _reject(making: Making, failure: Failure) -> None:
 def _drop_tokens(making: Making, path: Path) -> None:
     path.unlink(missing_ok=True)
     if making.store:
-        drop_tokens(making.store, path)
+        drop(making.store, path.relative_to(making.folder).as_posix())
 
 
 def _items_path(making: Making, key: str) -> Path:
-    return making.folder / "items" / f"{key}.safetensors"
+    return making.folder / "items" / making.run / f"{key}.safetensors"
 
 
 def _publish_lengths(path: Path, tokens: Sequence[Counts]) -> str:
@@ -262,7 +267,7 @@ def _check_distinct(making: Making, one: Embedded) -> None:
         return
     path = making.folder / "shards" / f"{_key(making, number)}.json"
     if making.store and not path.is_file():
-        fetch_beside(making.store, path)
+        bring(making.store, making.folder, path.relative_to(making.folder).as_posix())
     other = read_json_if_whole(path, StoredEmbedding)
     if other is None or other.vectors_digest != one.stored.vectors_digest:
         return
@@ -296,5 +301,5 @@ def publish_index(making: Making, blocks: tuple[RowBlock, ...], opened: Corpus) 
     if (folder / "items").is_dir():
         shutil.rmtree(folder / "items")
     if making.store:
-        drop_tokens(making.store)
+        drop(making.store, forgotten="items")
     return dataclasses.replace(index, folder=str(folder))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from curate.corpus.afar import hand_over
 from curate.records import Notify, Run, Verification, Watch, silent, unwatched
 from curate.settings import VerifySettings
 from curate.store.fingerprint import digest_file
@@ -22,6 +24,7 @@ from curate.verification.published import (
     Look,
     MeasuredArm,
     PublishedForecast,
+    forecast_copy,
     keep_points,
     publish_forecast,
 )
@@ -132,6 +135,7 @@ def _plan_arm(ready: Prepared, arm: Arm, forecast: PublishedForecast | None) -> 
             device=experiment.device,
             forecast=forecast.digest if forecast else "",
             outcomes=experiment.outcomes,
+            store=experiment.store,
         )
         for number in range(arm.seeds)
     ]
@@ -147,16 +151,21 @@ def _forecast(
     """Publish what the points say of these arms, or keep what was published of the same."""
     mixtures = [*(point.shares for point in points), *(_shares(ready, arm) for arm in arms)]
     random = [run.loss for run in runs if run.arm == "random"]
-    return publish_forecast(
-        ready.experiment.folder / file,
+    experiment = ready.experiment
+    forecast = publish_forecast(
+        experiment.folder / file,
         points=points,
         arms={arm.name: ready.lexical[arm.name] for arm in arms},
-        look=ready.experiment.look(mixtures),
+        look=experiment.look(mixtures),
         breadths=[_entropy(shares) for shares in mixtures],
         random_loss=float(np.mean(random)) if random else None,
         confidence=ready.settings.confidence,
         blind=not any(has_begun(item) for arm in arms for item in _plan_arm(ready, arm, None)),
     )
+    if experiment.store:  # so that it lies there before any of these runs
+        copy = forecast_copy(Path(file), forecast.key).as_posix()
+        hand_over(experiment.store, experiment.folder, file, copy)
+    return forecast
 
 
 def _measured(ready: Prepared, runs: Sequence[Run]) -> tuple[MeasuredArm, ...]:

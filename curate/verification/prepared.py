@@ -48,6 +48,7 @@ class Experiment:
     device: str  # cpu or cuda
     notes: tuple[str, ...] = ()  # warnings about what it is set up from
     outcomes: Outcomes | None = None  # tasks that every run is asked
+    store: str = ""  # address of `folder`, where workers share none with this process
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,19 +142,19 @@ def publish_forecast(
         key=key,
     )
     published = dataclasses.replace(published, digest=digest_forecast(published))
-    publish_json(_copy(path, key), published)
+    publish_json(forecast_copy(path, key), published)
     publish_json(path, published)
     return published
 
 
-def _copy(path: Path, key: str) -> Path:
+def forecast_copy(path: Path, key: str) -> Path:
     """Return where a second copy of a forecast lies: nobody could make it again."""
     return path.parent / "forecasts" / f"{key[:32]}.json"
 
 
 def _kept(path: Path, key: str) -> PublishedForecast | None:
     """Return the forecast of this key from either of its places, and put it back in the other."""
-    places = (path, _copy(path, key))
+    places = (path, forecast_copy(path, key))
     damaged: CurateError | None = None
     for place, other in (places, places[::-1]):
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curate.corpus.afar import is_there
 from curate.records import Run
 from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.fingerprint import digest_file, fingerprint
@@ -19,6 +20,9 @@ from curate.verification.train import TrainSettings
 
 POINTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 """Shares of a run after which some eval items are evaluated, for the compute multiplier."""
+
+CHECKPOINT = ".checkpoint.safetensors"
+"""How the name of a run's state ends while it is not finished."""
 
 POINT_ITEMS = 32
 """Items of such an evaluation."""
@@ -42,6 +46,7 @@ class RunItem:
     points: tuple[float, ...] = POINTS  # shares of the run after which some items are evaluated
     outcomes: Outcomes | None = None  # tasks that the model is asked when it has been trained
     compiled: bool = False  # whether its operations are fused first
+    store: str = ""  # address of the verification, where no folder is shared: paths are below it
 
 
 def publish_documents(path: Path, documents: Sequence[IntArray]) -> None:
@@ -77,6 +82,7 @@ def plan_run(
     start: Start | None = None,
     points: tuple[float, ...] = POINTS,
     outcomes: Outcomes | None = None,
+    store: str = "",
 ) -> RunItem:
     """Return the work item of a run; its path holds the digest of all that decides it."""
     key = fingerprint(
@@ -91,7 +97,7 @@ def plan_run(
     path = folder / f"{key[:32]}.json"
     return RunItem(
         arm, settings, documents, items, control, n_bytes, path, device, forecast,
-        start=start, points=points, outcomes=outcomes,
+        start=start, points=points, outcomes=outcomes, store=store,
     )  # fmt: skip
 
 
@@ -102,9 +108,16 @@ def is_done(item: RunItem) -> bool:
 
 def has_begun(item: RunItem) -> bool:
     """Say whether a run is published, or lies half done."""
-    return item.path.is_file() or checkpoint_path(item).is_file()
+    if item.path.is_file() or checkpoint_path(item).is_file():
+        return True
+    return bool(item.store) and is_there(item.store, name_of(item, checkpoint_path(item)))
 
 
 def checkpoint_path(item: RunItem) -> Path:
     """Return where the state of a run that is not finished lies."""
-    return item.path.with_suffix(".checkpoint.safetensors")
+    return item.path.with_suffix(CHECKPOINT)
+
+
+def name_of(item: RunItem, path: Path) -> str:
+    """Return the name of a run's file below the folder of the verification, here or on a store."""
+    return path.relative_to(item.path.parent.parent).as_posix()

@@ -6,14 +6,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
+from curate.corpus.afar import bring, hand_over
 from curate.engine.local import count_cores
-from curate.engine.run import run_items, visible_gpus
+from curate.engine.run import count_places, run_items
 from curate.records import Notify, Run, Watch, silent, unwatched
 from curate.store.publish import read_json
-from curate.verification.runs import RunItem, is_done
+from curate.verification.runs import RunItem, is_done, name_of
 from curate.verification.start import PRETRAINED
 from curate.verification.training import RunStack, train_stack
-from curate.verification.watch import watched
+from curate.verification.watch import state_path, watched
 
 SIDE_BY_SIDE = {"tiny": 32, "1M": 24, "3M": 12, "15M": 6, "50M": 2, "124M": 1}
 """Runs that a GPU trains as one: small models cannot fill one. On a CPU each is trained alone."""
@@ -39,7 +40,7 @@ def train_runs(
 
     Args:
         items: of `plan_run`.
-        workers: processes; 0 takes one a core, or one a GPU.
+        workers: processes; 0 takes one a core, or one a GPU, on Ray those of the cluster.
         side_by_side: runs that are trained as one, at most; 0 chooses.
         notify: progress, in runs.
         watch: told now and then how far each run is.
@@ -62,15 +63,38 @@ def train_runs(
     ready = [dataclasses.replace(item, threads=n) for item, n in zip(missing, threads, strict=True)]
     stacks = [RunStack(tuple(ready[n : n + most])) for n in range(0, len(ready), most)]
     trained, device = n_there, one.device if one else "cpu"
+    afar = one is not None and bool(one.store)
+    _hand_over(missing)
     with watched(items, watch):
-        done = run_items(train_stack, stacks, workers=crew, device=device, what=what)
+        done = run_items(train_stack, stacks, workers=crew, device=device, what=what, anywhere=afar)
         for stack, _ in zip(stacks, done, strict=True):
+            _bring(stack)
             trained += len(stack.items)
             notify(what, trained, len(items))
             if on_run is not None:
                 for item in stack.items:
                     on_run(read_json(item.path, Run))
     return [dataclasses.replace(read_json(item.path, Run), arm=item.arm) for item in items]
+
+
+def _hand_over(items: Sequence[RunItem]) -> None:
+    """Put what runs read where workers that share no folder fetch it; nothing where they do."""
+    needed = {
+        name_of(item, path): item
+        for item in items
+        if item.store
+        for path in (item.documents, item.items, item.control)
+    }
+    for name, item in needed.items():
+        hand_over(item.store, item.path.parent.parent, name)
+
+
+def _bring(stack: RunStack) -> None:
+    """Fetch runs that have ended on such a worker, and let go of how far they were."""
+    for item in stack.items:
+        if item.store:
+            bring(item.store, item.path.parent.parent, name_of(item, item.path))
+            state_path(item).unlink(missing_ok=True)
 
 
 def share_out(
@@ -84,7 +108,7 @@ def share_out(
     if size == PRETRAINED:
         return workers or 1, 1
     most = side_by_side or (1 if device == "cpu" else SIDE_BY_SIDE[size])
-    places = workers or (count_cores() if device == "cpu" else max(1, len(visible_gpus())))
+    places = workers or count_places(device)
     most = max(1, min(most, math.ceil(n_runs / places)))
     return max(1, min(places, math.ceil(n_runs / most))), most
 

@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from curate.corpus.afar import scratch
 from curate.errors import CurateError
 from curate.records import Run
 from curate.store.failpoint import failpoint
@@ -26,6 +28,7 @@ from curate.verification.runs import (
     RunItem,
     checkpoint_path,
     is_done,
+    name_of,
     read_documents,
 )
 from curate.verification.start import load_start
@@ -53,6 +56,9 @@ def train_stack(stack: RunStack) -> None:
     Raises:
         CurateError: a training diverged.
     """
+    if stack.items[0].store:
+        with _fetched(stack) as here:
+            return train_stack(here)
     by_step: dict[int, list[tuple[RunItem, tuple[Snapshot, Started] | None]]] = {}
     for item in stack.items:
         if not is_done(item):
@@ -62,6 +68,28 @@ def train_stack(stack: RunStack) -> None:
         items, kept_there = zip(*together, strict=True)
         with _threads(items[0]):
             _train_together(items, [each for each in kept_there if each is not None])
+    return None
+
+
+@contextmanager
+def _fetched(stack: RunStack) -> Iterator[RunStack]:
+    """Give the same runs in a folder of this machine; what they leave there goes to the store."""
+    items = stack.items
+    needed = {name_of(i, path) for i in items for path in (i.documents, i.items, i.control)}
+    live = [name_of(i, path) for i in items for path in (checkpoint_path(i), state_path(i))]
+    kept = [name_of(item, item.path) for item in items]
+    with scratch(items[0].store, sorted(needed), kept=kept, live=live) as folder:
+        yield RunStack(tuple(_moved(item, folder) for item in items))
+
+
+def _moved(item: RunItem, folder: Path) -> RunItem:
+    def here(path: Path) -> Path:
+        return folder / name_of(item, path)
+
+    return dataclasses.replace(
+        item, store="", path=here(item.path), documents=here(item.documents),
+        items=here(item.items), control=here(item.control),
+    )  # fmt: skip
 
 
 def _train_together(items: Sequence[RunItem], kept: Sequence[tuple[Snapshot, Started]]) -> None:

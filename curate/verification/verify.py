@@ -86,6 +86,7 @@ def verify_mix(
     notify: Notify = silent,
     watch: Watch = unwatched,
     on_run: Callable[[Run], None] | None = None,
+    store: str = "",
 ) -> Verification:
     """Train small models on the mix and on controls, and hold the drop against the forecast.
 
@@ -109,6 +110,8 @@ def verify_mix(
         notify: progress.
         watch: told now and then how far each run is.
         on_run: told of each run that ends now.
+        store: address of the workspace, where workers share no folder with this process: they
+            fetch what a run needs from there, and publish it there.
 
     Raises:
         CurateError: index, ranking, mix and target do not belong together, ranking has seen an
@@ -143,6 +146,7 @@ def verify_mix(
                 probe=probe,
                 key=key,
                 folder=folder,
+                store=f"{store}/verify" if store else "",
                 notify=notify,
                 run=partial(
                     run_experiment,
@@ -176,6 +180,7 @@ def _verify(
     probe: Probe,
     key: str,
     folder: Path,
+    store: str,
     notify: Notify,
     run: Callable[..., Verification],
 ) -> None:
@@ -223,6 +228,7 @@ def _verify(
             device=probe.device.type,
             notes=(*notes, *_foreign(settings, target)),
             outcomes=find_outcomes(settings),
+            store=store,
         ),
         lambda arm: arm_documents(source, arm, mix_documents),
         settings,

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import msgspec
 
+from curate.corpus.afar import SEND_S, follow
+from curate.errors import CurateError
 from curate.records import Run, RunState, Watch, unwatched
 from curate.store.publish import read_json_if_whole
 from curate.verification.runs import RunItem
+
+STATE = ".state"
 
 EVERY_S = 1.0
 """Between two looks, and between two writings of a run."""
@@ -19,7 +23,7 @@ EVERY_S = 1.0
 
 def state_path(item: RunItem) -> Path:
     """Return where a run writes how far it is, while it goes on."""
-    return item.path.with_suffix(".state")
+    return item.path.with_suffix(STATE)
 
 
 def write_state(item: RunItem, *, tokens: int, loss: float) -> None:
@@ -41,13 +45,17 @@ def watched(items: Sequence[RunItem], watch: Watch) -> Iterator[None]:
         yield
         return
     ended: dict[Path, RunState] = {}
-    stop = threading.Event()
+    seen: dict[str, str] = {}
+    stop, afar = threading.Event(), next((item for item in items if item.store), None)
 
     def look() -> None:
         watch([_state(item, ended) for item in items])
 
     def keep_looking() -> None:
-        while not stop.wait(EVERY_S):
+        while not stop.wait(SEND_S if afar else EVERY_S):
+            with suppress(CurateError):  # a store that fails now is said by what is fetched
+                if afar:
+                    follow(afar.store, afar.path.parent.parent, STATE, seen)
             look()
 
     look()
