@@ -1,6 +1,8 @@
 """What an index remembers of its shards while it is made."""
 
+import threading
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,8 +11,9 @@ from curate.records import ProbeInfo, RecordRange, Shard
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_bytes
 from curate.store.publish import publish_json
+from curate.task2vec import making as making_module
 from curate.task2vec.items import Embedded
-from curate.task2vec.making import Making, _check_distinct, shard_key
+from curate.task2vec.making import Crew, Making, _check_distinct, embed_all, shard_key
 from curate.task2vec.vectors import StoredEmbedding
 
 
@@ -66,3 +69,32 @@ def test_what_is_remembered_of_a_shard_is_less_than_a_kilobyte(tmp_path):
     finally:
         tracemalloc.stop()
     assert 1_000 * 300 < kept < 1_000 * 1_000
+
+
+def test_a_shard_is_read_while_the_one_before_is_prepared(tmp_path, monkeypatch):
+    """Tokenising leaves the interpreter to others: what waits for it would be time lost."""
+    reached = [threading.Event() for _ in range(4)]
+
+    def read_shards(*_, **__):
+        for number in range(3):
+            reached[number].set()
+            yield number
+        reached[3].set()
+
+    def prepare(_, number, text):
+        assert number == text and reached[number + 1].wait(10)
+        return number
+
+    info = ProbeInfo("p", "revision", "tokenizer", n_parameters=3, vocab=2)
+    making = Making(tmp_path, CorpusSettings(), EmbedSettings(), info, device="cpu")
+    making.shards, making.n_embedded = ["one"], 1
+    handed = []
+    monkeypatch.setattr(making_module, "read_shards", read_shards)
+    monkeypatch.setattr(making_module, "_prepare", prepare)
+    monkeypatch.setattr(making_module, "_missing", lambda _, prepared, __: prepared)
+    monkeypatch.setattr(
+        making_module, "run_items", lambda _, items, **__: handed.extend(items) or ()
+    )
+    opened = SimpleNamespace(files=(), ledgers=())
+    embed_all(making, opened, None, Crew(2, "cpu", here=False), lambda *_: None)
+    assert handed == [0, 1, 2]

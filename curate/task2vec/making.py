@@ -7,7 +7,7 @@ import io
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,9 @@ HOPELESS = 20
 
 LOOKAHEAD = 64
 """Shards that are read and drawn before a worker is free for them: 17 MB of files by default."""
+
+READ_AHEAD = 2
+"""Shards that are tokenised (which leaves the interpreter to others) while one is drawn from."""
 
 LARGE_BYTES = 256 * 1024 * 1024
 """Of input; below it the start of worker processes costs more than they save."""
@@ -143,10 +146,13 @@ def embed_all(making: Making, opened: Corpus, probe: Probe, crew: Crew, notify: 
         grouped=opened.ledgers,
         notify=notify,
     )
-    prepared = (_prepare(making, number, text) for number, text in enumerate(texts))
     # A device of its own idles while this process reads; the cores of this one do not.
-    early = prepared if crew.here and crew.device == "cpu" else ahead(prepared, most=LOOKAHEAD)
-    with closing(early):
+    apart = not crew.here or crew.device != "cpu"
+    with ExitStack() as held:
+        read = held.enter_context(closing(ahead(texts, most=READ_AHEAD))) if apart else texts
+        prepared = (_prepare(making, number, text) for number, text in enumerate(read))
+        early = ahead(prepared, most=LOOKAHEAD) if apart else prepared
+        held.enter_context(closing(early))
         done = run_items(
             embed_item,
             _missing(making, early, notify),
