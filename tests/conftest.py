@@ -1,8 +1,11 @@
 """Small, real fixtures: a corpus of three kinds of text and a target of one of them."""
 
+import contextlib
 import inspect
 import json
 import os
+import random
+import socket
 import textwrap
 import time
 from pathlib import Path
@@ -114,12 +117,40 @@ class SlowClock:
 
 
 @pytest.fixture(scope="module")
-def slow_clock():
-    """Let Ray wait longer than its 30 s for a node that starts here, which cannot be set."""
+def patient_ray():
+    """Let nodes of Ray that start here take minutes, as on a busy machine they do.
+
+    Ray waits 30 s for a node, and the node 15 s for each agent to write down its port; neither
+    can be set. So the clock is slow, and the ports are written down before.
+    """
     node = pytest.importorskip("ray._private.node")
+    raylet = pytest.importorskip("ray._raylet")
+    real, names = node.Node.start_raylet, ("metrics_agent", "metrics_export", "runtime_env_agent")
+
+    def start_raylet(self, *given, **named):
+        ports = free_ports(4)
+        for name, port in zip(("dashboard_agent_listen", *names), ports, strict=True):
+            setattr(self._ray_params, f"{name}_port", port)
+        raylet.persist_port(
+            self._session_dir, self._node_id, raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME, ports[0]
+        )
+        return real(self, *given, **named)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(node, "time", SlowClock())
+        patch.setattr(node.Node, "start_raylet", start_raylet)
         yield
+
+
+def free_ports(count):
+    """Return ports below those that the system hands out: nobody takes one before Ray has."""
+    found = []
+    for port in random.Random(os.getpid() + time.monotonic_ns()).sample(range(20_000, 32_000), 99):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no port is free")
 
 
 @pytest.fixture(scope="module")

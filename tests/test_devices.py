@@ -54,7 +54,7 @@ def test_devices_of_one_machine_scale(compute, count):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("gpus", "at_once"), [(1.0, 2), (0.5, 4)])
-def test_gpus_of_a_ray_cluster_scale_by_fraction(compute, slow_clock, gpus, at_once):
+def test_gpus_of_a_ray_cluster_scale_by_fraction(compute, patient_ray, gpus, at_once):
     ray = pytest.importorskip("ray")
     ray.init(
         address="local", num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False,

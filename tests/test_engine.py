@@ -398,7 +398,7 @@ def test_a_node_that_does_not_see_the_folder_ends_the_run_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_gives_results_and_reasons(work, slow_clock, tmp_path):
+def test_ray_gives_results_and_reasons(work, patient_ray, tmp_path):
     pytest.importorskip("ray")
     items = [(str(tmp_path), 0, "refuse"), (str(tmp_path), 1, "")]
     failures = []
@@ -408,7 +408,7 @@ def test_ray_gives_results_and_reasons(work, slow_clock, tmp_path):
 
 
 @pytest.mark.slow
-def test_ray_keeps_order_reasons_and_the_run(work, slow_clock, tmp_path):
+def test_ray_keeps_order_reasons_and_the_run(work, patient_ray, tmp_path):
     pytest.importorskip("ray")
     whats = ["", "refuse", "die once", "", "die"]
     items = [(str(tmp_path), number, what) for number, what in enumerate(whats)]

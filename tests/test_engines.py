@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -143,7 +142,7 @@ def test_every_engine_publishes_the_bytes_of_a_serial_run(world, serial, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def cluster(server, slow_clock):
+def cluster(server, patient_ray):
     """Start it after the S3 server, whose address its workers find in their environment."""
     utils = pytest.importorskip("ray.cluster_utils")
     with pytest.MonkeyPatch.context() as patch:
@@ -158,22 +157,8 @@ def cluster(server, slow_clock):
 
 
 def add_node(cluster, **settings):
-    """Start a node of one core at known ports: it waits 15 s for agents to name theirs."""
-    names = ("metrics_agent", "metrics_export", "runtime_env_agent")
-    ports = free_ports(4)
-    named = {f"{name}_port": port for name, port in zip(names, ports, strict=False)}
-    return cluster.add_node(num_cpus=1, dashboard_agent_listen_port=ports[3], **named, **settings)
-
-
-def free_ports(count):
-    """Return ports below those that the system hands out: nobody takes one before Ray has."""
-    found = []
-    for port in random.Random(os.getpid() + time.monotonic_ns()).sample(range(20_000, 32_000), 99):
-        with contextlib.suppress(OSError), socket.create_server(("", port)):
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no port is free")
+    """Start a node of one core."""
+    return cluster.add_node(num_cpus=1, **settings)
 
 
 DRIVER = """
