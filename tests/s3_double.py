@@ -1,6 +1,6 @@
 """A local S3 server (moto) that the real client (s3fs) talks to."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -30,8 +30,16 @@ def running():
         here.stop()
 
 
-def keys_of(server, bucket):
-    """Return what a bucket holds, by key."""
+def names_of(server, bucket):
+    """Return the keys of a bucket."""
     found = server.list_objects_v2(Bucket=bucket).get("Contents", [])
-    return {each["Key"]: server.get_object(Bucket=bucket, Key=each["Key"])["Body"].read()
-            for each in found}  # fmt: skip
+    return [each["Key"] for each in found]
+
+
+def keys_of(server, bucket):
+    """Return what a bucket holds, by key; what goes meanwhile is left out."""
+    found = {}
+    for key in names_of(server, bucket):
+        with suppress(server.exceptions.NoSuchKey):
+            found[key] = server.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return found

@@ -29,7 +29,7 @@ from curate.settings import (
 from curate.store.fingerprint import digest_texts
 from curate.task2vec.embed import build_index
 from curate.verification.experiment import run_experiment
-from tests.s3_double import keys_of
+from tests.s3_double import keys_of, names_of
 from tests.test_build import WORDS, make_texts
 from tests.test_probe import save_probe
 from tests.test_verify import SETTINGS, arm_documents, make_experiment, outcome
@@ -148,6 +148,7 @@ def cluster(server, patient_ray):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else its workers wait for all others here
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
         found = utils.Cluster()
         add_node(found, include_dashboard=False)
@@ -341,7 +342,7 @@ def test_nodes_that_share_no_folder_publish_to_the_store(world, cluster, server,
     said, errors = start_private_driver(world, private, str(tmp_path / "ws")).communicate()
     assert said.split()[1] == "0", errors
     driver = start_private_driver(world, private, "s3://afar/ws", cluster.address)
-    there = wait_for(lambda: driver.poll() is not None or _embedded(keys_of(server, "afar")))
+    there = wait_for(lambda: driver.poll() is not None or _embedded(names_of(server, "afar")))
     assert there is not True, driver.communicate()
     assert "ws/index/meta.json" not in there
     kill_a_worker()
