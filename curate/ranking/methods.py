@@ -99,15 +99,15 @@ def measure(
         return _plain(index, *baselines.random(len(index.shards), seed=settings.seed))
     items = draw_items(target.select, READ_ITEMS, seed=settings.seed)
     texts = read_samples(index, seed=settings.seed, workspace=workspace, notify=notify)
-    number = _tokens_of(index, device) if method == "ngram-lm" else None
+    number = _tokens_of(index) if method == "ngram-lm" else None
     found = baselines.measure_texts(method, items, texts, seed=settings.seed, number=number)
     return _plain(index, *found)
 
 
-def _tokens_of(index: Index, device: str) -> Number:
+def _tokens_of(index: Index) -> Number:
     """Return what tells texts by the tokens of the index's probe."""
-    probe = load_probe(index.embed.probe, device=device)
-    return lambda texts: [np.asarray(ids, np.uint64) for ids in encode_texts(probe, list(texts))]
+    encode, _ = load_encode(index.embed.probe, index.probe)
+    return lambda texts: [np.asarray(ids, np.uint64) for ids in encode(list(texts))]
 
 
 def _by_fisher(
