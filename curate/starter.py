@@ -17,6 +17,8 @@ _KNOWN = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.xz", ".parq
 _SELECT = ("select", "valid", "validation", "dev", "questions")
 _EVAL = ("eval", "test", "heldout")
 
+_LABELS = {"id", "_id", "uuid", "source", "split"}  # fields that are no part of an item
+
 _TEMPLATE = """\
 # Settings of curate for this folder. Every line may be left out; options override it.
 
@@ -74,7 +76,8 @@ def write_starter(folder: Path, *, force: bool = False) -> str:
     )
     publish_bytes(path, filled.encode("utf-8"))
     seen = f"{len(found)} data files" if found else "no data file yet: name yours in [corpus]"
-    return f"curate.toml written: {seen}, text in {text!r}. Next: curate rank --target NAME|FILE"
+    named = "" if any(_stem(path) in _SELECT for path in held) else " --target NAME|FILE"
+    return f"curate.toml written: {seen}, text in {text!r}. Next: curate rank{named}"
 
 
 def _quoted(value: str | list[str]) -> str:
@@ -105,13 +108,21 @@ def _stem(path: Path) -> str:
 
 
 def _target_line(held: list[Path]) -> str:
-    """Return the line that names the target: splits that were found, or a known name."""
+    """Return the lines that name the target: splits that were found, or a known name.
+
+    An item of other fields than `text` is read as all of them, in their order.
+    """
     select = [p for p in held if _stem(p) in _SELECT]
     after = [p for p in held if _stem(p) in _EVAL and select and p.parent == select[0].parent]
     if not select:
         return 'name = "proofnet"  # curate targets lists the known ones; or a file'
     splits = ",".join(str(p) for p in [select[0], *after[:1]])
-    return f"name = {_quoted(f'target={splits}')}  # select split, eval split; or curate targets"
+    name = f"name = {_quoted(f'target={splits}')}  # select split, eval split; or curate targets"
+    fields = _string_fields(select[0])
+    if not set(fields) - _LABELS or "text" in fields:
+        return name
+    read = " ".join(f"{{{field}}}" for field in fields if field not in _LABELS)
+    return f"{name}\ntemplate = {_quoted(read)}  # how an item reads"
 
 
 def _ending(path: Path) -> str:
@@ -132,17 +143,22 @@ def _globs(files: list[Path]) -> list[str]:
 def _text_field(files: list[Path]) -> str:
     """Return the longest string field of the first record of the first plain jsonl file."""
     for path in files:
-        if _ending(path) != ".jsonl":
-            continue
-        with path.open("rb") as stream:
-            line = stream.readline(1 << 20)
-        try:
-            record = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-        if not isinstance(record, dict):
-            continue
-        texts = {k: v for k, v in record.items() if isinstance(v, str) and not set(k) & set("{}")}
-        if texts and "text" not in texts:
-            return max(texts, key=lambda name: len(texts[name]))
+        fields = _string_fields(path)
+        if fields and "text" not in fields:
+            return max(fields, key=lambda name: len(fields[name]))
     return "text"
+
+
+def _string_fields(path: Path) -> dict[str, str]:
+    """Return the fields with text of the first record of a plain jsonl file; none of another."""
+    if _ending(path) != ".jsonl":
+        return {}
+    with path.open("rb") as stream:
+        line = stream.readline(1 << 20)
+    try:
+        record = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    if not isinstance(record, dict):
+        return {}
+    return {k: v for k, v in record.items() if isinstance(v, str) and not set(k) & set("{}")}

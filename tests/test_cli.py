@@ -365,15 +365,20 @@ def test_init_writes_settings_that_are_read(tmp_path, monkeypatch):
         path = tmp_path / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         path.write_text('{"id": "1", "body": "some text"}\n')
+    (tmp_path / "target" / "select.jsonl").write_text(
+        '{"id": "1", "question": "q?", "answer": "a"}\n'
+    )
     (tmp_path / "mix" / "manifest.json").write_text("{}")
     done = run("init")
     assert done.exit_code == 0, done.output
+    assert done.stdout.endswith("Next: curate rank\n")
     from curate.config import read_settings
 
     settings = read_settings()
     assert settings.corpus.inputs == ("data/*.jsonl",)
     assert settings.corpus.text == "body"
     assert settings.target.name == "target=target/select.jsonl,target/eval.jsonl"
+    assert settings.target.template == "{question} {answer}"
     assert run("init").exit_code == 1
     assert run("init", "--force").exit_code == 0
 

@@ -223,8 +223,10 @@ def check_inputs(files: Sequence[InputFile], *, text: str) -> None:
         file, names = lacking
         missing = ", ".join(name for name in template.fields if name not in names)
         known = ", ".join(names[:12]) or "none"
+        example = " ".join(f"{{{name}}}" for name in names[:2]) or "{question} {answer}"
         raise CurateError(
-            f"{file.path}: no field {missing}; it has {known}; name the field of the text"
+            f"{file.path}: no field {missing}; it has {known}; name the field with --text, "
+            f"or several as a template: --text '{example}'"
         )
 
 
