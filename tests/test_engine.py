@@ -19,7 +19,7 @@ from curate.engine.listing import from_text, to_text
 from curate.engine.local import count_cores, run_local
 from curate.engine.on_ray import connected, marked
 from curate.engine.outcome import judge
-from curate.engine.run import run_items, visible_gpus, working_on
+from curate.engine.run import engine_here, run_items, visible_gpus, working_here, working_on
 from curate.errors import CannotWriteError, CurateError
 from curate.mixing.tokenizer import count_tokens
 from curate.settings import EmbedSettings, RunSettings
@@ -239,6 +239,14 @@ def test_processes_are_started_once_and_wait_for_the_next_step(work, tmp_path):
     assert len({pid for pid, _ in first + second}) == 2
     assert max(count for _, count in second) > 3  # each process still had its module
     assert not any(_is_alive(pid) for pid, _ in first)
+
+
+def test_what_has_to_be_done_here_is_done_here_whatever_the_engine(work, tmp_path):
+    with working_on(RunSettings(engine="batch"), folder=tmp_path / "batch"):
+        with working_here():
+            assert list(run_items(work.double, range(3))) == [0, 2, 4]
+        assert engine_here() == "batch"
+    assert not (tmp_path / "batch").exists()
 
 
 def test_one_process_a_gpu(work, monkeypatch, tmp_path):

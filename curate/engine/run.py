@@ -53,6 +53,16 @@ def working_on(settings: RunSettings, *, folder: Path) -> Iterator[None]:
             _place.reset(token)
 
 
+@contextmanager
+def working_here() -> Iterator[None]:
+    """Let every `run_items` inside work on this machine, whatever the run was told."""
+    token = _place.set(None)
+    try:
+        yield
+    finally:
+        _place.reset(token)
+
+
 def _stop_all(crew: list[Worker]) -> None:
     for worker in crew:
         stop_worker(worker)

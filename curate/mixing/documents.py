@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from curate.engine.run import working_here
 from curate.mixing.dedup import Seen
 from curate.mixing.draw import Drawn, Dropped, draw_rows
 from curate.mixing.filters import Wish
@@ -118,16 +119,17 @@ def select_documents(
         seed=seed,
     )
     with tempfile.TemporaryDirectory() as folder:
-        drawn = draw_rows(
-            {each.shard.name: each.shard for each in index.shards},
-            wish,
-            look,
-            lengths=lambda shard: None,
-            read=partial(read_some, text=index.corpus.text),
-            cut=cutter(encode),
-            folder=Path(folder),
-            notify=notify,
-        )
+        with working_here():  # what is found lies in a folder of this machine alone
+            drawn = draw_rows(
+                {each.shard.name: each.shard for each in index.shards},
+                wish,
+                look,
+                lengths=lambda shard: None,
+                read=partial(read_some, text=index.corpus.text),
+                cut=cutter(encode),
+                folder=Path(folder),
+                notify=notify,
+            )
         filters.dropped += drawn.dropped
         yield from _read(drawn, index.corpus.text)
 
