@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from curate.errors import USAGE, CurateError
 from curate.report.numbers import parse_tokens
-from curate.settings import Settings
+from curate.settings import Settings, TargetSettings
 
 CONFIG_NAME = "curate.toml"
 S = TypeVar("S")
@@ -47,6 +47,14 @@ def override(record: S, **values: Any) -> S:
     """Return a settings record with every value that is not None put in place."""
     known = {name: value for name, value in values.items() if value is not None}
     return dataclasses.replace(record, **known) if known else record  # type: ignore[type-var]
+
+
+def without_reading(wanted: TargetSettings, target: str | Path | tuple[str, ...]) -> TargetSettings:
+    """Drop how items read where the settings say it of another target than this one."""
+    named = wanted.names or wanted.name
+    if not named or named == (target if isinstance(target, tuple) else str(target)):
+        return wanted
+    return dataclasses.replace(wanted, name="", names=(), text="", template="")
 
 
 def data_dir(settings: Settings) -> str:

@@ -383,6 +383,20 @@ def test_init_writes_settings_that_are_read(tmp_path, monkeypatch):
     assert run("init", "--force").exit_code == 0
 
 
+def test_a_template_of_the_settings_goes_with_their_target(tmp_path):
+    from curate.config import without_reading
+    from curate.settings import TargetSettings
+
+    own = TargetSettings(name="mine.jsonl", template="{question}", seed=3)
+    assert without_reading(own, "mine.jsonl") is own
+    assert without_reading(own, "proofnet") == TargetSettings(seed=3)
+    assert without_reading(own, ("proofnet", "mine.jsonl:2")) == TargetSettings(seed=3)
+    unnamed = TargetSettings(template="{question}")
+    assert without_reading(unnamed, "questions.jsonl") is unnamed
+    several = TargetSettings(names=("a.jsonl", "b.jsonl"), text="body")
+    assert without_reading(several, ("a.jsonl", "b.jsonl")) is several
+
+
 def test_doctor_and_targets_print(monkeypatch):
     monkeypatch.delenv("CURATE_DATA_DIR", raising=False)
     assert "FAISS" in run("doctor").stdout

@@ -27,6 +27,8 @@ ELSEWHERE = {
     "curate index corpora/ --device cuda": ("test_engine.py", "gpu"),
     "CUDA_VISIBLE_DEVICES=": ("test_engine.py", "CUDA_VISIBLE_DEVICES"),
     "ray start": ("test_engines.py", "ray"),
+    "export CURATE_WORKSPACE=s3": ("test_mirror.py", "--workspace"),
+    "curate verify --engine ray": ("test_engines.py", "ray"),
     "curate index corpora/ --engine ray": ("test_engines.py", "ray"),
     "curate index corpora/ --engine batch": ("test_engines.py", "batch"),
     "curate build-mix --budget 100B --engine batch": ("test_engines.py", "batch"),

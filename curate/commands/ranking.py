@@ -12,7 +12,7 @@ import click
 
 from curate import options, terminal
 from curate.commands.results import show_result
-from curate.config import override
+from curate.config import override, without_reading
 from curate.errors import NOT_CONFIRMED
 from curate.settings import Measure, Method, Settings
 
@@ -79,9 +79,11 @@ def rank(
     from curate.report.ranking_table import ranking_table
 
     method = method or ("task2vec" if measure else None)
+    target = targets[0] if len(targets) == 1 else targets or None
+    wanted = without_reading(settings.target, target) if target else settings.target
     settings = dataclasses.replace(
         settings,
-        target=override(settings.target, **given),
+        target=override(wanted, **given),
         rank=override(settings.rank, method=method, measure=measure, exact=exact, encoder=encoder),
     )
     if encoder and settings.rank.method != "embedding" and not compare:
@@ -90,7 +92,6 @@ def rank(
     found: Any
     to_table: Callable[[Any], Any] = ranking_table
     to_lines: Callable[[Any], str] = tables.ranking_csv if as_csv else ranking_json
-    target = targets[0] if len(targets) == 1 else targets or None
     with terminal.progress() as notify:
         if explain is not None:
             found = stages.explain(explain, target, notify=notify, **shared)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from curate.config import data_dir
+from curate.config import data_dir, without_reading
 from curate.corpus.targets import load_target, split_weight
 from curate.errors import USAGE, CurateError
 from curate.ranking.check import check_alignment
@@ -45,6 +45,7 @@ def rank(
     settings, place = settings or Settings(), swept(workspace)
     wanted = settings.target
     if target is not None:
+        wanted = without_reading(wanted, target)
         if isinstance(target, str | Path):
             wanted = dataclasses.replace(wanted, name=str(target), names=())
         else:
