@@ -1,25 +1,28 @@
-"""How much should the corpus fill the gaps of a shard's vocabulary?
+"""How much should the corpus fill the gaps of a shard's vocabulary, and do longer n-grams help?
 
     python benchmarks/alignment_vs_loss.py --data DATA --out OUT --json
     python benchmarks/smoothing.py --data DATA --out OUT
 
 Reads the training sets and measured losses of that experiment, orders the training sets by
 lexical alignment with each weight of the corpus (Jelinek-Mercer) and with a prior of so many
-tokens (Dirichlet), and prints how well each order agrees with the losses.
+tokens (Dirichlet), and prints how well each order agrees with the losses. With --orders also
+by the language models of `ngram_lm`, of the probe's tokens and of words.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from evidence.agreement import top_one, within_spearman
+from evidence.agreement import r_squared, top_one, within_spearman
 
 from curate.corpus.targets import load_target
 from curate.ranking.lexical import fill_gaps, shares_of
+from curate.ranking.ngrams import hash_words, ngram_lm
 from curate.settings import TargetSettings
 from curate.task2vec.probe import encode_texts, load_probe
 
@@ -33,9 +36,10 @@ def count_texts(texts: list[str], probe: Any) -> Any:
     return np.bincount(ids, minlength=probe.info.vocab).astype(np.float64)
 
 
-def read_counts(data: Path, out: Path, details: dict[str, Any]) -> tuple[Any, Any]:
-    """Return token counts of the targets' select splits and of the training sets."""
-    probe = load_probe("builtin", device="cpu")
+def read_texts(
+    data: Path, out: Path, details: dict[str, Any]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the texts of the targets' select splits and of the training sets."""
     files = {path.stem: path for path in out.glob("arms/*/*.jsonl")}
     arms = [_texts(files[arm["name"]]) for arm in details["arms"]]
     targets = []
@@ -43,7 +47,36 @@ def read_counts(data: Path, out: Path, details: dict[str, Any]) -> tuple[Any, An
         slices = sorted(out.rglob(f"{name}-select.jsonl"))
         named = TargetSettings(name=name, data_dir=str(data))
         targets.append(_texts(slices[0]) if slices else list(load_target(named).select))
-    return tuple(np.stack([count_texts(each, probe) for each in kind]) for kind in (targets, arms))
+    return targets, arms
+
+
+def measure_orders(
+    targets: list[list[str]], arms: list[list[str]], probe: Any, orders: list[int]
+) -> dict[str, Any]:
+    """Return (arms, targets) of n-gram models by name: of tokens by order, and bigrams of words."""
+
+    def tokens(texts: Sequence[str]) -> list[Any]:
+        return [np.asarray(ids, np.uint64) for ids in encode_texts(probe, list(texts))]
+
+    kinds = {f"{order}-grams of tokens": (order, tokens) for order in orders}
+    kinds["2-grams of words"] = (2, hash_words)
+    return {
+        name: np.stack(
+            [ngram_lm(items, arms, order=order, number=number)[0] for items in targets], axis=1
+        )
+        for name, (order, number) in kinds.items()
+    }
+
+
+def measure_weights(targets: Any, arms: Any) -> dict[str, Any]:
+    """Return (arms, targets) of lexical alignment by weight and by prior, from token counts."""
+    corpus, tokens = shares_of(arms.sum(axis=0)), arms.sum(axis=1, keepdims=True)
+    forms = {
+        f"weight {weight:g}": np.stack([fill_gaps(r, r.sum(), corpus, weight) for r in arms])
+        for weight in WEIGHTS
+    } | {f"prior {prior:,}": (arms + prior * corpus) / (tokens + prior) for prior in PRIORS}
+    shares = (targets / targets.sum(axis=1, keepdims=True)).T
+    return {name: np.log(model) @ shares for name, model in forms.items()}
 
 
 def _texts(path: Path) -> list[str]:
@@ -55,27 +88,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of `targets/`")
     parser.add_argument("--out", type=Path, required=True, help="of alignment_vs_loss.py")
+    parser.add_argument("--orders", type=int, nargs="*", default=[], help="of n-gram models")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args()
     details = json.loads((given.out / "result.json").read_text(encoding="utf-8"))["details"]
     loss = np.array(details["loss"])  # (arms, targets)
-    targets, arms = read_counts(given.data / "targets", given.out, details)
+    targets, arms = read_texts(given.data / "targets", given.out, details)
     single = np.array([len(arm["shares"]) == 1 for arm in details["arms"]])
-    corpus, tokens = shares_of(arms.sum(axis=0)), arms.sum(axis=1, keepdims=True)
-    forms = {
-        f"weight {weight:g}": [fill_gaps(row, row.sum(), corpus, weight) for row in arms]
-        for weight in WEIGHTS
-    } | {f"prior {prior:,}": (arms + prior * corpus) / (tokens + prior) for prior in PRIORS}
+    probe = load_probe("builtin", device="cpu")
+    values = measure_weights(
+        *(np.stack([count_texts(each, probe) for each in kind]) for kind in (targets, arms))
+    )
+    if given.orders:
+        values |= measure_orders(targets, arms, probe, given.orders)
     rows = []
     if not given.json:
-        print("smoothing: Spearman of all training sets, of single corpora; best corpus found")
-    for name, models in forms.items():
-        values = np.log(np.stack(list(models))) @ (targets / targets.sum(axis=1, keepdims=True)).T
-        every, alone = within_spearman(values, loss), within_spearman(values[single], loss[single])
-        best = top_one(values[single], loss[single])
-        rows.append({"smoothing": name, "all": every, "single": alone, "best_found": best})
+        print("form: Spearman and r2 of all training sets; of single corpora; best corpus found")
+    for name, table in values.items():
+        row = {
+            "form": name,
+            "all": within_spearman(table, loss),
+            "r2": r_squared(table, loss),
+            "single": within_spearman(table[single], loss[single]),
+            "best_found": top_one(table[single], loss[single]),
+        }
+        rows.append(row)
         if not given.json:
-            print(f"{name}: {every:.3f}, {alone:.3f}; {best:.2f}")
+            print("{form}: {all:.3f}, {r2:.2f}; {single:.3f}; {best_found:.2f}".format(**row))
     if given.json:
         print(json.dumps({"smoothing": rows}))
 
