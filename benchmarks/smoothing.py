@@ -22,7 +22,9 @@ from evidence.agreement import r_squared, top_one, within_spearman
 
 from curate.corpus.targets import load_target
 from curate.ranking.lexical import fill_gaps, shares_of
+from curate.ranking.methods import READ_ITEMS
 from curate.ranking.ngrams import hash_words, ngram_lm
+from curate.ranking.samples import draw_items
 from curate.settings import TargetSettings
 from curate.task2vec.probe import encode_texts, load_probe
 
@@ -60,9 +62,10 @@ def measure_orders(
 
     kinds = {f"{order}-grams of tokens": (order, tokens) for order in orders}
     kinds["2-grams of words"] = (2, hash_words)
+    items = [draw_items(each, READ_ITEMS, seed=0) for each in targets]  # as `rank` does
     return {
         name: np.stack(
-            [ngram_lm(items, arms, order=order, number=number)[0] for items in targets], axis=1
+            [ngram_lm(each, arms, order=order, number=number)[0] for each in items], axis=1
         )
         for name, (order, number) in kinds.items()
     }
