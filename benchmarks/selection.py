@@ -7,7 +7,7 @@ target each arm ranks them and builds a mix of the same budget, decontaminated a
 models are trained on the mixes and on natural proportions, all of equal tokens. Compared are
 the losses on the eval split of the target, the tokens of random data that reach the same loss,
 and the loss on held-out text of every corpus, which is the price. All through the product's own
-stages; all of it resumes. Written to --out: NAME.json and NAME.md.
+stages; all of it resumes. Written to --out: NAME.json, NAME.md, NAME.svg.
 """
 
 from __future__ import annotations
@@ -269,6 +269,7 @@ def run(folder: Path, out: Path, settings: Settings, options: argparse.Namespace
     }  # fmt: skip
     publish_json(out / f"{options.name}.json", page.as_plain(result))
     publish_bytes(out / f"{options.name}.md", describe(result).encode())
+    publish_bytes(out / f"{options.name}.svg", page.selection_chart(found).encode())
     return result
 
 

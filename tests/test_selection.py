@@ -1,5 +1,6 @@
 """The benches of selection and robustness: their statistics."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ sys.path.insert(0, str(BENCHMARKS))  # a bench is a script with its rooms beside
 
 import robustness  # noqa: E402
 import selection  # noqa: E402
+from evidence import page  # noqa: E402
 from evidence.models import Losses  # noqa: E402
 
 from curate.records import Target  # noqa: E402
@@ -54,6 +56,20 @@ def test_an_arm_is_held_against_random_item_by_item():
     assert rows["top"]["interval"] == pytest.approx((0.25, 0.25))  # pairs: no noise of items
     assert rows["top"]["price"] == pytest.approx(-0.25)
     assert len(rows["top"]["seeds"]) == 3
+
+
+def test_the_chart_has_a_dot_an_arm_and_target_the_best_arm_on_top():
+    def rows(low, high):
+        saved = {"random": 0.0, "classifier": low, "match by words": high}
+        return {n: {"drop": v, "interval": (v - 0.1, v + 0.1)} for n, v in saved.items()}
+
+    chart = page.selection_chart({"gsm8k": rows(-0.3, 0.2), "math": rows(0.4, 0.6)})
+    assert chart.count("<circle") == 4 and "random</text>" not in chart.replace("below random", "")
+    assert chart.index("match by words") < chart.index("classifier")
+    right = [float(x) for x in re.findall(r'<circle class="fill-main" cx="([0-9.]+)"', chart)]
+    left = [float(x) for x in re.findall(r'<circle class="fill-warm" cx="([0-9.]+)"', chart)]
+    one, other = right[0] - left[0], right[1] - left[1]  # 0.5 and 0.2 nats on one scale
+    assert one == pytest.approx(2.5 * other, abs=1)
 
 
 def test_an_interval_holds_the_saving_nine_times_of_ten():

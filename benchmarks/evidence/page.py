@@ -106,6 +106,42 @@ def cells_chart(
     return chart(parts, width=width, height=size + 60, label=label, standalone=True)
 
 
+def selection_chart(
+    arms: Mapping[str, Mapping[str, Mapping[str, Any]]], *, width: float = WIDE
+) -> str:
+    """Return what every arm saves against random, with its interval, one panel a target.
+
+    Args:
+        arms: target → arm → `drop`, `interval` of its loss against random, and `price`.
+        width: CSS pixels.
+    """
+    targets = list(arms)
+    means = {n: np.mean([arms[t][n]["drop"] for t in targets]) for n in arms[targets[0]]}
+    names = sorted((name for name in means if name != "random"), key=lambda name: -means[name])
+    left, gap, row, top = 20 + max(text_width(name) for name in names), 34.0, 19.0, 26.0
+    size = (width - left - 12 - gap * (len(targets) - 1)) / len(targets)
+    bottom = top + row * len(names)
+    ends = [e for rows in arms.values() for name in names for e in rows[name]["interval"]]
+    parts = [
+        text(name, left - 10, top + row * (number + 0.5) + 4, anchor="end")
+        for number, name in enumerate(names)
+    ]
+    for place, target in enumerate(targets):
+        start = left + place * (size + gap)
+        scale = Scale(*padded([0.0, *ends], 0.03), start, start + size)
+        words = "nats/token below random" if target == targets[-1] else ""
+        parts.append(text(target, start + size / 2, 14, classes="strong", anchor="middle"))
+        parts += x_axis(scale, top, bottom, width=0, words=words)
+        parts.append(line(scale(0), top, scale(0), bottom, "whisker line-gray"))
+        for number, name in enumerate(names):
+            each = arms[target][name]
+            hue = "main" if name.endswith("by words") else "warm"
+            y = top + row * (number + 0.5)
+            parts += interval(each["drop"], *each["interval"], y, scale, hue)
+    label = "What each mix saves against random, by target, with 90 % intervals; right is better"
+    return chart(parts, width=width, height=bottom + 40, label=label, standalone=True)
+
+
 def as_plain(value: Any) -> Any:
     """Return intervals and arrays as JSON knows them; what is not finite as null."""
     if isinstance(value, Interval):
