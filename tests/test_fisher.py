@@ -550,6 +550,38 @@ OUT_OF_MEMORY = [
 ]
 
 
+LACKS = [
+    "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation' in the runtime's manual",
+    "CUDA driver error: out of memory",
+    "Triton Error [CUDA]: out of memory",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasLtMatmul( ltHandle, ...)`",
+    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",  # from cuDNN 9 on
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+    "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+    "HIP error: out of memory",
+    "HIP error: hipErrorOutOfMemory",
+    "HIP error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`",
+    "rocblas_status_memory_error",
+    "miopenStatusAllocFailed",
+    "NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:838",
+    "NVML_SUCCESS == DriverAPI::get()->nvmlInit_v2_() INTERNAL ASSERT FAILED",
+    "NVML_SUCCESS == DriverAPI::get()->nvmlDeviceGetHandleByPciBusId_v2_( pci_id, &nvml_device)",
+    "unable to mmap 1024 bytes from file <x>: Cannot allocate memory (12)",
+    "std::bad_alloc",
+]
+"""Words of torch 2.10 to 2.13 and of the libraries under it, CUDA's and ROCm's, and of the host."""
+
+
+@pytest.mark.parametrize("said", LACKS)
+def test_every_form_of_no_memory_is_known(said):
+    assert is_out_of_memory(RuntimeError(said))
+    assert is_out_of_memory(torch.AcceleratorError(said))
+
+
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda e: f"{type(e).__name__} {e}"[:50])
 @pytest.mark.parametrize("packed", [False, True])
 def test_out_of_memory_halves_the_batch_with_the_same_answer(monkeypatch, error, packed):
@@ -575,7 +607,13 @@ def test_out_of_memory_halves_the_batch_with_the_same_answer(monkeypatch, error,
 def test_other_errors_and_a_batch_of_one_are_not_caught(monkeypatch):
     from curate.task2vec import fisher
 
-    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access"))
+    for said in (
+        "CUDA error: an illegal memory access",
+        "CUDA error: device not ready",
+        "CUBLAS_STATUS_EXECUTION_FAILED when calling",
+        "cuDNN error: CUDNN_STATUS_BAD_PARAM",
+    ):
+        assert not is_out_of_memory(RuntimeError(said))
     assert not is_out_of_memory(ValueError("out of memory"))
     for error in (RuntimeError("shape mismatch"), MemoryError("none left")):
 

@@ -16,13 +16,17 @@ from curate.task2vec.quantity import FisherSettings
 
 Ids = npt.NDArray[np.integer[Any]]
 _NO_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "alloc_failed",
-    "failed to allocate",
-    "nvml_success == r",  # what a slice of a GPU says (MIG)
+    "outofmemory",
+    "cantallocatememory",
+    "cannotallocatememory",
+    "notenoughmemory",
+    "failedtoallocate",
+    "allocfailed",  # cuBLAS, cuSOLVER, hipBLAS, MIOpen
+    "allocationfailed",  # cuDNN 9
+    "statusnotinitialized",  # cuBLAS and cuDNN where there is no room for their handles
+    "rocblasstatusmemoryerror",
+    "nvmlsuccess",  # torch asks the driver what is left, and a slice of a GPU (MIG) cannot say
+    "badalloc",
 )
 
 
@@ -192,7 +196,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an exception is any of the forms in which torch reports a lack of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _NO_MEMORY)
+    said = "".join(filter(str.isalpha, str(error))).lower()  # spaces, underscores, capitals differ
+    return isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY)
 
 
 def tokens_that_fit(
