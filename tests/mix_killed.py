@@ -20,7 +20,7 @@ from curate.mixing.survey import Look
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
 from curate.records import Shard
-from curate.store.publish import publish_meta
+from curate.store.meta import publish_meta
 from tests.mix_in_little_memory import count, make
 
 EVENTS = ["mix.facts:2", "mix.chunks:1", "mix.parts:1", "mix.parts:3",

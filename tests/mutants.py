@@ -27,7 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "publish": (
-        ("curate.store.publish", "curate.store.protect", "curate.mixing.publish"),
+        ("curate.store.publish", "curate.store.meta", "curate.store.leftovers",
+         "curate.store.protect", "curate.mixing.publish"),
         ("tests/test_publish.py", "tests/test_store.py"),
     ),
     "reader": (

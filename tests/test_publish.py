@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import stat
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +24,8 @@ from curate.mixing.publish import (
 from curate.records import Shard
 from curate.store import publish as store
 from curate.store.fingerprint import SCHEMA, digest_bytes
+from curate.store.leftovers import FORGOTTEN_SECONDS, sweep
+from curate.store.meta import is_current, publish_meta, read_meta
 from curate.store.owner import Owner, this_owner
 from curate.store.protect import refuse_holding, refuse_input
 
@@ -302,7 +305,7 @@ def test_json_is_written_sorted_and_indented(tmp_path):
 def test_meta_lists_its_files_with_size_and_digest(tmp_path):
     for name in ("b", "a"):
         store.publish_bytes(tmp_path / name, name.encode() * 3)
-    store.publish_meta(tmp_path, kind="mix", fingerprint="f", files=["b", "a"], body=SHARD)
+    publish_meta(tmp_path, kind="mix", fingerprint="f", files=["b", "a"], body=SHARD)
     found = json.loads((tmp_path / "meta.json").read_bytes())
     assert list(found) == ["blake2b", "body", "files", "fingerprint", "kind", "schema"]
     assert (found["kind"], found["schema"], found["fingerprint"]) == ("mix", SCHEMA, "f")
@@ -317,12 +320,12 @@ def test_meta_is_read_only_as_what_it_is(tmp_path):
         store.publish_json(tmp_path / "meta.json", {**wanted, **changes})
 
     def read(**words):
-        return store.read_meta(tmp_path, **{"kind": "mix", "body": Shard, **words})
+        return read_meta(tmp_path, **{"kind": "mix", "body": Shard, **words})
 
-    assert not store.is_current(tmp_path, kind="mix", fingerprint="f")
+    assert not is_current(tmp_path, kind="mix", fingerprint="f")
     publish()
     assert read() == ("f", SHARD)
-    assert not store.is_current(tmp_path, kind="index", fingerprint="f")
+    assert not is_current(tmp_path, kind="index", fingerprint="f")
     publish(schema=SCHEMA + 1)
     with pytest.raises(CurateError, match=f"holds mix of schema {SCHEMA + 1}, this version reads "
                                           f"mix of schema {SCHEMA}; run"):  # fmt: skip
@@ -337,9 +340,9 @@ def test_meta_is_read_only_as_what_it_is(tmp_path):
     with pytest.raises(CurateError, match="x: missing or changed since it was published; run"):
         read()
     assert read(check=False) == ("f", SHARD)
-    assert not store.is_current(tmp_path, kind="mix", fingerprint="f")
+    assert not is_current(tmp_path, kind="mix", fingerprint="f")
     (tmp_path / "x").write_bytes(b"x")
-    assert read() == ("f", SHARD) and store.is_current(tmp_path, kind="mix", fingerprint="f")
+    assert read() == ("f", SHARD) and is_current(tmp_path, kind="mix", fingerprint="f")
 
 
 def test_a_seal_without_its_file_and_a_file_without_its_seal_are_damage(tmp_path):
@@ -358,27 +361,27 @@ def test_a_seal_without_its_file_and_a_file_without_its_seal_are_damage(tmp_path
 def test_a_sweep_takes_temporary_files_and_nothing_else(tmp_path):
     kept = ("x", ".x", "x.tmp", "deep/.y.json")
     fill(tmp_path, *kept, ".x.tmp", "deep/.y.json.tmp")
-    assert store.sweep(tmp_path, held=False) == 0  # no name of ours: whose, nobody knows
-    assert store.sweep(tmp_path) == 2
+    assert sweep(tmp_path, held=False) == 0  # no name of ours: whose, nobody knows
+    assert sweep(tmp_path) == 2
     assert names(tmp_path) == sorted(kept)
-    assert store.sweep(tmp_path / "absent") == 0
+    assert sweep(tmp_path / "absent") == 0
 
 
 def test_what_another_machine_left_is_taken_for_left_behind_after_an_hour(tmp_path):
     (old,) = fill(tmp_path, ".x.00000000-1-1.0a1b2c3d.tmp").iterdir()
-    now = store.time.time()
-    os.utime(old, (now, now - store.FORGOTTEN_SECONDS + 60))
-    assert store.sweep(tmp_path, held=False) == 0
-    os.utime(old, (now, now - store.FORGOTTEN_SECONDS - 60))
-    assert store.sweep(tmp_path, held=False) == 1
-    assert store.FORGOTTEN_SECONDS == 3600
+    now = time.time()
+    os.utime(old, (now, now - FORGOTTEN_SECONDS + 60))
+    assert sweep(tmp_path, held=False) == 0
+    os.utime(old, (now, now - FORGOTTEN_SECONDS - 60))
+    assert sweep(tmp_path, held=False) == 1
+    assert FORGOTTEN_SECONDS == 3600
     here = this_owner()
     gone = Owner(here.host, here.boot, here.pid, here.started + 1)
     mine, dead = (tmp_path / f".x.{owner.mark}.0a1b2c3d.tmp" for owner in (here, gone))
     mine.touch()
     dead.touch()
     os.utime(mine, (0, 0))
-    assert store.sweep(tmp_path, held=False) == 1 and mine.exists()
+    assert sweep(tmp_path, held=False) == 1 and mine.exists()
 
 
 # --- a mix: what lies beside it ---

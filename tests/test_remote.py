@@ -26,7 +26,7 @@ from curate.settings import (
 )
 from curate.store import failpoint
 from curate.store.fingerprint import digest_file
-from curate.store.publish import publish_meta
+from curate.store.meta import publish_meta
 from curate.task2vec.embed import build_index
 from curate.task2vec.reading import index_is_current
 from tests.s3_double import SECRET, keys_of

@@ -23,21 +23,19 @@ from curate.store import failpoint as failpoints
 from curate.store import lock as locks
 from curate.store.arrays import arrays_are_whole, publish_arrays, read_arrays
 from curate.store.fingerprint import digest_bytes, digest_file, digest_texts, fingerprint
+from curate.store.leftovers import sweep
 from curate.store.lock import locked
+from curate.store.meta import is_current, publish_meta, read_meta
 from curate.store.owner import Owner, is_gone, is_mark_gone, this_owner
 from curate.store.publish import (
-    is_current,
     is_damaged,
     is_sealed,
     publish_bytes,
     publish_json,
-    publish_meta,
     publish_sealed,
     publishing,
     read_json,
     read_json_if_whole,
-    read_meta,
-    sweep,
 )
 
 SHARD = Shard("a", "a", (), 1, 2, "d")

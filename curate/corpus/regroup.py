@@ -41,8 +41,9 @@ from curate.errors import USAGE, CurateError
 from curate.records import Document, FileLedger, Group, Notify, Shard, silent
 from curate.settings import CorpusSettings
 from curate.store.fingerprint import digest_file, fingerprint
+from curate.store.leftovers import sweep
+from curate.store.meta import is_current, publish_meta, read_meta
 from curate.store.protect import refuse_holding, refuse_input
-from curate.store.publish import is_current, publish_meta, read_meta, sweep
 
 TOPICS = "topics.safetensors"
 MAX_GROUPS = 10_000

@@ -30,15 +30,9 @@ from curate.records import Embedding, Index, Mix, Notify, Ranking, Target, silen
 from curate.settings import MixSettings
 from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
+from curate.store.meta import is_current, publish_meta, read_meta
 from curate.store.places import note_path, noted_path
-from curate.store.publish import (
-    is_current,
-    publish_bytes,
-    publish_json,
-    publish_meta,
-    read_json,
-    read_meta,
-)
+from curate.store.publish import publish_bytes, publish_json, read_json
 from curate.task2vec.reading import lengths_path
 from curate.task2vec.target import embed_target
 from curate.task2vec.tokenizer import find_place, load_encode

@@ -22,7 +22,7 @@ from curate.ranking.index import (
 from curate.records import Index, Notify
 from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.fingerprint import fingerprint
-from curate.store.publish import is_current, publish_meta
+from curate.store.meta import is_current, publish_meta
 
 if TYPE_CHECKING:
     from curate.records import Floats

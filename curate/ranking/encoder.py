@@ -17,7 +17,7 @@ from curate.ranking.samples import read_samples
 from curate.records import Index, Notify
 from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.fingerprint import fingerprint
-from curate.store.publish import is_current, publish_meta
+from curate.store.meta import is_current, publish_meta
 from curate.task2vec.foreign import check_text_sizes, one_line_errors
 from curate.task2vec.model_files import fetch_model, revision_of
 from curate.task2vec.probe import find_device, quietly

@@ -16,16 +16,10 @@ from curate.ranking.stats import Influences, rank_intervals, t_intervals
 from curate.records import Embedding, Index, Notify, RankedShard, Ranking, Target, silent
 from curate.settings import ALIGNMENTS, RankSettings
 from curate.store.fingerprint import digest_texts, fingerprint
+from curate.store.leftovers import sweep
 from curate.store.lock import locked
-from curate.store.publish import (
-    is_current,
-    publish_json,
-    publish_meta,
-    read_json,
-    read_json_if_whole,
-    read_meta,
-    sweep,
-)
+from curate.store.meta import is_current, publish_meta, read_meta
+from curate.store.publish import publish_json, read_json, read_json_if_whole
 
 if TYPE_CHECKING:
     from curate.records import Floats

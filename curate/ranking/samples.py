@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from curate.corpus.shards import read_ranges
 from curate.records import Index, Notify
 from curate.store.fingerprint import fingerprint
-from curate.store.publish import is_current, publish_meta, publishing
+from curate.store.meta import is_current, publish_meta
+from curate.store.publish import publishing
 
 READ_SHARD = 200_000  # characters of each shard, at least, where it holds so many
 READ_CHARACTERS = 4_000  # of each document, at most

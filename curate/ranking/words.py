@@ -13,7 +13,7 @@ from curate.ranking.lexical import lexical_values
 from curate.records import Index, Notify
 from curate.store.arrays import arrays_are_whole, publish_arrays, read_arrays
 from curate.store.fingerprint import fingerprint
-from curate.store.publish import is_current, publish_meta
+from curate.store.meta import is_current, publish_meta
 from curate.task2vec.reading import load_embedding
 
 if TYPE_CHECKING:

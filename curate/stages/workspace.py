@@ -15,8 +15,9 @@ from curate.errors import CurateError
 from curate.records import Target
 from curate.settings import Settings, TargetSettings
 from curate.store.history import Note, noting
+from curate.store.leftovers import sweep
 from curate.store.places import note_path, noted_path
-from curate.store.publish import publish_json, read_json, sweep
+from curate.store.publish import publish_json, read_json
 from curate.task2vec.reading import open_index
 
 WORKSPACE = ".curate"

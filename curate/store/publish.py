@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,15 +15,11 @@ import msgspec
 
 from curate.errors import CannotWriteError, CurateError
 from curate.store.failpoint import failpoint
-from curate.store.fingerprint import SCHEMA, digest_bytes, digest_file
-from curate.store.owner import is_mark_gone, this_owner
+from curate.store.fingerprint import digest_bytes, digest_file
+from curate.store.leftovers import temporary_name
 
 T = TypeVar("T")
 
-FORGOTTEN_SECONDS = 3_600.0
-"""After which a temporary file of another machine is taken for left behind."""
-
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<owner>[0-9a-f]{8}-\d+-\d+)\.[0-9a-f]{8}\.tmp")
 _SEAL = re.compile(rb'\{\n "blake2b": "([0-9a-f]{64})",?\n')
 _EMPTY = b"{\n}\n"
 
@@ -46,7 +40,7 @@ def publishing(path: Path, *, check: Callable[[Path], None] | None = None) -> It
         CannotWriteError: the file system refused (full, read-only, no permission, unsound).
     """
     folder = str(path.parent)
-    temporary = _temporary(path, folder)
+    temporary = temporary_name(path, folder)
     renamed = False
     try:
         failpoint("publish.open")
@@ -97,7 +91,7 @@ def publish_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
             not agree: a kill leaves the file whole or absent, a power loss may leave it cut.
     """
     folder = str(path.parent)
-    temporary = _temporary(path, folder)
+    temporary = temporary_name(path, folder)
     descriptor, renamed = -1, False
     try:
         failpoint("publish.open")
@@ -197,110 +191,6 @@ def is_damaged(path: Path) -> bool:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.blake2b")
-
-
-def publish_meta(folder: Path, *, kind: str, fingerprint: str, files: list[str], body: Any) -> None:
-    """Publish `meta.json` of a folder: its presence means that the folder is complete.
-
-    Args:
-        folder: an artefact whose payload `files` are already published in it.
-        kind: index, ranking, mix, verification.
-        fingerprint: of everything that decided the content.
-        files: payload, relative to `folder`; size and digest of each are recorded.
-        body: the record that describes the artefact.
-    """
-    listed = {
-        name: {"bytes": (folder / name).stat().st_size, "blake2b": digest_file(folder / name)}
-        for name in sorted(files)
-    }
-    publish_json(
-        folder / "meta.json",
-        {"kind": kind, "schema": SCHEMA, "fingerprint": fingerprint, "files": listed, "body": body},
-    )
-
-
-class _Meta(msgspec.Struct):
-    """A `meta.json` whose parts are not made objects of before they are wanted."""
-
-    kind: str = ""
-    schema: int = 0
-    fingerprint: str = ""
-    files: msgspec.Raw = msgspec.Raw(b"{}")
-    body: msgspec.Raw = msgspec.Raw(b"null")
-
-
-def read_meta(folder: Path, *, kind: str, body: type[T], check: bool = True) -> tuple[str, T]:
-    """Read a folder's `meta.json`, holding every listed file against its digest.
-
-    Returns:
-        The fingerprint and the body.
-
-    Raises:
-        CurateError: absent, of another kind or schema, or a payload file differs.
-    """
-    path = folder / "meta.json"
-    meta = read_json(path, _Meta)
-    if meta.kind != kind or meta.schema != SCHEMA:
-        raise CurateError(
-            f"{path}: holds {meta.kind or None} of schema {meta.schema or None}, "
-            f"this version reads {kind} of schema {SCHEMA}; run the command again"
-        )
-    files = msgspec.json.decode(meta.files, type=dict[str, dict[str, Any]]) if check else {}
-    for name, expected in files.items():
-        file = folder / name
-        if not file.is_file() or digest_file(file) != expected["blake2b"]:
-            raise CurateError(f"{file}: missing or changed since it was published; run again")
-    try:
-        return meta.fingerprint, msgspec.json.decode(meta.body, type=body)
-    except msgspec.ValidationError as error:
-        raise CurateError(f"{path}: {error}; run the command again") from None
-
-
-def is_current(folder: Path, *, kind: str, fingerprint: str) -> bool:
-    """Say whether a complete artefact with this fingerprint lies in `folder`."""
-    if not (folder / "meta.json").is_file():
-        return False
-    try:
-        found, _ = read_meta(folder, kind=kind, body=dict[str, Any])
-    except CurateError:
-        return False
-    return found == fingerprint
-
-
-def sweep(folder: Path, *, held: bool = True) -> int:
-    """Remove temporary files that killed runs left below `folder`; return how many.
-
-    Args:
-        folder: searched to its depth.
-        held: this process holds its lock, so that every temporary file in it is left over;
-            else those go whose process is gone.
-    """
-    count = 0
-    for here, _, names in os.walk(folder):
-        for name in names:
-            if not (name.startswith(".") and name.endswith(".tmp")):
-                continue
-            path = Path(here) / name
-            if held or _is_left_over(path):
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
-                    count += 1
-    return count
-
-
-def _is_left_over(path: Path) -> bool:
-    found = _TEMPORARY.fullmatch(path.name)
-    if found is None:
-        return False
-    gone = is_mark_gone(found["owner"])
-    if gone is None:
-        with suppress(OSError):
-            return time.time() - path.stat().st_mtime > FORGOTTEN_SECONDS
-    return bool(gone)
-
-
-def _temporary(path: Path, folder: str) -> str:
-    return f"{folder}/.{path.name}.{this_owner().mark}.{secrets.token_hex(4)}.tmp"
 
 
 def _create(temporary: str, folder: str) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from curate.corpus.copies import refresh_remote
 from curate.records import Index, Notify, silent
 from curate.settings import CorpusSettings, EmbedSettings
+from curate.store.leftovers import sweep
 from curate.store.lock import locked
-from curate.store.publish import sweep
 from curate.task2vec.reading import index_is_current, open_index
 
 

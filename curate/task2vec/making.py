@@ -37,7 +37,8 @@ from curate.records import (
 )
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_bytes, fingerprint
-from curate.store.publish import publish_bytes, publish_meta, read_json_if_whole
+from curate.store.meta import publish_meta
+from curate.store.publish import publish_bytes, read_json_if_whole
 from curate.task2vec.embedding import check_probe
 from curate.task2vec.items import (
     Embedded,

@@ -15,7 +15,8 @@ from curate.errors import CurateError
 from curate.records import Embedding, FileLedger, Index
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_file
-from curate.store.publish import is_damaged, read_json_if_whole, read_meta
+from curate.store.meta import read_meta
+from curate.store.publish import is_damaged, read_json_if_whole
 from curate.task2vec.model_files import find_revision
 from curate.task2vec.vectors import (
     StoredEmbedding,

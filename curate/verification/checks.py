@@ -9,7 +9,7 @@ from curate.errors import USAGE, CurateError
 from curate.mixing.dedup import normalise
 from curate.records import Index, Mix, Ranking, Target
 from curate.settings import Method, VerifySettings
-from curate.store.publish import read_meta
+from curate.store.meta import read_meta
 from curate.task2vec.probe import Probe
 from curate.verification.published import read_forecast
 

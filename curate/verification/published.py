@@ -16,13 +16,8 @@ from curate.errors import CurateError
 from curate.mixing.laws import Views, forecast_losses
 from curate.records import Floats, Forecast, Verification
 from curate.store.fingerprint import fingerprint
-from curate.store.publish import (
-    publish_bytes,
-    publish_json,
-    read_json,
-    read_json_if_whole,
-    read_meta,
-)
+from curate.store.meta import read_meta
+from curate.store.publish import publish_bytes, publish_json, read_json, read_json_if_whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,10 @@ from curate.records import (
 )
 from curate.settings import VerifySettings
 from curate.store.fingerprint import fingerprint
+from curate.store.leftovers import sweep
 from curate.store.lock import locked
-from curate.store.publish import is_current, publish_json, publish_meta, sweep
+from curate.store.meta import is_current, publish_meta
+from curate.store.publish import publish_json
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.verification.blocks import IntArray
 from curate.verification.checks import (
