@@ -20,7 +20,7 @@ from curate.ranking.lexical import count_items, lexical, pool_items
 from curate.ranking.methods import GROUPS
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import Influences, t_intervals
-from curate.records import Embedding, Forecast, Index, Ranking, Target
+from curate.records import Embedding, Forecast, Index, IndexedShard, Ranking, Target
 from curate.settings import Measure
 from curate.task2vec.reading import load_embedding
 from curate.task2vec.tokenizer import load_encode
@@ -70,9 +70,10 @@ def describe_mixtures(
 ) -> dict[str, Mixture]:
     """Return alignment and forecast of mixtures of an index's shards, in one pass over them.
 
-    The mixture's embedding is the mean of its shards' weighted by tokens, sub-batch by
-    sub-batch, so that its spread over sub-batches gives the interval; a shard of fewer
-    sub-batches than the index has gives them again in turn.
+    The mixture's embedding is the mean of its shards' weighted by the sequences that their
+    tokens make (an embedding is a mean over sequences), sub-batch by sub-batch, so that its
+    spread over sub-batches gives the interval; a shard of fewer sub-batches than the index has
+    gives them again in turn.
 
     Args:
         index: whose embeddings are read, one at a time.
@@ -208,7 +209,7 @@ def matched_shares(
     names = [line.shard for line in ranking.shards]
     natural = tokens / tokens.sum()
     if ranking.method not in BY_WORDS:
-        vectors = mean_vectors(index, names)
+        vectors = vectors_a_token(index, names)
         return match_embeddings(
             vectors, own.vectors, natural=natural, caps=caps, blocks=index.blocks, seed=seed
         )
@@ -232,17 +233,31 @@ def matched_shares(
     )
 
 
-def mean_vectors(index: Index, names: list[str]) -> npt.NDArray[np.float32]:
-    """Return the embedding of each named shard, the mean of its sub-batches: (n, dim)."""
-    keys = {each.shard.name: each.key for each in index.shards}
-    rows = [load_embedding(Path(index.folder), keys[name]).vectors.mean(0) for name in names]
+def vectors_a_token(index: Index, names: list[str]) -> npt.NDArray[np.float32]:
+    """Return what a token of each named shard adds to a mixture's embedding: (n, dim)."""
+    entries = {each.shard.name: each for each in index.shards}
+    rows = []
+    for entry in (entries[name] for name in names):
+        one = load_embedding(Path(index.folder), entry.key)
+        rows.append(one.vectors.mean(0) * sequences_a_token(index, entry, one))
     return np.stack(rows).astype(np.float32)
+
+
+def sequences_a_token(index: Index, entry: IndexedShard, one: Embedding) -> float:
+    """Return how many sequences of an embedding a token of its shard makes.
+
+    Shards of short documents make more: a mixture that weighed embeddings by tokens would count
+    a sequence of 20 tokens for a tenth of one of 200, and a text of both counts them alike.
+    """
+    drawn = min(entry.shard.n_tokens, index.embed.batches * index.embed.batch_tokens)
+    return sum(one.n_sequences) / max(drawn, 1)
 
 
 def _sum_up(index: Index, target: Embedding, mixtures: Mapping[str, Mapping[str, float]]) -> Sums:
     """Return each mixture's stack of sub-batches and its unigram distribution."""
     totals = {name: sum(parts.values()) for name, parts in mixtures.items()}
     batches = np.arange(max(index.embed.batches, 1))
+    sequences = dict.fromkeys(mixtures, 0.0)
     found: Sums = {
         name: (np.zeros((len(batches), target.vectors.shape[1])), np.zeros(len(target.unigrams)))
         for name in mixtures
@@ -254,10 +269,14 @@ def _sum_up(index: Index, target: Embedding, mixtures: Mapping[str, Mapping[str,
             continue
         one = load_embedding(Path(index.folder), each.key)
         vectors, counts = one.vectors[batches % len(one.vectors)], one.unigrams.astype(np.float64)
+        made = sequences_a_token(index, each, one)
         for name, (stack, unigrams) in found.items():
             if share := shares[name]:
-                stack += share * vectors
+                sequences[name] += share * made
+                stack += share * made * vectors
                 unigrams += share * counts / max(counts.sum(), 1.0)
+    for name, (stack, _) in found.items():
+        stack /= sequences[name]
     return found
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """State of the arithmetic that makes a mix; a part of every mix's fingerprint.
 
 Raise it with any change by which the same index, ranking, target, settings and budget would give
-other tokens of a shard, other documents or another order of rows (here, in `bounds.py`,
-`matching.py`, `choose.py`, `decontaminate.py`, `dedup.py`, `draw.py`, `shuffle.py`): a mix that an
-earlier state made is then made again instead of read back.
+other tokens of a shard, other documents, another order of rows or another alignment (here, in
+`bounds.py`, `mixture.py`, `matching.py`, `choose.py`, `decontaminate.py`, `dedup.py`, `draw.py`,
+`shuffle.py`): a mix that an earlier state made is then made again instead of read back.
 """
 
 CRUMBS = 0.001

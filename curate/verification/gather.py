@@ -15,7 +15,7 @@ from curate.mixing.build import meaning_of
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, select_documents
 from curate.mixing.items import index_target
-from curate.mixing.mixture import describe_mixtures, ranked_items
+from curate.mixing.mixture import describe_mixtures, ranked_items, sequences_a_token
 from curate.ranking.methods import measure
 from curate.records import Index, Mix, Notify, Ranking, Shard, Target
 from curate.settings import MixSettings, RankSettings, VerifySettings
@@ -163,17 +163,20 @@ def _grouped(index: Index, mixtures: Sequence[Mapping[str, float]]) -> npt.NDArr
 
 
 def _embedded(index: Index, mixtures: Sequence[Mapping[str, float]]) -> npt.NDArray[np.float64]:
-    """Return log embeddings (n, dim) of mixtures: the mean of their shards', by share."""
+    """Return log embeddings (n, dim) of mixtures: the mean of their shards', by sequences."""
     sums: npt.NDArray[np.float64] | None = None
+    sequences = np.zeros((len(mixtures), 1))
     for each in index.shards:
         shares = np.array([mixture.get(each.shard.name, 0.0) for mixture in mixtures])
         if shares.any():
-            vector = load_embedding(Path(index.folder), each.key).vectors.mean(axis=0)
-            part = np.outer(shares, vector.astype(np.float64))
+            one = load_embedding(Path(index.folder), each.key)
+            weights = shares[:, None] * sequences_a_token(index, each, one)
+            part = weights * one.vectors.mean(axis=0).astype(np.float64)
+            sequences += weights
             sums = part if sums is None else sums + part
     if sums is None:  # pragma: no cover - a mixture holds at least one shard
         raise ValueError("no shard in any mixture")
-    return np.log(np.maximum(sums, 1e-300))
+    return np.log(np.maximum(sums / sequences, 1e-300))
 
 
 def settings_of(mix: Mix) -> MixSettings:

@@ -1,0 +1,52 @@
+"""A mixture is known before it is written: its embedding is that of the text that it would be."""
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from curate.mixing.mixture import describe_mixtures, vectors_a_token
+from curate.ranking.alignment import alignment
+from curate.settings import CorpusSettings, EmbedSettings
+from curate.task2vec.embed import build_index
+from curate.task2vec.reading import load_embedding
+from tests.conftest import python_sources, write_jsonl
+
+WHOLE = EmbedSettings(batches=1, batch_tokens=100_000, block_tokens=128)  # of all text
+
+
+@pytest.fixture(scope="module")
+def indices(tmp_path_factory):
+    """Short documents, long ones, and all of them as one file: two shards, and one."""
+    folder = tmp_path_factory.mktemp("lengths")
+    docs = [inspect.getdoc(getattr(np, name)) or "" for name in sorted(dir(np))]
+    short = [doc.splitlines()[0][:120] for doc in docs if len(doc) > 200][:60]
+    long = python_sources()[:6]
+    made = {}
+    for name, texts in {"apart": (short, long), "together": (short + long,)}.items():
+        paths = [write_jsonl(folder / name / f"{n}.jsonl", text) for n, text in enumerate(texts)]
+        corpus = CorpusSettings(inputs=tuple(map(str, paths)))
+        made[name] = build_index(corpus, WHOLE, workspace=folder / f"{name}.work", device="cpu")
+    return made["apart"], made["together"]
+
+
+def test_the_embedding_of_a_mix_is_that_of_its_text_whatever_the_length_of_documents(indices):
+    apart, together = indices
+    (one,) = together.shards
+    truth = load_embedding(Path(together.folder), one.key)
+    shares = {each.shard.name: float(each.shard.n_tokens) for each in apart.shards}
+    assert sum(shares.values()) == one.shard.n_tokens
+
+    added = np.array(list(shares.values())) @ vectors_a_token(apart, list(shares))
+    expected = truth.vectors[0] * sum(truth.n_sequences)
+    np.testing.assert_allclose(added, expected, rtol=2e-3)  # 16-bit levels
+
+    for each in apart.shards:  # as a target: how close the mix is to one of its parts
+        target = load_embedding(Path(apart.folder), each.key)
+        found = describe_mixtures(
+            apart, target, {"mix": shares}, tokens=one.shard.n_tokens, measure="scaled"
+        )["mix"]
+        real = alignment(target.vectors, truth.vectors, blocks=apart.blocks)
+        assert found.fisher == pytest.approx(real, abs=1e-4)
+        assert real < 0.995  # one that counts tokens would say 1 of the long documents
