@@ -294,12 +294,25 @@ def test_a_process_is_told_from_a_later_one_with_its_number():
     assert is_gone(here) is False and is_mark_gone(here.mark) is False
     reused = Owner(here.host, here.boot, here.pid, here.started + 1)
     assert is_gone(reused) is True and is_mark_gone(reused.mark) is True
-    assert is_gone(Owner(here.host, "another boot", here.pid, here.started)) is True
+    assert is_gone(Owner(here.host, "another boot", here.pid, here.started)) is None
     assert is_gone(Owner("elsewhere", here.boot, here.pid, here.started)) is None
     assert is_mark_gone("00000000-1-1") is None and is_mark_gone("nonsense") is None
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     assert is_gone(Owner(here.host, here.boot, dead.pid, 5)) is True
+
+
+def test_a_process_that_the_system_hides_is_not_taken_for_dead(monkeypatch):
+    """`hidepid` of /proc: of the processes of other users there is nothing to be seen."""
+    here = this_owner()
+    hidden = Owner(here.host, here.boot, 2**22 + 1, 5)
+    assert is_gone(hidden) is True and is_mark_gone(hidden.mark) is True
+
+    def refuse(*given):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert is_gone(hidden) is None and is_mark_gone(hidden.mark) is None
 
 
 def test_leftovers_go_only_when_their_process_is_gone(tmp_path):
@@ -379,7 +392,7 @@ def test_without_flock_a_stale_lock_is_taken_over_and_told(tmp_path, no_flock, k
         "silent host": Owner("elsewhere", "x", 1, 1),
     }.get(kind)
     path.write_bytes(msgspec.json.encode(owner) if owner else b"\xff")
-    if kind in ("silent host", "nonsense"):
+    if kind in ("boot", "silent host", "nonsense"):
         with pytest.raises(CurateError, match="in use"):
             locked(tmp_path).__enter__()
         os.utime(path, (0, 0))
@@ -388,6 +401,73 @@ def test_without_flock_a_stale_lock_is_taken_over_and_told(tmp_path, no_flock, k
         assert msgspec.json.decode(path.read_bytes(), type=Owner) == here
     assert len(told) == (owner is not None)
     assert not path.exists()
+
+
+def test_without_flock_the_clock_of_the_disk_says_how_long_a_lock_was_silent(
+    tmp_path, no_flock, monkeypatch
+):
+    """That of this machine is an hour ahead: the owner on another one is alive all the same."""
+    path = tmp_path / ".lock.owner"
+    path.write_bytes(msgspec.json.encode(Owner("elsewhere", "x", 1, 1)))
+    now = locks.time.time()
+    monkeypatch.setattr(locks.time, "time", lambda: now + 3600)
+    with pytest.raises(CurateError, match="in use by process 1 on elsewhere"):
+        locked(tmp_path).__enter__()
+
+
+def test_without_flock_a_lock_that_cannot_be_written_is_one_line_and_goes(
+    tmp_path, no_flock, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(locks.msgspec.json, "encode", lambda owner: _refuse_to_write())
+        with pytest.raises(CurateError, match="No space left"), locked(tmp_path):
+            pass
+    assert not (tmp_path / ".lock.owner").exists()
+    with locked(tmp_path):
+        pass
+
+
+def _refuse_to_write():
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_without_flock_two_that_find_one_stale_lock_do_not_both_have_it(
+    tmp_path, no_flock, monkeypatch
+):
+    path = tmp_path / ".lock.owner"
+    dead = Owner("elsewhere", "x", 1, 1)
+    path.write_bytes(msgspec.json.encode(dead))
+    os.utime(path, (0, 0))
+    real, live = locks._take_over, Owner("elsewhere", "x", 2, 1)
+
+    def beaten(which):
+        before = real(which)
+        path.write_bytes(msgspec.json.encode(live))
+        return before
+
+    monkeypatch.setattr(locks, "_take_over", beaten)
+    with pytest.raises(CurateError, match="in use") as caught, locked(tmp_path):
+        pass
+    assert caught.value.exit_code == LOCKED
+    assert msgspec.json.decode(path.read_bytes(), type=Owner) == live
+
+
+def test_without_flock_a_run_that_slept_leaves_the_lock_of_who_took_over(tmp_path, no_flock):
+    path, other = tmp_path / ".lock.owner", Owner("elsewhere", "x", 2, 1)
+    with locked(tmp_path):
+        path.write_bytes(msgspec.json.encode(other))
+    assert msgspec.json.decode(path.read_bytes(), type=Owner) == other
+
+
+def test_without_flock_what_a_killed_takeover_left_is_swept(tmp_path, no_flock, monkeypatch):
+    path = tmp_path / ".lock.owner"
+    path.write_bytes(b"\xff")
+    os.utime(path, (0, 0))
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        pass
+    monkeypatch.undo()
+    assert sweep(tmp_path) == 1
 
 
 def test_without_flock_the_owner_gives_signs_of_life(tmp_path, no_flock, monkeypatch):

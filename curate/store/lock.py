@@ -16,6 +16,7 @@ import msgspec
 
 from curate.errors import LOCKED, CurateError
 from curate.records import Notify, silent
+from curate.store.leftovers import temporary_name
 from curate.store.owner import Owner, is_gone, this_owner
 
 BEAT_SECONDS = 10.0
@@ -99,11 +100,10 @@ def _sign(stream: IO[bytes], owner: Owner | None) -> None:
 def _own_file(path: Path, notify: Notify) -> Iterator[None]:
     """Hold a folder by a file that exists, with a heartbeat."""
     here = this_owner()
-    try:
-        _create(path, here)
-    except FileExistsError:
+    if not _create(path, here):
         before = _take_over(path)
-        _create(path, here)
+        if not _create(path, here):  # another came first
+            raise _in_use(path.parent, None)
         if before is not None:
             notify(_told(path.parent, before), 0, 0)
     stop = threading.Event()
@@ -113,44 +113,60 @@ def _own_file(path: Path, notify: Notify) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a process that slept may have been taken for dead
+            if _read_owner(path.read_bytes()) == here:
+                path.unlink()
 
 
-def _create(path: Path, owner: Owner) -> None:
+def _create(path: Path, owner: Owner) -> bool:
+    """Create the lock; False where it is there."""
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        stream = path.open("xb", buffering=0)
     except FileExistsError:
-        raise
+        return False
     except OSError as error:
         raise CurateError(f"{path}: cannot be written: {error.strerror}") from error
     try:
-        os.write(descriptor, msgspec.json.encode(owner))
-    finally:
-        os.close(descriptor)
+        with stream:
+            stream.write(msgspec.json.encode(owner))
+    except OSError as error:
+        with suppress(OSError):  # naming nobody it would keep the next run out for a minute
+            path.unlink()
+        raise CurateError(f"{path}: cannot be written: {error.strerror}") from error
+    return True
 
 
 def _take_over(path: Path) -> Owner | None:
-    """Remove the lock of an owner that is gone; return who that was.
+    """Remove the lock of an owner that is gone; return who that was, where it says so.
 
     Raises:
         CurateError: it is alive (exit code 5).
     """
-    found = path.read_bytes() if path.is_file() else b""
-    owner = _read_owner(found)
-    gone = is_gone(owner) if owner else None
-    if gone is None:
-        gone = path.is_file() and time.time() - path.stat().st_mtime > SILENT_SECONDS
-    if not gone:
-        raise _in_use(path.parent, owner)
-    # Two that both found it stale: the one that renames has it; the other finds another's file.
-    aside = path.with_name(f"{path.name}.{this_owner().mark}")
-    with suppress(FileNotFoundError):
+    owner = None
+    with suppress(FileNotFoundError):  # let go of, or taken over by another, meanwhile
+        found = path.read_bytes()
+        owner = _read_owner(found)
+        gone = is_gone(owner) if owner else None
+        if not (_is_silent(path) if gone is None else gone):
+            raise _in_use(path.parent, owner)
+        # Two that both found it stale: who renames has it; the other finds another's file.
+        aside = Path(temporary_name(path, str(path.parent)))
         path.rename(aside)
         if aside.read_bytes() != found:
             aside.rename(path)
             raise _in_use(path.parent, None)
         aside.unlink()
     return owner
+
+
+def _is_silent(path: Path) -> bool:
+    """Say whether a lock was not touched for long, by the clock of the disk that says so.
+
+    That of this machine may be minutes off, and then a live owner elsewhere would look dead.
+    """
+    beside = path.with_name(".lock")
+    beside.touch()
+    return beside.stat().st_mtime - path.stat().st_mtime > SILENT_SECONDS
 
 
 def _beat(path: Path, stop: threading.Event) -> None:

@@ -37,25 +37,32 @@ def this_owner() -> Owner:
 
 
 def is_gone(owner: Owner) -> bool | None:
-    """Say whether a process has ended; None where it is of another machine and nothing tells.
+    """Say whether a process has ended; None where it cannot be seen from here.
 
-    A number that another process has by now does not pass for the one that had it before.
+    It is of another machine, an earlier start of this one or another container (which may all
+    have one name), or of another user whom this system hides. A number that another process has
+    by now does not pass for the one that had it before.
     """
-    host, boot = _machine()
-    if owner.host != host:
+    if (owner.host, owner.boot) != _machine():
         return None
-    return owner.boot != boot or _started(owner.pid) != owner.started
+    return _ended(owner.pid, owner.started)
 
 
 def is_mark_gone(mark: str) -> bool | None:
-    """Say the same from the mark of an owner; None where it is of another machine or boot."""
+    """Say the same from the mark of an owner."""
     try:
         machine, pid, started = mark.split("-")
         if machine != this_owner().mark.split("-")[0]:
             return None
-        return _started(int(pid)) != int(started)
+        return _ended(int(pid), int(started))
     except ValueError:
         return None
+
+
+def _ended(pid: int, started: int) -> bool | None:
+    """Say whether the process of a number that started then has ended; None where it is hidden."""
+    now = _started(pid)
+    return None if now == 0 != started else now != started
 
 
 @lru_cache(maxsize=1)
@@ -82,9 +89,6 @@ def _started(pid: int) -> int:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         state, *rest = stat.rpartition(")")[2].split()
         return -1 if state in "ZX" else int(rest[18])
-    except FileNotFoundError:
-        if Path("/proc/self/stat").is_file():
-            return -1
     except (OSError, ValueError, IndexError):
         pass
     try:
