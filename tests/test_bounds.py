@@ -9,7 +9,7 @@ from curate.errors import UNREACHABLE, USAGE, CurateError
 from curate.mixing.bounds import bound_spread, read_rule
 from curate.mixing.checks import PAYLOAD, check_out, check_request, check_room
 from curate.mixing.choose import Taken, choose_rows
-from curate.mixing.weights import Spread, spread_tokens
+from curate.mixing.weights import Spread, spread_tokens, tokens_of
 from curate.settings import MixSettings
 
 RANKED = {
@@ -189,6 +189,9 @@ def test_rules_become_bounds_of_groups():
         (("web=20%", "web<=19%"), (), USAGE, "floor is above its ceiling"),
         (("web=41%",), (), UNREACHABLE, "asks for 41 tokens, it can give 40"),
         (("web<=30%", "law<=30%", "code<=39%"), (), UNREACHABLE, "together are 99%"),
+        ((), ("web=41%",), UNREACHABLE, "--blend asks for 41 tokens, it can give 40"),
+        (("code<=10%",), ("code=30%",), USAGE, "30.0% of the mix from code, --keep allows 10.0%"),
+        (("code<=10%",), ("general=90%",), USAGE, "50.0% of the mix from code, --keep allows"),
     ],
 )
 def test_rules_that_cannot_be_kept_are_refused(keep, blend, code, message):
@@ -222,6 +225,31 @@ def test_rules_that_can_just_be_kept_are_taken():
     bounded(("web<=30%", "law<=30%", "code<=40%"))
     bounded(("web<=1%", "law<=1%"))
     bounded(("web=40%",))
+
+
+@pytest.mark.parametrize("budget", [101, 103])
+@pytest.mark.parametrize(
+    ("keep", "blend"),
+    [
+        (("a=50%", "b=50%"), ()),
+        (("a<=50%", "b<=50%"), ()),
+        ((), ("a=50%", "b=50%")),
+        (("a=50%",), ("b=50%",)),
+    ],
+)
+def test_halves_of_an_odd_budget_are_the_budget_to_the_token(keep, blend, budget):
+    shards = [SimpleNamespace(source=name) for name in "ab"]
+    settings, room = MixSettings(budget=budget, keep=keep, blend=blend), np.array([90, 90])
+    spread = bound_spread(Spread(order=np.arange(2)), settings, shards, room)
+    found = spread_tokens(spread, room, budget=budget)
+    assert found.sum() == budget
+    assert np.abs(found - budget / 2).max() < 1
+
+
+def test_a_share_is_a_whole_number_of_tokens():
+    assert [tokens_of(0.29, 100), tokens_of(0.29, 100, most=True)] == [29, 29]
+    assert [tokens_of(0.5, 3), tokens_of(0.5, 3, most=True)] == [1, 2]
+    assert tokens_of(0.3, 15 * 10**12) == 45 * 10**11
 
 
 def test_documents_are_cut_unless_they_are_to_stay_whole():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from curate.errors import UNREACHABLE, USAGE, CurateError
-from curate.mixing.weights import Ints, Spread
+from curate.mixing.weights import Ints, Spread, blend_tokens, tokens_of
 from curate.records import Shard
 from curate.settings import MixSettings
 
@@ -34,8 +34,8 @@ def bound_spread(
         room: (n,) tokens that each can give.
 
     Raises:
-        CurateError: a rule that cannot be read, an unknown source, shares above the whole
-            (exit code 2), or a source that holds too little (exit code 6).
+        CurateError: a rule that cannot be read, an unknown source, shares above the whole, a
+            blend above a ceiling (exit code 2), or a source that holds too little (exit code 6).
     """
     sources = sorted({shard.source for shard in shards})
     number = {source: place for place, source in enumerate(sources)}
@@ -54,16 +54,34 @@ def bound_spread(
         blend.append((-1 if source == GENERAL else _group(source, sources, option="blend"), share))
     _check(floors, ceilings, [share for _, share in blend], sources)
     for group, share in floors.items():
-        held, need = int(room[groups == group].sum()), round(share * settings.budget)
-        if held < need:
-            raise CurateError(
-                f"source {sources[group]}: --keep asks for {need:,} tokens, it can give {held:,}; "
-                "allow more --max-epochs, or keep less of it",
-                exit_code=UNREACHABLE,
-            )
-    return dataclasses.replace(
+        _check_room(sources[group], "keep", share, int(room[groups == group].sum()), settings)
+    for group, share in blend:
+        if group >= 0:
+            held = int(room[groups == group].sum())
+            _check_room(sources[group], "blend", share, held, settings)
+    spread = dataclasses.replace(
         spread, groups=groups, floors=floors, ceilings=ceilings, blend=tuple(blend)
     )
+    given = blend_tokens(spread, room, budget=settings.budget)
+    for group, share in ceilings.items():
+        part = int(given[groups == group].sum())
+        if part > tokens_of(share, settings.budget, most=True):
+            raise CurateError(
+                f"--blend: takes {part / settings.budget:.1%} of the mix from {sources[group]}, "
+                f"--keep allows {share:.1%}; blend less, or raise the ceiling",
+                exit_code=USAGE,
+            )
+    return spread
+
+
+def _check_room(source: str, option: str, share: float, held: int, settings: MixSettings) -> None:
+    need = tokens_of(share, settings.budget)
+    if held < need:
+        raise CurateError(
+            f"source {source}: --{option} asks for {need:,} tokens, it can give {held:,}; "
+            f"allow more --max-epochs, or {option} less of it",
+            exit_code=UNREACHABLE,
+        )
 
 
 def read_rule(rule: str, *, option: str) -> tuple[str, str, float]:

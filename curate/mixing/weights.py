@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -128,11 +129,7 @@ def spread_tokens(spread: Spread, room: Ints, *, budget: int) -> npt.NDArray[np.
         ValueError: the room is less than the budget, or ceilings leave too little of it.
     """
     groups = np.zeros(len(room), np.int64) if spread.groups is None else spread.groups
-    given = np.zeros(len(room), np.int64)
-    for group, share in spread.blend:
-        here = np.where((groups == group) | (group < 0), room - given, 0)
-        part = min(round(share * budget), int(here.sum()))
-        given += fill_by_share(here, here.astype(np.float64), budget=part)
+    given = blend_tokens(spread, room, budget=budget)
     fixed: dict[int, int] = {}
     while True:
         found = given + _fill_free(
@@ -145,6 +142,27 @@ def spread_tokens(spread: Spread, room: Ints, *, budget: int) -> npt.NDArray[np.
             fixed[group] = max(0, total - int(given[groups == group].sum()))
 
 
+def blend_tokens(spread: Spread, room: Ints, *, budget: int) -> npt.NDArray[np.int64]:
+    """Return the tokens of each shard (n,) that are blended in, in proportion to the room."""
+    given = np.zeros(len(room), np.int64)
+    for group, share in spread.blend:
+        everywhere = spread.groups is None or group < 0
+        here = np.where(everywhere | (spread.groups == group), room - given, 0)
+        part = min(tokens_of(share, budget), int(here.sum()))
+        given += fill_by_share(here, here.astype(np.float64), budget=part)
+    return given
+
+
+def tokens_of(share: float, budget: int, *, most: bool = False) -> int:
+    """Return the whole tokens of a share: so many at least, or `most`.
+
+    Floors are rounded down and ceilings up, so that floors of 50 % and 50 % of an odd budget
+    do not ask for more than there is, and ceilings leave no less.
+    """
+    exact = round(share * budget, 3)  # 0.29 · 100 is 28.999999999999996
+    return math.ceil(exact) if most else math.floor(exact)
+
+
 def _out_of_bounds(
     spread: Spread, found: Ints, room: Ints, groups: Ints, fixed: set[int], *, budget: int
 ) -> dict[int, int]:
@@ -153,7 +171,7 @@ def _out_of_bounds(
         wrong = {}
         for group, share in bounds.items():
             mine = groups == group
-            bound = round(share * budget)
+            bound = tokens_of(share, budget, most=sign < 0)
             bound = min(bound, int(room[mine].sum())) if sign > 0 else bound
             if group not in fixed and sign * (bound - int(found[mine].sum())) > 0:
                 wrong[group] = bound
