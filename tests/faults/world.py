@@ -7,8 +7,10 @@ kill costs the work of the command and not the start of an interpreter.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -337,12 +339,12 @@ def _be_command(
 
 def warm_up(home: Path) -> None:
     """Import, here in the parent, all that the commands import, and use the model once."""
-    import curate.cli
-    import curate.report.html
-    import curate.report.json_lines
-    import curate.report.progress
-    import curate.report.tables
-    import curate.stages  # noqa: F401
+    import curate
+
+    for found in pkgutil.walk_packages(curate.__path__, "curate."):
+        with suppress(ImportError):  # an extra that is not installed
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)
     from curate.settings import EmbedSettings
     from curate.task2vec.embedding import embed_texts
     from curate.task2vec.probe import load_probe
