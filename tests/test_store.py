@@ -229,6 +229,59 @@ def test_each_publish_syncs_the_file_renames_it_and_syncs_the_folder(tmp_path, m
     assert done == [False, "rename", True]
 
 
+@pytest.fixture
+def synced(monkeypatch):
+    """The places that were synced, in order."""
+    found, real = [], os.fsync
+
+    def note(number):
+        found.append(Path(f"/proc/self/fd/{number}").readlink())
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="not Linux")
+def test_a_new_folder_is_synced_in_the_one_that_holds_it(tmp_path, synced):
+    """Else a power loss takes the folder, and with it the file that was synced inside."""
+    publish_bytes(tmp_path / "a" / "b" / "x", b"1")
+    assert synced[:2] == [tmp_path, tmp_path / "a"] and synced[-1] == tmp_path / "a" / "b"
+    synced.clear()
+    publish_bytes(tmp_path / "a" / "b" / "y", b"1")
+    assert tmp_path not in synced and tmp_path / "a" not in synced
+    with locked(tmp_path / "c" / "d"):
+        assert synced[-2:] == [tmp_path, tmp_path / "c"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_syncs_no_folders_is_written_to(tmp_path, monkeypatch, number):
+    real = os.fsync
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    publish_bytes(tmp_path / "deep" / "x", b"1")
+    with publishing(tmp_path / "y") as temporary:
+        temporary.write_bytes(b"2")
+    assert (tmp_path / "deep" / "x").read_bytes() == b"1"
+    assert (tmp_path / "y").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_what_cannot_be_synced_is_not_published(tmp_path, monkeypatch, number):
+    def refuse(descriptor):
+        if number == errno.EIO or stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(CurateError, match="cannot be written"):
+        publish_bytes(tmp_path / "x", b"1")
+
+
 def test_what_can_be_made_again_is_whole_or_absent_without_a_sync(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", None)
     path = tmp_path / "deep" / "x.json"

@@ -18,6 +18,7 @@ from curate.errors import LOCKED, CurateError
 from curate.records import Notify, silent
 from curate.store.leftovers import temporary_name
 from curate.store.owner import Owner, is_gone, this_owner
+from curate.store.publish import make_folder
 
 BEAT_SECONDS = 10.0
 """Between two signs of life of a lock on a file system that has no locks of its own."""
@@ -46,7 +47,7 @@ def locked(folder: Path, *, notify: Notify = silent) -> Iterator[None]:
         CurateError: a live run holds it (exit code 5), or the file system refused.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         stream = (folder / ".lock").open("a+b")
     except OSError as error:
         raise CurateError(f"{folder}: cannot be locked: {error.strerror or error}") from error

@@ -95,7 +95,7 @@ def publish_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     descriptor, renamed = -1, False
     try:
         failpoint("publish.open")
-        descriptor, mode = _create(temporary, folder)
+        descriptor, mode = _create(temporary, folder, durable=durable)
         failpoint("publish.write")
         _write(descriptor, data)
         failpoint("publish.after_tmp")
@@ -193,13 +193,27 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.blake2b")
 
 
-def _create(temporary: str, folder: str) -> tuple[int, int]:
+def make_folder(folder: Path, *, durable: bool = True) -> None:
+    """Make a folder and those above it; sync each new one in the folder that holds it.
+
+    Without that a power loss may take the folder, and with it what was synced inside.
+
+    Raises:
+        OSError: the file system refused.
+    """
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(new if durable else []):
+        _sync_folder(str(each.parent))
+
+
+def _create(temporary: str, folder: str, *, durable: bool = True) -> tuple[int, int]:
     """Create a new file that only the user can read; return it open, and the mode files get."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
     try:
         descriptor = os.open(temporary, flags, 0o666)
     except FileNotFoundError:
-        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        make_folder(Path(folder), durable=durable)
         descriptor = os.open(temporary, flags, 0o666)
     try:
         mode = os.fstat(descriptor).st_mode & 0o777
@@ -233,7 +247,7 @@ def _rename(temporary: str, path: Path, folder: str, mode: int, *, durable: bool
     os.replace(temporary, path)  # noqa: PTH105
     failpoint("publish.after_rename")
     if durable:
-        _sync(folder)
+        _sync_folder(folder)
     failpoint("publish.done")
     return True
 
@@ -245,3 +259,12 @@ def _sync(path: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_folder(path: str) -> None:
+    """Sync the names in a folder, where the file system can (SMB and some of FUSE cannot)."""
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
