@@ -148,6 +148,15 @@ def test_the_same_command_does_nothing_again(index, target, workspace, monkeypat
     assert (folder / "ranking.json").stat().st_mtime_ns == written
 
 
+def test_a_ranking_of_another_state_of_the_arithmetic_is_made_again(
+    index, target, tmp_path, monkeypatch
+):
+    first = rank_shards(index, target, RankSettings(), workspace=tmp_path)
+    monkeypatch.setattr("curate.ranking.rank.ARITHMETIC", -1)
+    again = rank_shards(index, target, RankSettings(), workspace=tmp_path)
+    assert again.fingerprint != first.fingerprint
+
+
 def test_a_changed_ranking_is_made_again(index, target, workspace):
     first = rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace)
     path = workspace / "ranking" / "proofs-task2vec" / "ranking.json"

@@ -144,6 +144,22 @@ def test_the_same_verification_is_read_back(chain, verified, monkeypatch):
     assert msgspec.json.encode(again) == msgspec.json.encode(verified)
 
 
+def test_another_state_of_the_arithmetic_concludes_anew_and_trains_only_where_it_has_to(
+    chain, verified, tmp_path, monkeypatch
+):
+    *known, workspace = chain
+    shutil.copytree(workspace, tmp_path / "w")
+    monkeypatch.setattr(training_module, "train_models", None)
+    monkeypatch.setattr("curate.verification.outcome.ARITHMETIC", -1)
+    again = verify_mix(*known, SETTINGS, workspace=tmp_path / "w", device="cpu", workers=1)
+    assert again.fingerprint != verified.fingerprint and again.runs == verified.runs
+    assert again.forecast_digest == verified.forecast_digest  # published is published
+    monkeypatch.setattr("curate.verification.runs.ARITHMETIC", 1)  # other losses: trained anew
+    monkeypatch.setattr("curate.verification.train.ARITHMETIC", 1)
+    with pytest.raises(TypeError):
+        verify_mix(*known, SETTINGS, workspace=tmp_path / "w", device="cpu", workers=1)
+
+
 def test_a_forecast_changed_afterwards_is_seen(chain, verified):
     path = chain[-1] / "verify" / "forecast.json"
     before = path.read_bytes()

@@ -24,6 +24,11 @@ from curate.store.publish import publish_json, read_json, read_json_if_whole
 if TYPE_CHECKING:
     from curate.records import Floats
 
+ARITHMETIC = 1
+"""State of the arithmetic of all methods, measures and intervals; a part of every ranking's
+fingerprint. Raise it with any change by which the same index, target and settings would give
+other numbers or warnings: a ranking that an earlier state made is then made again."""
+
 FEW_ITEMS = 50  # of a target: up to so many, the ranking carries a warning
 MAPPED = 500  # shards on the map: the first ones
 WORDS = 4_096  # of the vocabulary, that the map by word counts looks at
@@ -59,7 +64,11 @@ def rank_shards(
     if not any(item.strip() for item in target.select):
         raise CurateError(f"target {target.name}: its select split holds no text; name another")
     mark = fingerprint(
-        index=index.fingerprint, target=target.name, items=target.select_digest, settings=settings
+        index=index.fingerprint,
+        target=target.name,
+        items=target.select_digest,
+        settings=settings,
+        arithmetic=ARITHMETIC,
     )
     folder = workspace / "ranking" / _folder_name(target.name, settings.method)
     with locked(workspace / "ranking", notify=notify):

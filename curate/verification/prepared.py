@@ -20,7 +20,7 @@ from curate.verification.published import Look, MeasuredArm, earlier_points
 from curate.verification.runs import publish_documents, read_documents
 from curate.verification.start import Start
 from curate.verification.tasks import Outcomes
-from curate.verification.train import TrainSettings
+from curate.verification.train import ARITHMETIC, TrainSettings
 
 ArmDocuments = Callable[[Arm], Sequence[IntArray]]
 """Token ids of an arm's documents, in no particular order."""
@@ -87,6 +87,7 @@ def prepare(
         train=dataclasses.replace(experiment.train, seed=0),
         start=experiment.start,
         items=digest_file(items),
+        **({"arithmetic": ARITHMETIC} if ARITHMETIC else {}),
     )
     own = [digest_file(path) for path in documents.values()]
     return Prepared(

@@ -16,7 +16,7 @@ from curate.store.publish import read_json_if_whole
 from curate.verification.blocks import IntArray
 from curate.verification.start import Start
 from curate.verification.tasks import Outcomes
-from curate.verification.train import TrainSettings
+from curate.verification.train import ARITHMETIC, TrainSettings
 
 POINTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 """Shares of a run after which some eval items are evaluated, for the compute multiplier."""
@@ -93,6 +93,7 @@ def plan_run(
         control=digest_file(control),
         **({"start": start} if start else {}),
         **({"outcomes": outcomes} if outcomes else {}),
+        **({"arithmetic": ARITHMETIC} if ARITHMETIC else {}),
     )
     path = folder / f"{key[:32]}.json"
     return RunItem(

@@ -32,6 +32,8 @@ from curate.store.lock import locked
 from curate.store.meta import is_current, publish_meta
 from curate.store.publish import publish_json
 from curate.task2vec.probe import Probe, encode_texts, load_probe
+from curate.verification import outcome
+from curate.verification import train as trained
 from curate.verification.blocks import IntArray
 from curate.verification.checks import (
     check_chain,
@@ -135,6 +137,7 @@ def verify_mix(
             target=(target.name, target.select_digest, target.eval_digest),
             tokenizer=probe.info.tokenizer_digest,
             start=find_start(settings, probe),
+            arithmetic=(outcome.ARITHMETIC, trained.ARITHMETIC),
         )
         if not train:
             check_published(folder, fingerprint=key)
