@@ -27,6 +27,7 @@ from curate.store.fingerprint import digest_texts
 from curate.task2vec import embedding, making
 from curate.task2vec.embed import build_index
 from curate.task2vec.vectors import write_embedding
+from tests.conftest import write_jsonl
 
 METHODS = get_args(Method)
 KINDS = {
@@ -280,7 +281,7 @@ def test_damaged_text_is_read_from_the_shards_again(index, target, workspace):
     assert read() == first == read()
 
 
-def test_a_sample_is_seeded_bounded_and_of_whole_documents(index, workspace, monkeypatch):
+def test_a_sample_is_seeded_bounded_and_of_pieces_of_documents(index, workspace, monkeypatch):
     monkeypatch.setattr(samples, "READ_SHARD", 1_000)
     monkeypatch.setattr(samples, "READ_CHARACTERS", 300)
     some = samples.read_samples(index, seed=0, workspace=workspace, notify=lambda *_: None)
@@ -289,9 +290,24 @@ def test_a_sample_is_seeded_bounded_and_of_whole_documents(index, workspace, mon
         assert max(sizes) <= 300
         assert sum(sizes) >= 1_000 > sum(sizes[:-1])
         whole = [d.text for d in samples.read_ranges(entry.shard, text="text")]
-        assert all(any(text == one[:300] for one in whole) for text in texts_read)
+        cut = {one[at : at + 300] for one in whole for at in range(0, len(one), 300)}
+        assert cut.issuperset(texts_read)
     other = samples.read_samples(index, seed=1, workspace=workspace, notify=lambda *_: None)
     assert other != some
+
+
+def test_a_sample_holds_long_and_short_documents_by_their_share(tmp_path, monkeypatch):
+    """The first piece of each document alone would show a hundredth of the long one."""
+    monkeypatch.setattr(samples, "READ_SHARD", 60_000)
+    monkeypatch.setattr(samples, "READ_CHARACTERS", 300)
+    short, long = texts("law", 100, 100), ["check " * 5_000]
+    corpus = CorpusSettings(inputs=(str(write_jsonl(tmp_path / "a.jsonl", short + long)),))
+    embed, work = EmbedSettings(batches=1, batch_tokens=128), tmp_path / "work"
+    index = build_index(corpus, embed, workspace=work, device="cpu")
+    (read,) = samples.read_samples(index, seed=0, workspace=work, notify=lambda *_: None)
+    held = len(long[0]) / sum(map(len, short + long))
+    found = sum(len(piece) for piece in read if "check check" in piece)
+    assert found / sum(map(len, read)) == pytest.approx(held, abs=0.06)
 
 
 def test_targets_stand_side_by_side_in_the_order_of_the_first(index, target, workspace):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ Mask = npt.NDArray[np.bool_]
 
 SHORTEST_TAIL = 8
 """Tokens; a shorter rest of a cut document has too little context to count."""
+
+DRAW = 1
+"""State of how sub-batches are drawn, a part of every embedding's key: raise it with any change."""
 
 
 def cut_blocks(tokens: Sequence[Counts], *, block_tokens: int) -> list[Counts]:
@@ -47,80 +50,45 @@ def cut_blocks(tokens: Sequence[Counts], *, block_tokens: int) -> list[Counts]:
     return blocks
 
 
-def document_cap(batch_tokens: int) -> int:
-    """Return how many tokens one document may bring to a sub-batch: a quarter of it."""
-    return max(1, batch_tokens // 4)
-
-
-def choose_batches(
-    lengths: Sequence[int] | Counts, *, batches: int, batch_tokens: int, seed: int
-) -> list[npt.NDArray[np.int64]]:
-    """Choose disjoint documents for each sub-batch, in seeded random order.
-
-    The next document goes to the sub-batch with the fewest tokens, until all are full, so that
-    a small shard gives sub-batches of equal size. A document counts for at most a quarter of a
-    sub-batch (`document_cap`), so that several documents are in each.
-
-    Args:
-        lengths: (n_documents,) tokens; documents of none are left out.
-        batches: > 0, number of sub-batches.
-        batch_tokens: > 0, tokens at which a sub-batch is full.
-        seed: of the order.
-
-    Returns:
-        `batches` arrays of document numbers; empty ones where there are fewer documents.
-
-    Raises:
-        ValueError: a count is not positive, or a length is negative.
-    """
-    sizes = _checked_lengths(lengths, batches=batches, batch_tokens=batch_tokens)
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(sizes > 0))
-    chosen: list[list[int]] = [[] for _ in range(batches)]
-    filled = [0] * batches
-    capped = np.minimum(sizes, document_cap(batch_tokens)).tolist()
-    for document in order.tolist():
-        fewest = min(filled)
-        if fewest >= batch_tokens:
-            break
-        emptiest = filled.index(fewest)
-        chosen[emptiest].append(document)
-        filled[emptiest] += capped[document]
-    return [np.array(numbers, dtype=np.int64) for numbers in chosen]
-
-
 def draw_batches(
     tokens: Sequence[Counts], *, batches: int, batch_tokens: int, block_tokens: int, seed: int
 ) -> list[list[Counts]]:
-    """Draw the sub-batches of a shard as sequences, with no text in two of them.
+    """Draw the sub-batches of a shard as sequences, seeded, with no document in two of them.
 
-    Where capped documents fill the sub-batches, each brings one random window of at most a
-    quarter of a sub-batch. Where they do not, as in a shard of three novels, documents are cut
-    into such windows and the windows are dealt out instead.
+    All sequences of the shard are as likely, so that long documents are drawn by their share of
+    the text, and as many documents are seen as there can be. Of a document that brings more
+    than a quarter of a sub-batch, parts of that size go to several sub-batches: they would be
+    of different text otherwise, and not samples of one.
 
     Args:
         tokens: (n_i,) token ids of each document.
         batches: > 0, number of sub-batches.
         batch_tokens: > 0, most tokens in a sub-batch.
         block_tokens: > 0, longest sequence.
-        seed: of order and windows.
+        seed: of the order.
 
     Returns:
-        `batches` lists of sequences; in sum at most `batch_tokens` tokens each.
+        `batches` lists of sequences, views of the documents; in sum at most `batch_tokens` tokens
+        each, about equally many, and none where there are fewer documents than sub-batches.
 
     Raises:
         ValueError: a count is not positive.
     """
-    cap = document_cap(batch_tokens)
-    capped = [min(len(ids), cap) for ids in tokens]
-    few = sum(capped) < batches * batch_tokens or len(tokens) < 2 * batches
-    pieces = _windows(tokens, cap) if few else _one_window(tokens, cap, seed)
-    chosen = choose_batches(
-        [len(piece) for piece in pieces], batches=batches, batch_tokens=batch_tokens, seed=seed
-    )
-    return [
-        cut_blocks(_up_to([pieces[n] for n in numbers], batch_tokens), block_tokens=block_tokens)
-        for numbers in chosen
-    ]
+    if batches <= 0 or batch_tokens <= 0:
+        raise ValueError(f"batches and batch_tokens must be positive: {batches}, {batch_tokens}")
+    cut = [cut_blocks([ids], block_tokens=block_tokens) for ids in tokens]
+    blocks = [(number, block) for number, own in enumerate(cut) for block in own]
+    drawn: dict[int, list[Counts]] = {}
+    room = batches * batch_tokens
+    for place in np.random.default_rng(seed).permutation(len(blocks)).tolist():
+        if room <= 0:
+            break
+        document, block = blocks[place]
+        drawn.setdefault(document, []).append(block[:room])
+        room -= len(block)
+    most = max(1, batch_tokens // 4)
+    parts = [part for own in drawn.values() for part in _parts(own, most)]
+    return [_up_to(own, batch_tokens) for own in _deal(parts, batches)]
 
 
 def pad_batch(
@@ -209,36 +177,37 @@ def count_unigrams(tokens: Sequence[Counts], vocab: int) -> npt.NDArray[np.int64
     return counts
 
 
-def _checked_lengths(
-    lengths: Sequence[int] | Counts, *, batches: int, batch_tokens: int
-) -> npt.NDArray[np.int64]:
-    if batches <= 0 or batch_tokens <= 0:
-        raise ValueError(f"batches and batch_tokens must be positive: {batches}, {batch_tokens}")
-    sizes = np.asarray(lengths, dtype=np.int64)
-    if sizes.size and int(sizes.min()) < 0:
-        raise ValueError("a document has a negative length")
-    return sizes
+def _parts(blocks: list[Counts], most: int) -> list[list[Counts]]:
+    """Divide sequences into parts of at most `most` tokens, or of one sequence."""
+    parts: list[list[Counts]] = []
+    size = most
+    for block in blocks:
+        if size + len(block) > most:
+            parts.append([])
+            size = 0
+        parts[-1].append(block)
+        size += len(block)
+    return parts
 
 
-def _windows(tokens: Sequence[Counts], cap: int) -> list[Counts]:
-    return [ids[start : start + cap] for ids in tokens for start in range(0, len(ids), cap)]
+def _deal(parts: list[list[Counts]], batches: int) -> list[list[Counts]]:
+    """Give the largest part left to the sub-batch with the fewest tokens, until none is left."""
+    dealt: list[list[Counts]] = [[] for _ in range(batches)]
+    filled = [0] * batches
+    sizes = [sum(map(len, part)) for part in parts]
+    for number in sorted(range(len(parts)), key=lambda n: -sizes[n]):
+        emptiest = filled.index(min(filled))
+        dealt[emptiest] += parts[number]
+        filled[emptiest] += sizes[number]
+    return dealt
 
 
-def _one_window(tokens: Sequence[Counts], cap: int, seed: int) -> list[Counts]:
-    rng = np.random.default_rng([seed, 1])
-    pieces: list[Counts] = []
-    for ids in tokens:
-        start = int(rng.integers(0, len(ids) - cap + 1)) if len(ids) > cap else 0
-        pieces.append(ids[start : start + cap])
-    return pieces
-
-
-def _up_to(pieces: list[Any], most: int) -> list[Any]:
-    kept: list[Any] = []
+def _up_to(blocks: list[Counts], most: int) -> list[Counts]:
+    kept: list[Counts] = []
     room = most
-    for piece in pieces:
+    for block in blocks:
         if room <= 0:
             break
-        kept.append(piece[:room])
+        kept.append(block[:room])
         room -= len(kept[-1])
     return kept

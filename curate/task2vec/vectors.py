@@ -12,6 +12,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from curate.corpus.tokens import DRAW
 from curate.errors import CurateError
 from curate.records import Embedding, ProbeInfo, RowBlock
 from curate.settings import EmbedSettings
@@ -49,6 +50,7 @@ def shard_key(digest: str, settings: EmbedSettings, info: ProbeInfo) -> str:
         tokenizer=info.tokenizer_digest,
         contrast=CONTRAST,
         coins=COINS,
+        draw=DRAW,
     )
 
 
