@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 
 from curate.errors import CurateError
-from curate.records import Forecast, Interval, Run, Verification
+from curate.records import NEVER, Forecast, Interval, Run, Verification
 from curate.settings import VerifySettings
 from curate.store.publish import publish_json
 from curate.verification import training as training_module
@@ -31,9 +31,9 @@ from curate.verification.outcome import (
     loss_draws,
     loss_interval,
     measured_drop,
-    seeds_needed,
     tokens_to_reach,
 )
+from curate.verification.power import item_error, seeds_needed
 from curate.verification.prepared import Experiment
 from curate.verification.published import Look, digest_forecast, read_forecast
 from curate.verification.runs import publish_documents, read_documents
@@ -321,6 +321,36 @@ def test_more_seeds_are_needed_for_a_smaller_drop():
     many = seeds_needed(losses, 0.02)  # the normal approximation holds for many
     assert many == pytest.approx(2 * (2.9264 * 0.1 / 0.02) ** 2, rel=0.01)
     assert seeds_needed(np.array([3.0, 3.0]), 0.1) == 2
+    assert seeds_needed(losses, 0.2, of_items=0.0) <= seeds_needed(losses, 0.2, of_items=0.06)
+    assert seeds_needed(losses, 0.2, of_items=0.07) == NEVER  # 0.2 < 2.93 · 0.07
+
+
+def test_the_error_of_the_items_is_that_of_other_items():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 60, 200)
+    nats = tokens * rng.normal(0.1, 0.5, 200)
+    drawn = loss_draws(nats[None], tokens)
+    assert item_error(nats, tokens) == pytest.approx(drawn.std(), rel=0.06)
+    assert item_error(nats[:1], tokens[:1]) == 0
+
+
+@pytest.mark.parametrize("of_items", [0.03, 0.06])
+def test_the_seeds_that_are_called_enough_see_the_drop_through_the_choice_of_items(of_items):
+    rng = np.random.default_rng(0)
+    spread, drop, trials = np.array([-0.1, 0.0, 0.1]), 0.25, 40_000
+    n = seeds_needed(spread, drop, of_items=of_items)
+
+    def power(n):
+        apart = rng.normal(0, np.sqrt(2) * 0.1, (trials, n))
+        found = drop + apart.mean(1) + rng.normal(0, of_items, trials)
+        of_seeds = apart.var(axis=1, ddof=1) / n
+        error = of_seeds + of_items**2
+        df = (n - 1) * (error / of_seeds) ** 2
+        return (found > stats.t.ppf(0.95, df) * np.sqrt(error)).mean()
+
+    assert power(n) > 0.87
+    assert power(n - 1) < 0.91
+    assert n >= seeds_needed(spread, drop) + (of_items > 0.03)
 
 
 @pytest.mark.parametrize("drop", [0.2, 0.35])

@@ -25,7 +25,7 @@ from curate.task2vec.embed import build_index
 from curate.task2vec.probe import encode_texts, load_probe
 from curate.verification import pilot
 from curate.verification import training as training_module
-from curate.verification.checks import check_published
+from curate.verification.checks import alike_items, check_published
 from curate.verification.control_set import draw_control_set
 from curate.verification.documents import cut_documents, draw_texts
 from curate.verification.estimate import estimate_verification
@@ -202,6 +202,14 @@ def test_a_target_that_ranking_has_seen_is_refused(chain, tmp_path, changed, mes
             SETTINGS,
             workspace=tmp_path,
         )
+
+
+def test_eval_items_that_read_like_one_that_ranking_saw_are_warned_of(chain):
+    target = chain[3]
+    assert alike_items(target) == []
+    twin = target.select[4].upper().replace("0", "7") + "!"
+    (said,) = alike_items(dataclasses.replace(target, eval=(*target.eval, twin)))
+    assert said.startswith("1 of 31 eval items read like one that ranking saw")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from curate.records.task2vec import (
 )
 from curate.records.values import NOT_MEASURED, Counts, Floats, Interval, Notify, silent
 from curate.records.verification import (
+    NEVER,
     ArmResult,
     Run,
     RunState,
@@ -35,6 +36,7 @@ from curate.records.verification import (
 from curate.records.workspace import DemoResult, Finding, NamedTarget, StageRun
 
 __all__ = [
+    "NEVER",
     "NOT_MEASURED",
     "AlignmentCheck",
     "ArmResult",

@@ -14,6 +14,10 @@ from curate.records.values import NOT_MEASURED, Interval
 Verdict = Literal["confirmed", "better", "worse", "refuted"]
 
 
+NEVER = 10_000
+"""Of `seeds_needed`: no number of seeds shows the drop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One small model, trained."""
@@ -103,7 +107,9 @@ class Verification(Frame):
     multiplier: float = float("nan")  # tokens of random per token of the mix, for one loss
     r2: float = float("nan")  # of alignment and loss over all arms
     p_value: float = float("nan")  # of that slope being 0
-    seeds_needed: int = 0  # an arm, to see the forecast drop at 90 % power; 0: not known
+    seeds_needed: int = (
+        0  # an arm, to see the forecast drop at 90 % power; 0: not known, or `NEVER`
+    )
     r2_low: float = float("nan")
     r2_high: float = float("nan")
     outcomes: dict[str, Interval] = field(default_factory=dict)  # of tasks: mix minus random

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from curate.records import Verification
+from curate.records import NEVER, Verification
 from curate.report.grid import NAME_CELLS, grid, warning_lines
 from curate.report.numbers import format_interval, format_value, with_minus
 from curate.report.tables import forecast_sentence
@@ -90,7 +90,7 @@ def _more(verification: Verification) -> list[str]:
             f"p {verification.p_value:.2g}, Spearman {verification.spearman:.2f}"
         )
     if verification.seeds_needed:
-        lines.append(
-            f"{verification.seeds_needed} seeds an arm show the forecast drop at 90 % power"
-        )
+        needed = verification.seeds_needed
+        some = "no number of" if needed == NEVER else f"{needed}"
+        lines.append(f"{some} seeds an arm show the forecast drop at 90 % power")
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
+from curate.corpus.split import read_alike
 from curate.errors import USAGE, CurateError
 from curate.mixing.dedup import normalise
 from curate.records import Index, Mix, Ranking, Target
@@ -108,6 +109,17 @@ def check_unseen(ranking: Ranking, target: Target) -> None:
             f"target {target.name}: {len(shared)} of {len(target.eval)} eval items (the first is "
             f"number {shared[0]}) are in the select split that ranking saw; take them out of one"
         )
+
+
+def alike_items(target: Target) -> list[str]:
+    """Return a warning where items of both splits are one but for case, digits and signs."""
+    alike = read_alike(target.eval, target.select, alike=True)
+    if not alike:
+        return []
+    return [
+        f"{len(alike)} of {len(target.eval)} eval items read like one that ranking saw but for "
+        f"case, digits and signs, such as {alike[0][:40]!r}; take them out of one split"
+    ]
 
 
 def check_published(folder: Path, *, fingerprint: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.corpus.afar import hand_over
-from curate.records import Notify, Run, Verification, Watch, silent, unwatched
+from curate.records import NEVER, Notify, Run, Verification, Watch, silent, unwatched
 from curate.settings import VerifySettings
 from curate.store.fingerprint import digest_file
 from curate.verification.arms import Arm
@@ -195,9 +195,10 @@ def _aloud(forecast: PublishedForecast, runs: Sequence[Run], seeds: int) -> Iter
     )
     yield f"forecast of {forecast.made_at}, digest {forecast.digest[:16]}: {said}"
     if forecast.drop is not None and (needed := needed_seeds(runs, forecast.drop)):
+        some = "no number of" if needed == NEVER else needed
         yield (
-            f"by the spread of random's seeds, {needed} seeds an arm show the forecast drop of "
-            f"{forecast.drop.drop:.2f} at 90 % power; {seeds} are trained"
+            f"by the spread of random's seeds and of the eval items, {some} seeds an arm show the "
+            f"forecast drop of {forecast.drop.drop:.2f} at 90 % power; {seeds} are trained"
         )
 
 

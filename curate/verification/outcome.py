@@ -23,9 +23,6 @@ verification is then concluded anew, from the runs that are there."""
 CERTAINTY = 0.95
 """Confidence with which a mix must beat random, one-sided."""
 
-POWER = 0.9
-"""How often a drop of the size that is forecast is to be seen."""
-
 
 @dataclass(frozen=True, slots=True)
 class Drop:
@@ -261,25 +258,3 @@ def _line_in_log_tokens(points: Floats) -> tuple[float, float, float] | None:
     if len(points) < 2 or np.ptp(x) == 0:
         return None
     return float(np.polyfit(x - x.mean(), y, 1)[0]), float(x.mean()), float(y.mean())
-
-
-def seeds_needed(losses: Floats, drop: float) -> int:
-    """Return the seeds an arm with which `drop` is seen at 95 % confidence, 90 % power.
-
-    The smallest n at which Student's test of n paired differences, one-sided, finds the drop
-    nine times in ten (noncentral t): their spread is √2 times that of one arm's seeds, as if
-    the pairing took nothing away.
-
-    Args:
-        losses: (n_seeds,) of one arm, at least two.
-        drop: nats/token, > 0.
-
-    Returns:
-        At least 2, at most 10,000.
-    """
-    spread = math.sqrt(2) * float(np.std(losses, ddof=1))
-    for n in range(2, 10_000):
-        away = drop * math.sqrt(n) / spread if spread else math.inf
-        if away > 40 or stats.nct.sf(stats.t.ppf(CERTAINTY, n - 1), n - 1, away) >= POWER:
-            return n
-    return 10_000

@@ -11,7 +11,16 @@ import numpy.typing as npt
 
 from curate.errors import CurateError
 from curate.ranking.stats import spearman
-from curate.records import NOT_MEASURED, ArmResult, Forecast, Interval, Run, Verdict, Verification
+from curate.records import (
+    NEVER,
+    NOT_MEASURED,
+    ArmResult,
+    Forecast,
+    Interval,
+    Run,
+    Verdict,
+    Verification,
+)
 from curate.settings import VerifySettings
 from curate.verification.arms import Arm
 from curate.verification.outcome import (
@@ -22,9 +31,9 @@ from curate.verification.outcome import (
     loss_interval,
     mean_loss,
     measured_drop,
-    seeds_needed,
     tokens_to_reach,
 )
+from curate.verification.power import item_error, seeds_needed
 from curate.verification.published import PublishedForecast
 
 
@@ -144,11 +153,24 @@ def mean_points(runs: Sequence[Run], arm: str) -> npt.NDArray[np.float64]:
 
 
 def needed_seeds(runs: Sequence[Run], forecast: Forecast) -> int:
-    """Return the seeds that show the forecast drop at 90 % power; 0 where that is not known."""
-    controls = np.array([run.loss for run in runs if run.arm == "random"])
+    """Return the seeds that show the forecast drop at 90 % power; 0 where that is not known.
+
+    What the choice of items adds is that of the mix against random; before the mix trains, that
+    of the calibration mix that came nearest to the target.
+    """
+    controls = [run for run in runs if run.arm == "random"]
     if len(controls) < 2 or forecast.drop <= 0:
         return 0
-    return seeds_needed(controls, forecast.drop)
+    losses = np.array([run.loss for run in controls])
+    like = [run for run in runs if run.arm == "mix"] or [
+        run for run in runs if run.arm.startswith("calibration")
+    ]
+    if not like:
+        return seeds_needed(losses, forecast.drop)
+    best = min(like, key=lambda run: run.loss)
+    apart = np.subtract(_nats(runs, "random").mean(axis=0), _nats(runs, best.arm).mean(axis=0))
+    error = item_error(apart, np.array(best.item_tokens))
+    return seeds_needed(losses, forecast.drop, of_items=error)
 
 
 def _nats(runs: Sequence[Run], arm: str) -> npt.NDArray[np.float64]:
@@ -247,7 +269,12 @@ def _warnings(measured: Measured, settings: VerifySettings) -> list[str]:
     controls = [run.loss for run in runs if run.arm == "random"]
     if len(controls) == 1:
         found.append("one seed an arm: the intervals leave out what seeds differ by")
-    elif (needed := needed_seeds(runs, _forecast_of_the_mix(measured))) > settings.seeds:
+    elif (needed := needed_seeds(runs, _forecast_of_the_mix(measured))) == NEVER:
+        found.append(
+            "no number of seeds shows the forecast drop at 90 % power: it is too small beside what "
+            "the choice of eval items adds; more of them would help"
+        )
+    elif needed > settings.seeds:
         found.append(
             f"to see the forecast drop at 90 % power would take {needed} seeds an arm, "
             f"not {settings.seeds}"

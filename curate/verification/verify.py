@@ -36,6 +36,7 @@ from curate.verification import outcome
 from curate.verification import train as trained
 from curate.verification.blocks import IntArray
 from curate.verification.checks import (
+    alike_items,
     check_chain,
     check_published,
     check_settings,
@@ -231,7 +232,7 @@ def _verify(
             fingerprint=key,
             folder=folder,
             device=probe.device.type,
-            notes=(*notes, *_foreign(settings, target)),
+            notes=(*notes, *alike_items(target), *_foreign(settings, target)),
             outcomes=find_outcomes(settings),
             store=store,
         ),
