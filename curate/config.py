@@ -108,6 +108,10 @@ def _value(key: str, value: Any, kind: Any) -> Any:
         return parse_tokens(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is float and value != value:
+        raise ValueError("expected a number, found nan")
+    if key == "seed" and isinstance(value, int) and value < 0:
+        raise ValueError(f"expected 0 or more, found {value}")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"expected {kind.__name__}, found {value!r}")
     return value

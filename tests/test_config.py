@@ -38,6 +38,8 @@ def test_one_input_may_be_a_string(tmp_path):
         ('[rank]\n\nmethod = "magic"\n', ":3: method: 'magic' is not one of task2vec, lexical"),
         ("[mix]\nbudget = 'much'\n", ":2: budget: "),
         ("corpus = 3\n", ":1: corpus is a section: write [corpus]"),
+        ("[corpus]\nmax_rejected = nan\n", ":2: max_rejected: expected a number, found nan"),
+        ("[rank]\nseed = -1\n", ":2: seed: expected 0 or more, found -1"),
         ("[corpus\n", ": not valid TOML"),
         ("[embed]\nseed = 1\n[mix]\nsed = 2\n", ":4: unknown key 'sed' in [mix]; did you mean"),
     ],

@@ -158,6 +158,27 @@ def test_a_ranking_of_another_state_of_the_arithmetic_is_made_again(
     assert again.fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"confidence": 1.0}, "confidence is 1.0: it has to be between 0 and 1"),
+        ({"confidence": float("nan")}, "confidence is nan"),
+        ({"bootstrap": 0}, "bootstrap is 0: it has to be at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(index, target, tmp_path, wrong, message):
+    with pytest.raises(CurateError, match=message) as caught:
+        rank_shards(index, target, RankSettings(**wrong), workspace=tmp_path)
+    assert caught.value.exit_code == 2
+
+
+def test_another_tokenizer_than_the_index_was_made_with_is_refused(index, target, tmp_path):
+    other = dataclasses.replace(index.probe, tokenizer_digest="0" * 64)
+    changed = dataclasses.replace(index, probe=other)
+    with pytest.raises(CurateError, match="its tokenizer changed since the index was made"):
+        rank_shards(changed, target, RankSettings(), workspace=tmp_path)
+
+
 def test_a_changed_ranking_is_made_again(index, target, workspace):
     first = rank_shards(index, target, RankSettings(method="task2vec"), workspace=workspace)
     path = workspace / "ranking" / "proofs-task2vec" / "ranking.json"

@@ -99,6 +99,13 @@ def test_two_shards_within_their_noise_are_tied():
     assert ranks.tied_with_next[values.argmax()]
 
 
+def test_of_too_few_draws_nothing_is_sure():
+    values = np.array([9.0, 1.0])
+    for draws, high in ((39, [2, 2]), (40, [1, 2])):
+        ranks = rank_intervals(values, constant(2), confidence=0.95, draws=draws, seed=0)
+        assert ranks.high.tolist() == high
+
+
 def test_many_shards_are_compared_by_their_intervals(monkeypatch):
     monkeypatch.setattr(stats, "PAIRED_UP_TO", 2)
     rng = np.random.default_rng(3)

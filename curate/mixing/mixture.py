@@ -23,7 +23,7 @@ from curate.ranking.stats import Influences, t_intervals
 from curate.records import Embedding, Forecast, Index, IndexedShard, Ranking, Target
 from curate.settings import Measure
 from curate.task2vec.reading import load_embedding
-from curate.task2vec.tokenizer import load_encode
+from curate.task2vec.tokenizer import encode_as_indexed
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
@@ -166,7 +166,7 @@ def ranked_items(index: Index, ranking: Ranking, target: Target) -> Any:
     """Return the token counts (n_items, vocab) of a target that was ranked by words; else None."""
     if ranking.method != "lexical":
         return None
-    encode, _ = load_encode(index.embed.probe, index.probe)
+    encode = encode_as_indexed(index)
     items = count_items(target.select, encode, vocab=index.probe.vocab)
     return pool_items(items, most=GROUPS, seed=0)
 
@@ -213,7 +213,7 @@ def matched_shares(
         return match_embeddings(
             vectors, own.vectors, natural=natural, caps=caps, blocks=index.blocks, seed=seed
         )
-    encode, _ = load_encode(index.embed.probe, index.probe)
+    encode = encode_as_indexed(index)
     vocab = len(own.unigrams)
     items = np.random.default_rng(seed).permutation(np.array(target.select, object)).tolist()
     counts = np.stack(

@@ -24,7 +24,7 @@ from curate.records import Embedding, Index, IndexedShard, Notify, Target, silen
 from curate.settings import RankSettings
 from curate.task2vec.reading import load_embedding
 from curate.task2vec.target import embed_target
-from curate.task2vec.tokenizer import load_encode
+from curate.task2vec.tokenizer import encode_as_indexed
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -106,7 +106,7 @@ def measure(
 
 def _tokens_of(index: Index) -> Number:
     """Return what tells texts by the tokens of the index's probe."""
-    encode, _ = load_encode(index.embed.probe, index.probe)
+    encode = encode_as_indexed(index)
     return lambda texts: [np.asarray(ids, np.uint64) for ids in encode(list(texts))]
 
 
@@ -173,7 +173,7 @@ def _by_words(
     workspace: Path,
     notify: Notify,
 ) -> Measured:
-    encode, _ = load_encode(index.embed.probe, index.probe)
+    encode = encode_as_indexed(index)
     items = count_items(target.select, encode, vocab=index.probe.vocab)
     words, shards = np.asarray(items.sum(axis=0)).ravel(), index.shards
     warnings: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from curate.errors import CurateError
+from curate.errors import USAGE, CurateError
 from curate.ranking.index import log_embedding
 from curate.ranking.methods import Measured, measure, read_embeddings
 from curate.ranking.stats import Influences, rank_intervals, t_intervals
@@ -57,8 +57,10 @@ def rank_shards(
         notify: progress.
 
     Raises:
-        CurateError: no shard, no item in the select split, or an input that changed.
+        CurateError: a setting out of its range, no shard, no item in the select split, or an
+            input that changed.
     """
+    _check_settings(settings)
     if not index.shards:
         raise CurateError(f"{index.folder}: the index holds no shard; index some documents first")
     if not any(item.strip() for item in target.select):
@@ -108,6 +110,18 @@ def find_ranking(workspace: Path, fingerprint: str) -> Ranking | None:
         if found is not None and found.fingerprint == fingerprint:
             return found
     return None
+
+
+def _check_settings(settings: RankSettings) -> None:
+    wrong = {
+        "confidence": (not 0 < settings.confidence < 1, "between 0 and 1"),
+        "bootstrap": (settings.bootstrap < 1, "at least 1"),
+    }
+    for name, (is_wrong, need) in wrong.items():
+        if is_wrong:
+            raise CurateError(
+                f"[rank] {name} is {getattr(settings, name)}: it has to be {need}", exit_code=USAGE
+            )
 
 
 def _in_order(

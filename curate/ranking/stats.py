@@ -210,10 +210,15 @@ def _variances(influence: Influences) -> tuple[Floats, npt.NDArray[Any]]:
 
 
 def _surely_above(values: Floats, drawn: Floats, *, confidence: float) -> Flags:
-    """Return (K, K): is shard i (of values in falling order) surely above shard j."""
+    """Return (K, K): is shard i (of values in falling order) surely above shard j.
+
+    Of fewer draws than a tail of the confidence is one of, nothing is sure.
+    """
     draws, count = drawn.shape
     above = np.zeros((count, count), dtype=bool)
-    allowed = int((1 - confidence) / 2 * draws)
+    allowed = int(round((1 - confidence) / 2 * draws, 6))
+    if allowed < 1:
+        return above
     for i in range(count - 1):
         fewer = (drawn[:, i, None] <= drawn[:, i + 1 :]).sum(axis=0)
         above[i, i + 1 :] = (fewer <= allowed) & (values[i] > values[i + 1 :])

@@ -150,7 +150,8 @@ def explain(
     """Say why a shard ranks where it does; rank first where that is needed.
 
     Raises:
-        CurateError: as `rank`, no such shard, or a ranking by another method than task2vec.
+        CurateError: as `rank`, no such shard, or a ranking by a method other than lexical
+            and task2vec.
     """
     settings, place = settings or Settings(), Path(workspace)
     ranking = rank(target, settings=settings, workspace=place, device=device, notify=notify)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.errors import CurateError
-from curate.records import ProbeInfo
+from curate.records import Index, ProbeInfo
 from curate.store.fingerprint import digest_bytes
 from curate.task2vec.foreign import check_text_sizes, one_line_errors
 from curate.task2vec.model_files import BUILTIN
@@ -77,6 +77,21 @@ def load_encode(name: str, info: ProbeInfo) -> tuple[Encode, str]:
     """
     found = open_tokenizer(name, info)
     return partial(encode_with, found, name=name), digest_tokenizer(found)
+
+
+def encode_as_indexed(index: Index) -> Encode:
+    """Return the function that tokenises as the text of an index was tokenised.
+
+    Raises:
+        CurateError: the probe's tokenizer is another than then, or as `open_tokenizer`.
+    """
+    encode, digest = load_encode(index.embed.probe, index.probe)
+    if digest != index.probe.tokenizer_digest:
+        raise CurateError(
+            f"probe {index.embed.probe}: its tokenizer changed since the index was made, and what "
+            "it counts no longer compares; put it back, or run curate index"
+        )
+    return encode
 
 
 def open_tokenizer(name: str, info: ProbeInfo) -> Any:
