@@ -1,6 +1,7 @@
 """A ranking held against one that was kept."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -38,6 +39,22 @@ def test_the_same_ranking_did_not_fall(kept):
     assert check.changes[0].source == ""
     assert check.changes[0].before == check.changes[0].after
     assert "did not fall" in repr(check)
+
+
+@pytest.mark.parametrize("name", ["target", "method"])
+def test_a_ranking_of_something_else_is_not_compared(kept, name):
+    other = dataclasses.replace(ranking(), **{name: "ngram"})
+    with pytest.raises(CurateError, match=f"kept of {name} .*, this ranking is of ngram") as caught:
+        check_alignment(other, kept)
+    assert caught.value.exit_code == 2
+
+
+def test_a_ranking_of_an_earlier_version_does_not_say_of_what_it_is(kept):
+    lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    for line in lines:
+        del line["target"], line["method"], line["measure"]
+    kept.write_text("\n".join(map(json.dumps, lines)))
+    assert not check_alignment(dataclasses.replace(ranking(), method="ngram"), kept).fell
 
 
 def test_a_fall_beyond_the_intervals_is_said_a_smaller_one_is_not(kept):

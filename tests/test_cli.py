@@ -72,7 +72,8 @@ def test_rank_indexes_first_and_puts_the_docstrings_first(job):
     done = results["rank"]
     assert done.exit_code == 0, done.output
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert list(lines[0]) == ["rank", "shard", "source", "tokens", "alignment", "low", "high"]
+    keys = ["rank", "shard", "source", "tokens", "alignment", "low", "high"]
+    assert list(lines[0]) == [*keys, "target", "method", "measure"]
     assert lines[0]["source"] == "docstrings"
     assert [line["rank"] for line in lines] == list(range(1, len(lines) + 1))
     assert all(line["low"] <= line["alignment"] <= line["high"] for line in lines)

@@ -136,7 +136,8 @@ def test_rank_json_is_one_line_a_shard_best_first():
     lines = ranking_json(ranking()).split("\n")
     assert len(lines) == len(SOURCES)
     assert list(json.loads(lines[0])) == [
-        "rank", "shard", "source", "tokens", "alignment", "low", "high",
+        "rank", "shard", "source", "tokens", "alignment", "low", "high", "target", "method",
+        "measure",
     ]  # fmt: skip
     assert [json.loads(line)["rank"] for line in lines] == list(range(1, len(SOURCES) + 1))
 

@@ -21,6 +21,9 @@ class KeptLine:
     alignment: float
     low: float
     high: float
+    target: str = ""  # "" in what an earlier version printed
+    method: str = ""
+    measure: str = ""
 
 
 def check_alignment(ranking: Ranking, kept: Path) -> AlignmentCheck:
@@ -35,9 +38,11 @@ def check_alignment(ranking: Ranking, kept: Path) -> AlignmentCheck:
         kept: what `curate rank --json` printed, for the same target and method.
 
     Raises:
-        CurateError: the file is absent, empty or something else.
+        CurateError: the file is absent, empty or something else, or of another target or method.
     """
-    before = _by_source(_read_kept(kept))
+    lines = _read_kept(kept)
+    _check_alike(lines[0], ranking, kept)
+    before = _by_source(lines)
     after = _by_source(ranking.shards)
     names = ["", *sorted((before.keys() | after.keys()) - {""})]
     changes = tuple(_change(name, before.get(name), after.get(name)) for name in names)
@@ -58,6 +63,19 @@ def _read_kept(path: Path) -> list[KeptLine]:
     if not lines:
         raise CurateError(f"{path}: empty; keep a ranking first: curate rank --json > {path}")
     return lines
+
+
+def _check_alike(line: KeptLine, ranking: Ranking, path: Path) -> None:
+    """Refuse values that do not compare: of another target, method or measure."""
+    names = ["target", "method", *(["measure"] if line.method == "task2vec" else [])]
+    for name in names:
+        was, is_now = getattr(line, name), getattr(ranking, name)
+        if was and was != is_now:
+            raise CurateError(
+                f"{path}: kept of {name} {was}, this ranking is of {is_now}; rank as then, or keep "
+                "a new one",
+                exit_code=USAGE,
+            )
 
 
 def _by_source(lines: Sequence[KeptLine] | Sequence[RankedShard]) -> dict[str, Interval]:

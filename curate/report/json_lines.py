@@ -15,8 +15,9 @@ from curate.records import Forecast, Index, Interval, Mix, Ranking, Verification
 def ranking_json(ranking: Ranking) -> str:
     """Return one JSON object a line and shard, best first, without a last line break."""
     names = ("rank", "shard", "source", "tokens", "alignment", "low", "high")
+    of_all = {name: getattr(ranking, name) for name in ("target", "method", "measure")}
     return "\n".join(
-        to_json({name: getattr(shard, name) for name in names}) for shard in ranking.shards
+        to_json({name: getattr(shard, name) for name in names} | of_all) for shard in ranking.shards
     )
 
 
