@@ -1,6 +1,7 @@
 """Work items: order, errors with the worker's traceback, deaths, interrupts."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,6 +67,8 @@ def note(item):
         raise CurateError(f"item {number}: refused")
     if what == "crash":
         {}["no such key"]
+    if what == "tell":
+        raise OSError("refused: https://me:canary@host/a?sig=canary " + os.environ["MY_TOKEN"])
     if what == "die" or (what == "die once" and tries == 0):
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "full disk":
@@ -357,6 +360,64 @@ def test_the_tasks_of_an_array_share_out_what_is_missing(work, tmp_path, monkeyp
         work_through(tmp_path / "items.jsonl", task=2, tasks=2)
     with pytest.raises(CurateError, match="no list of work items"):
         work_through(tmp_path / "nothing.jsonl")
+
+
+def test_a_result_of_an_array_that_was_changed_is_made_again(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "PACKAGE", "work_of_test")
+    settings = RunSettings(engine="batch")
+
+    def run():
+        return list(run_batch(work.double, [1, 2], settings=settings, folder=tmp_path))
+
+    with pytest.raises(CurateError, match="2 work items wait"):
+        run()
+    assert work_through(tmp_path / "items.jsonl") == (2, 0)
+    for path in (tmp_path / "results").iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b'"result": "4"', b'"result": "5"'))
+    with pytest.raises(CurateError, match="1 work items wait"):
+        run()
+    assert work_through(tmp_path / "items.jsonl") == (1, 0)
+    next((tmp_path / "results").iterdir()).write_bytes(b"{")  # cut by a power loss
+    with pytest.raises(CurateError, match="1 work items wait"):
+        run()
+    assert work_through(tmp_path / "items.jsonl") == (1, 0)
+    assert run() == [2, 4]
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "a\ntouch canary"])
+def test_no_name_of_a_folder_is_a_command_of_the_script(work, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(listing, "PACKAGE", "work_of_test")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    said = "a line break" if "\n" in name else "1 work items wait"
+    with pytest.raises(CurateError, match=said):
+        list(
+            run_batch(
+                work.double, [1], settings=RunSettings(engine="batch"), folder=tmp_path / name
+            )
+        )
+    script = tmp_path / name / "array.sbatch"
+    if "\n" in name:
+        assert not script.exists()
+    else:
+        (output,) = (line for line in script.read_text().splitlines() if "--output" in line)
+        assert shlex.split(output.removeprefix("#SBATCH "))[0].startswith(f"--output={tmp_path}")
+        assert len(shlex.split(output.removeprefix("#SBATCH "))) == 1
+
+
+def test_what_an_item_says_of_its_failure_holds_no_secret(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "PACKAGE", "work_of_test")
+    monkeypatch.setenv("MY_TOKEN", "canary-token")
+    failures = []
+    items = [(str(tmp_path), 0, "tell"), (str(tmp_path), 1, "")]
+    assert list(run_local(work.note, items, reject=failures.append)) == [1]
+    assert "canary" not in failures[0].reason and "refused: https://***@host" in failures[0].reason
+    with pytest.raises(CurateError, match="2 work items wait"):
+        list(run_batch(work.note, items, settings=RunSettings(engine="batch"), folder=tmp_path))
+    assert work_through(tmp_path / "items.jsonl") == (2, 1)
+    published = [path.read_text() for path in (tmp_path / "results").iterdir()]
+    assert len(published) == 2 and not [text for text in published if "canary" in text]
 
 
 # --- Ray, on this machine ---

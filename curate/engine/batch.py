@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from curate.engine.listing import find_named, from_text, name_of, to_text
 from curate.engine.outcome import Outcome, Reject, attempt, death, judge, portable
 from curate.errors import CurateError
+from curate.harmless import hide_secrets
 from curate.records import Notify, silent
 from curate.settings import RunSettings
 from curate.store.fingerprint import digest_bytes
-from curate.store.publish import publish_bytes, publish_json
+from curate.store.publish import publish_bytes, publish_json, read_json_if_whole
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -63,8 +62,9 @@ def run_batch(
     results = [folder / "results" / f"{_key(function, line)}.json" for line in lines]
     for path in results if settings.submit else ():
         path.unlink(missing_ok=True)  # of a run that was killed: their files may be gone
+    missing = list(range(len(results)))
     for _ in range(2):
-        missing = [n for n, path in enumerate(results) if not path.is_file()]
+        missing = [number for number in missing if _result_at(results[number]) is None]
         if missing:
             script = _write_list(function, [lines[n] for n in missing], settings, folder, device)
             notify(f"{what}: {len(missing)} in {script}", 0, 0)
@@ -108,7 +108,7 @@ def work_through(
     done = failed = 0
     for number, line in enumerate(own, start=1):
         path = listing.parent / "results" / f"{_key(function, line)}.json"
-        if not path.is_file():
+        if _result_at(path) is None:
             item = from_text(line)
             outcome = portable(attempt(function, item))
             if outcome.error is not None:  # this process has nothing else in hand
@@ -138,8 +138,8 @@ def _write_list(
         n_items=len(lines),
         tasks=tasks,
         last=tasks - 1,
-        logs=logs,
-        folder=Path.cwd(),
+        logs=_in_directive(logs),
+        folder=_in_directive(Path.cwd()),
         resources="#SBATCH --gpus=1\n"
         if device.startswith("cuda")
         else "#SBATCH --cpus-per-task=1\n",
@@ -148,6 +148,13 @@ def _write_list(
     )
     publish_bytes(script, text.encode())
     return script
+
+
+def _in_directive(path: Path) -> str:
+    """Return a path as a line of #SBATCH takes it; after a line break the shell would read on."""
+    if "\n" in str(path):
+        raise CurateError(f"{str(path)!r}: a line break in it cannot stand in a batch script")
+    return shlex.quote(str(path))
 
 
 def _submit(script: Path, settings: RunSettings, n_items: int) -> None:
@@ -174,14 +181,20 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
     if error is None:
         return {"result": to_text(outcome.result)}
     kind = "curate" if isinstance(error, CurateError) else type(error).__name__
-    return {"error": str(error), "kind": kind, "trace": outcome.trace}
+    said = {"error": str(error), "kind": kind, "trace": outcome.trace}
+    return {name: hide_secrets(text) for name, text in said.items()}
+
+
+def _result_at(path: Path) -> dict[str, Any] | None:
+    """Read what became of an item; None where nothing did, or not what was published."""
+    return read_json_if_whole(path, dict[str, Any])
 
 
 def _read(path: Path) -> Outcome:
     """Return the outcome of an item; one without a result died."""
-    if not path.is_file():
+    found = _result_at(path)
+    if found is None:
         return death("no result of it, see the logs beside the list")
-    found = msgspec.json.decode(path.read_bytes())
     if "result" in found:
         return Outcome(from_text(found["result"]))
     text = found["error"] if found["kind"] == "curate" else f"{found['kind']}: {found['error']}"

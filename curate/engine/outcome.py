@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from curate.errors import CannotWriteError, CurateError
+from curate.harmless import hide_secrets
 
 LINE = 300
 """Characters of a reason."""
@@ -91,7 +92,7 @@ def judge(
 
 
 def _reason(error: BaseException) -> str:
-    line = str(error).strip().partition("\n")[0][:LINE]
+    line = hide_secrets(str(error).strip()).partition("\n")[0][:LINE]
     if isinstance(error, CurateError):
         return line
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
