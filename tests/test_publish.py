@@ -159,6 +159,22 @@ def test_staged_files_are_moved_by_name_and_temporary_ones_are_not(tmp_path):
     assert names(folder) == ["c.tmp", "data/.x.tmp"]
 
 
+def test_a_mix_that_is_a_mount_of_its_own_is_copied_to(tmp_path, monkeypatch):
+    """A volume of a container: nothing can be renamed into it."""
+    folder = fill(tmp_path / "staged", "data/a")
+    real = Path.replace
+
+    def other_disk(path, target):
+        if path.is_relative_to(folder):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", other_disk)
+    assert publish_files(folder, tmp_path / "mix") == ["data/a"]
+    assert (tmp_path / "mix" / "data" / "a").read_text() == "data/a"
+    assert names(tmp_path / "mix") == ["data/a"]
+
+
 def test_an_output_is_held_against_every_input(tmp_path):
     fill(tmp_path, "a", "b", "folder/c", "folder/deep/d")
     inputs = [tmp_path / "a", tmp_path / "folder", tmp_path / "absent"]

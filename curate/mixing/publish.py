@@ -98,8 +98,18 @@ def publish_files(staging: Path, out: Path) -> list[str]:
     names = sorted(str(path.relative_to(staging)) for path in paths)
     for name in names:
         with publishing(out / name, check=_read_back) as temporary:
-            (staging / name).replace(temporary)
+            _move(staging / name, temporary)
     return names
+
+
+def _move(staged: Path, temporary: Path) -> None:
+    """Give a staged file a name under `out`; its bytes where that is a mount of its own."""
+    try:
+        staged.replace(temporary)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(staged, temporary)
 
 
 def _read_back(path: Path) -> None:
