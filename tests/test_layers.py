@@ -26,6 +26,7 @@ NUMERICS = {
     "task2vec.rows",
     "task2vec.sites",
     "task2vec.sketch",
+    "task2vec.stacks",
     "ranking.alignment",
     "ranking.measures",
     "ranking.prepared",

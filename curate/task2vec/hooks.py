@@ -22,10 +22,11 @@ from curate.task2vec.rows import (
     rows_by_position,
     rows_by_signs,
     rows_by_token,
+    vector_rows,
 )
 from curate.task2vec.sites import Site
+from curate.task2vec.stacks import Groups, stack_means, stack_rows, take_gradient
 
-Groups = tuple[Tensor, int]  # (n,) of each sequence, and how many there are
 Entries = tuple[Tensor, Tensor, Tensor]  # sequence (m,), token (m,), vectors (m, width)
 
 
@@ -76,13 +77,19 @@ class Recorder:
         """Add what no hook sees: stacked weights, and a head that is not tied."""
         for site in self.sites:
             if site.form == "stack":
-                gradient = _stack_gradient(site)
+                gradient = take_gradient(site)
                 if self.wants_means:
-                    self.means[site.name] = _stack_means(self, site, gradient)
+                    self.means[site.name] = self._stack_means(site, gradient)
                 if self.wants_rows:
-                    self.add(site, _stack_rows(site, gradient, self.settings))
+                    self.add(site, stack_rows(gradient, rows=self.settings.rows))
             elif site.form == "head" and self.wants_rows:
                 self.add(site, _head_rows(self, site))
+
+    def _stack_means(self, site: Site, gradient: Tensor) -> Tensor:
+        assert self.groups is not None
+        number = next(n for n, other in enumerate(self.sites) if other is site)
+        signs = column_signs(gradient.shape[2], number=number, seed=self.settings.seed)
+        return stack_means(gradient, signs, groups=self.groups)
 
 
 @contextmanager
@@ -190,7 +197,7 @@ def _matrix_rows(recorder: Recorder, site: Site, found: Activation, grad: Tensor
     over = ([site.fan_in] if rows != "input" else []) + ([site.fan_out] if rows != "output" else [])
     parts = _square_rows(x, y, found, recorder.settings)
     parts = [part / count for part, count in zip(parts, over, strict=True)]
-    return parts + ([_vector_rows(y, recorder.settings)] if site.bias else [])
+    return parts + ([vector_rows(y, square=recorder.settings.square)] if site.bias else [])
 
 
 def _split_pair(
@@ -237,17 +244,10 @@ def _signed_rows(x: Tensor, y: Tensor, found: Activation, settings: FisherSettin
     return parts
 
 
-def _vector_rows(gradients: Tensor, settings: FisherSettings) -> Tensor:
-    """Return the squares of what a vector's entries get from (n, L, width), one a sequence."""
-    wide = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
-    if settings.square == "position":
-        return wide.square().sum(dim=1)
-    return wide.sum(dim=1).square()
-
-
 def _norm_rows(recorder: Recorder, site: Site, found: Activation, grad: Tensor) -> list[Tensor]:
     """Use that a norm's output is affine in its weight, with its normalised input as slope."""
-    layout, wide = recorder.layout, torch.promote_types(grad.dtype, torch.float32)
+    layout, square = recorder.layout, recorder.settings.square
+    wide = torch.promote_types(grad.dtype, torch.float32)
 
     def split(value: Tensor) -> Tensor:  # heads that share one weight add up
         value = value.reshape(layout.rows, layout.length, -1, site.fan_out).sum(dim=2)
@@ -257,8 +257,8 @@ def _norm_rows(recorder: Recorder, site: Site, found: Activation, grad: Tensor) 
     if site.weight:
         slope = _output_at(recorder, site, found.value, 1.0).to(wide)
         slope = slope - _output_at(recorder, site, found.value, 0.0).to(wide)
-        parts.append(_vector_rows(split(grad.to(wide) * slope), recorder.settings))
-    return parts + ([_vector_rows(split(grad), recorder.settings)] if site.bias else [])
+        parts.append(vector_rows(split(grad.to(wide) * slope), square=square))
+    return parts + ([vector_rows(split(grad), square=square)] if site.bias else [])
 
 
 def _output_at(recorder: Recorder, site: Site, value: Tensor, weight: float) -> Tensor:
@@ -303,31 +303,3 @@ def _token_rows(recorder: Recorder, site: Site, entries: Entries) -> Tensor:
     sequence, token, vectors = entries
     rows = rows_by_token(token, vectors, sequence=sequence, n=recorder.layout.n, vocab=site.fan_out)
     return rows / site.fan_in
-
-
-def _stack_gradient(site: Site) -> Tensor:
-    """Take the gradient of stacked weights, of the one sequence there is: (experts, out, in)."""
-    assert site.stack is not None
-    gradient, site.stack.grad = site.stack.grad, None
-    if gradient is None:  # no token came here
-        gradient = torch.zeros_like(site.stack)
-    gradient = gradient.reshape(-1, *gradient.shape[-2:])
-    gradient = gradient.to(torch.promote_types(site.stack.dtype, torch.float32))
-    return gradient.transpose(1, 2) if site.transposed else gradient
-
-
-def _stack_rows(site: Site, gradient: Tensor, settings: FisherSettings) -> list[Tensor]:
-    square = gradient.square()
-    parts = [square.mean(dim=2)] if settings.rows != "input" else []
-    parts += [square.mean(dim=1)] if settings.rows != "output" else []
-    return [part.reshape(1, -1) for part in parts]
-
-
-def _stack_means(recorder: Recorder, site: Site, gradient: Tensor) -> Tensor:
-    assert recorder.groups is not None
-    number = next(n for n, other in enumerate(recorder.sites) if other is site)
-    signs = column_signs(gradient.shape[2], number=number, seed=recorder.settings.seed)
-    group, n_groups = recorder.groups
-    projected = (gradient @ signs.to(gradient)).reshape(1, site.fan_out, -1)
-    sums = projected.new_zeros((n_groups, *projected.shape[1:]))
-    return sums.index_add_(0, group, projected)

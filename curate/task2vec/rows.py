@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from curate.settings import Rows
+from curate.settings import Rows, Square
 
 _STRIPE = 64  # positions of a gram matrix that are multiplied together
 
@@ -146,3 +146,16 @@ def prefer_gram(length: int, *, fan_in: int, fan_out: int) -> bool:
     blocks = max(1, -(-length // _STRIPE))
     triangle = 0.5 + 0.5 / blocks  # the part of a gram matrix that its stripes compute
     return length * triangle * (fan_in + fan_out) < fan_in * fan_out
+
+
+def vector_rows(gradients: Tensor, *, square: Square) -> Tensor:
+    """Return the squares of what a vector's entries get, one a sequence: (n, width).
+
+    Args:
+        gradients: (n, L, width), at every position.
+        square: of each position's part, or of their sum.
+    """
+    wide = gradients.to(torch.promote_types(gradients.dtype, torch.float32))
+    if square == "position":
+        return wide.square().sum(dim=1)
+    return wide.sum(dim=1).square()
