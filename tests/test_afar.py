@@ -101,6 +101,16 @@ def test_workers_without_the_folder_publish_to_the_store(server, bucket, job, mo
     assert there == local
 
 
+def test_no_name_on_a_store_leads_out_of_the_folder(server, bucket, tmp_path):
+    folder = tmp_path / "a" / "b" / "c"
+    names = ("runs/x.state", "../../out.state", f"/{tmp_path}/far.state", "runs/../../near.state")
+    for name in names:
+        server.put_object(Bucket=bucket, Key=f"ws/verify/{name}", Body=b"{}")
+    afar.follow(f"s3://{bucket}/ws/verify", folder, ".state", {})
+    found = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.state")]
+    assert found == [Path("a/b/c/runs/x.state")]
+
+
 def test_what_another_kind_of_machine_put_there_is_replaced_whole(server, bucket, tmp_path):
     index = f"s3://{bucket}/ws/index"
     for name in ("items/k.safetensors", "shards/k.npy"):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from curate.corpus.objects import (
     fetch_object,
+    is_plain,
     list_forgotten,
     list_objects,
     overwrite_object,
@@ -71,8 +72,9 @@ def follow(address: str, folder: Path, suffix: str, seen: dict[str, str]) -> Non
         CurateError: no access, or the connection broke.
     """
     for found in list_objects(_store(address), address):
-        if found.address.endswith(suffix) and seen.get(found.address) != found.mark:
-            fetch_object(_store(address), found, folder / found.address[len(address) + 1 :])
+        name = found.address[len(address) + 1 :]
+        if name.endswith(suffix) and is_plain(name) and seen.get(found.address) != found.mark:
+            fetch_object(_store(address), found, folder / name)
             seen[found.address] = found.mark
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from curate.corpus.remote import Object, Store, as_objects, explain_failure, read_blocks
 from curate.errors import LOCKED, CurateError
@@ -23,6 +23,19 @@ def list_objects(store: Store, address: str) -> list[Object]:
         return []
     except store.failures as error:
         raise explain_failure(store, address, error) from None
+
+
+def is_plain(name: str) -> bool:
+    """Say whether a name below an address is one below a folder too: no `..`, nothing hidden.
+
+    Whoever may write to a store decides how its objects are called.
+
+    Example:
+        >>> [is_plain(name) for name in ("runs/a.json", "../a.json", "/etc/a.json", "runs/.a")]
+        [True, False, False, False]
+    """
+    parts = PurePosixPath(name).parts
+    return bool(parts) and name == "/".join(parts) and not any(p.startswith(".") for p in parts)
 
 
 def object_digest(store: Store, address: str) -> str:

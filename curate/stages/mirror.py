@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from curate.corpus.objects import fetch_object, list_objects, put_object
+from curate.corpus.objects import fetch_object, is_plain, list_objects, put_object
 from curate.corpus.remote import Object, Store, open_store
 from curate.errors import USAGE, CurateError
 from curate.records import Notify, silent
@@ -168,9 +168,9 @@ def _names(here: Path) -> list[str]:
 
 
 def _is_published(name: str) -> bool:
+    if not is_plain(name):
+        return False
     parts = PurePosixPath(name).parts
-    if not parts or name != "/".join(parts) or any(part.startswith(".") for part in parts):
-        return False  # hidden, or a name that leads elsewhere
     if parts[0] in OWN or parts[:2] == ("index", "items"):
         return False
     return not (parts[:2] == ("verify", "runs") and name.endswith(UNFINISHED))
