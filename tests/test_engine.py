@@ -1,5 +1,6 @@
 """Work items: order, errors with the worker's traceback, deaths, interrupts."""
 
+import dataclasses
 import os
 import shlex
 import signal
@@ -24,6 +25,7 @@ from curate.engine.run import engine_here, run_items, visible_gpus, working_here
 from curate.errors import CannotWriteError, CurateError
 from curate.mixing.tokenizer import count_tokens
 from curate.settings import EmbedSettings, RunSettings
+from curate.store.owner import this_owner
 from curate.task2vec.items import EmbedItem
 
 HELPERS = """
@@ -464,6 +466,17 @@ def test_a_node_that_does_not_see_the_folder_ends_the_run_in_one_line(tmp_path):
     with pytest.raises(CurateError, match=rf"does not see {mark.parent}; share that") as said:
         judge(None, outcome, alone=False, reject=[].append)
     assert "\n" not in str(said.value)
+
+
+def test_the_mark_of_a_driver_that_was_killed_goes_with_the_next(tmp_path):
+    here = this_owner()
+    dead = dataclasses.replace(here, started=here.started + 1).mark
+    for name in (f"ray-{dead}-0a", f"ray-{here.mark}-0b", "ray-00000000-1-1-0c", "ray-mine"):
+        (tmp_path / name).touch()
+    with marked(tmp_path) as mark:
+        assert mark.name.startswith(f"ray-{here.mark}-")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"ray-{here.mark}-0b", "ray-00000000-1-1-0c", "ray-mine"}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from curate.engine.outcome import Outcome, Reject, attempt, death, judge, portab
 from curate.errors import CannotWriteError, CurateError
 from curate.records import Notify, silent
 from curate.settings import RunSettings
+from curate.store.owner import is_mark_gone, this_owner
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -134,10 +135,17 @@ def _unseen(folder: Path) -> CurateError:
 
 @contextmanager
 def marked(folder: Path) -> Iterator[Path]:
-    """Give a file that stands in a folder for a while: who sees it shares the folder."""
+    """Give a file that stands in a folder for a while: who sees it shares the folder.
+
+    Those of killed drivers go. It is no temporary file by its name: a machine that sweeps those
+    cannot see that this one's process lives, and takes them for forgotten after an hour.
+    """
     there = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / f"ray-{secrets.token_hex(8)}"
+    for left in folder.glob("ray-*"):
+        if is_mark_gone(left.name.removeprefix("ray-").rpartition("-")[0]):
+            left.unlink(missing_ok=True)
+    mark = folder / f"ray-{this_owner().mark}-{secrets.token_hex(8)}"
     mark.touch()
     try:
         yield mark
