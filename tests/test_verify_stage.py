@@ -6,6 +6,7 @@ import io
 import json
 import math
 import shutil
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -33,6 +34,7 @@ from curate.verification.export import write_tables
 from curate.verification.published import open_verification
 from curate.verification.runs import read_documents
 from curate.verification.verify import not_confirmed, verify_mix
+from tests.conftest import write_jsonl
 
 CONTROL = 12
 SETTINGS = VerifySettings(
@@ -295,6 +297,26 @@ def test_the_control_set_holds_no_item_and_no_document_of_the_mix(chain):
     as_item = dataclasses.replace(target, eval=(*target.eval, control[0]))
     assert control[0] not in draw(items=index_target(as_item, ngram=13))
     assert draw(count=0) == []
+
+
+def test_a_corpus_of_copies_and_items_gives_what_control_set_it_can(tmp_path):
+    own, items = sentences(0, 6, seed=1), sentences(1, 30, seed=1)
+    probe = load_probe("builtin", device="cpu")
+    sieve = index_target(Target("t", (), tuple(items), "", "", "code"), ngram=13)
+
+    def draw(name, texts):
+        write_jsonl(tmp_path / f"{name}.jsonl", texts)
+        index = build_index(
+            CorpusSettings(inputs=(str(tmp_path / f"{name}.jsonl"),)),
+            EmbedSettings(batches=1, batch_tokens=256, block_tokens=64),
+            workspace=tmp_path / name,
+            device="cpu",
+        )
+        encode = partial(encode_texts, probe)
+        return draw_control_set(index, own[:2], encode=encode, items=sieve, count=128, seed=0)
+
+    assert sorted(draw("some", own * 9 + items)) == sorted(own[2:])  # a quarter is not there
+    assert draw("none", items) == []
 
 
 def test_checking_trains_nothing_and_refuses_what_is_stale(chain, verified, tmp_path, monkeypatch):

@@ -62,6 +62,7 @@ def select_documents(
     max_epochs: float = 1.0,
     refill: Refill = "share",
     seed: int = 0,
+    at_most: bool = False,
     notify: Notify = silent,
 ) -> Iterator[Chosen]:
     """Give documents of `budget` tokens in all, each shard its part, drawn at random.
@@ -83,6 +84,7 @@ def select_documents(
             their parts; `share`: each its part, and what one lacks comes from all shards of
             a part above zero in proportion, then from the rest.
         seed: of the draw.
+        at_most: give all there is where that is less than the budget.
         notify: progress in tokens.
 
     Yields:
@@ -117,6 +119,7 @@ def select_documents(
         max_epochs=max_epochs,
         seen=filters.seen,
         seed=seed,
+        at_most=at_most,
     )
     with tempfile.TemporaryDirectory() as folder:
         with working_here():  # what is found lies in a folder of this machine alone

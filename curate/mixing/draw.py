@@ -127,6 +127,8 @@ def _split(states: Sequence[Looked], wish: Wish) -> Ints:
     room = np.array([_room(state, wish) for state in states], np.int64)
     if room.sum() < wish.budget:
         if all(state.complete for state in states):
+            if wish.at_most:
+                return room
             raise _too_few(states, wish)
         room = np.where([state.complete for state in states], room, wish.budget)
     try:
@@ -203,8 +205,9 @@ def _choose(
         text = held.get((shard, place)) or read([_home(states, shard, place)])[0]
         return cut(text, wanted)
 
-    given = choose_rows(taken, parts, budget=wish.budget, cut=cut_one, whole=wish.whole)
-    return taken if given == wish.budget or (wish.whole and given) else None
+    budget = int(parts.sum())
+    given = choose_rows(taken, parts, budget=budget, cut=cut_one, whole=wish.whole)
+    return taken if given == budget or (wish.whole and given) else None
 
 
 def _read_ahead(
@@ -224,7 +227,7 @@ def _read_ahead(
         return 1, tokens
 
     trial = [replace(each) for each in taken]
-    choose_rows(trial, parts, budget=wish.budget, cut=note, whole=wish.whole)
+    choose_rows(trial, parts, budget=int(parts.sum()), cut=note, whole=wish.whole)
     sizes = np.cumsum([*wanted.values()])
     keys = [*wanted][: int(np.searchsorted(sizes, HELD_TOKENS, side="right"))]
     texts = read([_home(states, *key) for key in keys]) if keys else []

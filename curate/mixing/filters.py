@@ -30,6 +30,7 @@ class Wish:
     holdout: float = 0.0  # share of the groups of like documents that is held out
     whole: bool = False  # whether no document may be cut
     seed: int = 0
+    at_most: bool = False  # whether all there is does where that is less than the budget
 
 
 @dataclass(slots=True)

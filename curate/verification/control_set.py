@@ -33,6 +33,8 @@ def draw_control_set(
 ) -> list[str]:
     """Return documents of the corpus in natural proportions that are not in the mix.
 
+    Fewer than asked for where copies and leaks leave fewer, none where they leave none.
+
     A shard that the mix holds whole has none left: the set leans to what the mix left out, so
     that the price it shows is an upper one.
 
@@ -62,6 +64,7 @@ def draw_control_set(
         encode=encode,
         filters=Filters(items=items, seen=Seen(near=False)),
         seed=seed + OTHER_ORDER,
+        at_most=True,
     )
     texts = [each.text for each in drawn if not each.cut and _head(each.text) not in heads]
     kept = np.random.default_rng(seed).permutation(len(texts))[:count]
