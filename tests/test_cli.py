@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -240,6 +241,20 @@ def test_verify_says_what_it_takes_checks_and_exports(job, monkeypatch, tmp_path
     done = run("verify", "--check", "--export", tmp_path / "tables", "--json")
     assert done.exit_code == verdict and done.stdout == results["verify"].stdout
     assert len((tmp_path / "tables" / "metrics.csv").read_text().splitlines()) == 9
+
+
+def test_a_plan_counts_the_places_of_the_cluster_and_the_workers_asked_for(job, monkeypatch):
+    monkeypatch.chdir(job[0])
+    cluster = SimpleNamespace(cluster_resources=lambda: {"CPU": 3.0})
+    monkeypatch.setattr("curate.engine.run._cluster", lambda place: cluster)
+
+    def at_once(*words):
+        done = run("verify", "--dry-run", "--json", *words)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)["at_once"]
+
+    assert at_once("--engine", "ray", "--workers", "0") == 3
+    assert at_once() == 1  # [run] workers
 
 
 @pytest.mark.parametrize(

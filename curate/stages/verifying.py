@@ -21,7 +21,6 @@ from curate.stages.mirror import copied_from
 from curate.stages.workspace import WORKSPACE, input_files, noted, ranked_target, swept
 from curate.store.protect import refuse_input
 from curate.task2vec.reading import open_index
-from curate.verification.estimate import estimate_verification
 from curate.verification.export import TABLES, write_tables
 from curate.verification.published import open_verification
 from curate.verification.verify import verify_mix
@@ -85,6 +84,9 @@ def plan_verification(
 ) -> VerificationPlan:
     """Say what `verify` will take, from a few steps measured here; nothing is written.
 
+    Runs are shared out over the places that `verify` would have: with `engine = "ray"` those of
+    the cluster, each as fast as this machine.
+
     Args:
         settings: None takes the defaults.
         workspace: where the mix is.
@@ -93,10 +95,18 @@ def plan_verification(
     Raises:
         CurateError: no mix yet, or a setting out of its range.
     """
+    from curate.verification.estimate import estimate_verification  # seconds: it trains a little
+
     settings, place = settings or Settings(), Path(workspace)
-    return estimate_verification(
-        open_mix(place), ranked_target(place), settings.verify, workspace=place, device=device
-    )
+    with working_on(settings.run, folder=place / "batch"):
+        return estimate_verification(
+            open_mix(place),
+            ranked_target(place),
+            settings.verify,
+            workspace=place,
+            device=device,
+            workers=settings.run.workers,
+        )
 
 
 def export_verification(out: str | Path, *, workspace: str | Path = WORKSPACE) -> tuple[Path, Path]:
