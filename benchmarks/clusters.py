@@ -35,7 +35,7 @@ from curate.corpus.groups import read_group
 from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
 from curate.corpus.regroup import open_corpus
 from curate.corpus.targets import load_target
-from curate.mixing.formats import read_rows
+from curate.mixing.opened import read_rows
 from curate.settings import (
     CorpusSettings,
     EmbedSettings,

@@ -55,7 +55,7 @@ def make_corpus(folder: Path, *, tokens: int, files: int = 8) -> None:
     words = ["".join(rng.choice(letters[:18], rng.integers(2, 10))) for _ in range(30_000)]
     weight = 1 / np.arange(1, len(words) + 1)
     for number in range(files):
-        lines = []
+        lines: list[str] = []
         left = tokens // files
         while left > 0:
             drawn = rng.choice(len(words), 350, p=weight / weight.sum())
@@ -154,11 +154,7 @@ def measure(corpus: Path | None, *, tokens: int, workers: int, repeats: int) -> 
         cases = {
             "first": (full, Seen(), workers),  # with what the index keeps of the documents
             "again": (full, Seen(), workers),  # and what the first mix found out
-            "two workers": (
-                full,
-                Seen(),
-                2,
-            ),  # that, in two processes
+            "two workers": (full, Seen(), 2),  # that, in two processes
             "unfiltered": (dataclasses.replace(full, target=""), None, workers),
             "old index": (dataclasses.replace(full, kept=""), Seen(), workers),  # keeps nothing
         }

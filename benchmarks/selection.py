@@ -31,7 +31,8 @@ from evidence.plan import Arm, Settings
 
 from curate.corpus.targets import load_target
 from curate.errors import CurateError
-from curate.mixing.build import build_mix, read_mix_texts
+from curate.mixing.build import build_mix
+from curate.mixing.opened import read_mix_texts
 from curate.ranking.rank import rank_shards
 from curate.records import Index, Target
 from curate.settings import (

@@ -21,10 +21,11 @@ from curate.corpus.shards import read_ranges
 from curate.corpus.words import number_words
 from curate.errors import UNREACHABLE, CurateError
 from curate.mixing import mixture, reading, write
-from curate.mixing.build import build_mix, open_mix, read_mix_texts
+from curate.mixing.build import build_mix
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
 from curate.mixing.items import index_items
+from curate.mixing.opened import open_mix, read_mix_texts
 from curate.mixing.reading import read_some
 from curate.mixing.write import choose_workers
 from curate.records import Target

@@ -5,7 +5,7 @@ import pytest
 
 from curate.corpus.sketch import sketch
 from curate.corpus.words import number_words
-from curate.mixing.dedup import Seen, alike_groups, find_copies, normalise, overlaps
+from curate.mixing.dedup import Seen, _several, alike_groups, find_copies, normalise, overlaps
 
 VOCABULARY = [f"word{n}" for n in range(400)]
 
@@ -100,3 +100,32 @@ def test_like_texts_share_a_group_below_the_mark_of_copies():
 
 def test_normalising_joins_unicode_forms():
     assert normalise("ﬁeld  É") == normalise("FIELD\né") == "field é"
+
+
+def test_copies_are_those_that_a_plain_comparison_of_all_finds():
+    rng = np.random.default_rng(1)
+    owner = rng.integers(60, size=400)
+    signatures = rng.integers(1 << 16, size=(60, 64)).astype(np.uint16)[owner]
+    for signature in signatures:  # two of one owner differ in half of their bands at most
+        signature[rng.choice(64, 4, replace=False)] += 1
+    values = rng.permutation(400).astype(np.uint64)
+    values[200:300], signatures[200:300] = values[:100], signatures[:100]
+    found = find_copies(values, signatures, np.ones(400, np.int64), seen=Seen())
+    alike = (values == values[:, None]) | ((signatures == signatures[:, None]).mean(2) >= 0.8)
+    reach = np.linalg.matrix_power(alike.astype(float), 8) > 0
+    assert found.kept.tolist() == reach.argmax(1).tolist()
+    same = values == values[:, None]
+    assert found.exact.tolist() == (same.argmax(1) == found.kept).tolist()
+    shared = (signatures == signatures[found.kept]).mean(1)
+    assert found.overlap.tolist() == shared.tolist()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 1000])
+def test_all_values_that_occur_twice_are_among_those_sorted_and_few_others(count):
+    values = np.random.default_rng(0).integers(1 << 62, size=count).astype(np.uint64)
+    values = np.concatenate([values, values[::3]])
+    found = _several(values)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    twice = np.flatnonzero(counts[inverse] > 1)
+    assert set(twice.tolist()) <= set(found.tolist()) and (np.diff(found) > 0).all()
+    assert len(found) - len(twice) <= len(values) / 4

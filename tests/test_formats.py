@@ -20,9 +20,11 @@ from curate.engine.run import run_items
 from curate.errors import CurateError
 from curate.mixing import write as write_module
 from curate.mixing.card import escape
-from curate.mixing.draw import Drawn, draw_rows
+from curate.mixing.draw import draw_rows
+from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish
-from curate.mixing.formats import Choice, read_rows, write_lines
+from curate.mixing.formats import Choice, write_lines
+from curate.mixing.opened import read_rows
 from curate.mixing.publish import publish_files
 from curate.mixing.survey import Look
 from curate.mixing.weights import Spread

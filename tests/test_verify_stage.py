@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from curate.errors import CurateError
-from curate.mixing.build import build_mix, read_mix_texts
+from curate.mixing.build import build_mix
 from curate.mixing.items import index_target
+from curate.mixing.opened import read_mix_texts
 from curate.ranking.rank import rank_shards
 from curate.records import Target
 from curate.report.overview import verification_plan_table

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from curate.errors import CurateError
 from curate.mixing.card import write_card
 from curate.mixing.checks import check_out, check_request
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Encode, cutter
-from curate.mixing.draw import Drawn, draw_rows
+from curate.mixing.draw import draw_rows
+from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish
-from curate.mixing.formats import Choice, Format, WrittenFile, read_rows
+from curate.mixing.formats import Choice, Format, WrittenFile
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
 from curate.mixing.mixture import Sums, compare_mixtures, put_in_words, ranked_items
+from curate.mixing.opened import open_mix
 from curate.mixing.plan import plan_shards
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.reading import read_some
@@ -30,14 +31,12 @@ from curate.records import Embedding, Index, Mix, Notify, Ranking, Target, silen
 from curate.settings import MixSettings
 from curate.store.fingerprint import fingerprint
 from curate.store.lock import locked
-from curate.store.meta import is_current, publish_meta, read_meta
-from curate.store.places import note_path, noted_path
-from curate.store.publish import publish_bytes, publish_json, read_json
+from curate.store.meta import is_current, publish_meta
+from curate.store.places import note_path
+from curate.store.publish import publish_bytes, publish_json
 from curate.task2vec.reading import lengths_path
 from curate.task2vec.target import embed_target
 from curate.task2vec.tokenizer import find_place, load_encode
-
-__all__ = ["build_mix", "meaning_of", "open_mix", "read_mix_texts"]
 
 
 def build_mix(
@@ -124,36 +123,6 @@ def build_mix(
                 publish_meta(out, kind="mix", fingerprint=mark, files=names, body=mix)
     publish_json(workspace / "mix.json", {"folder": note_path(out, workspace)})
     return open_mix(workspace)
-
-
-def open_mix(workspace: Path) -> Mix:
-    """Read the latest mix of a workspace, its files held against their digests.
-
-    Raises:
-        CurateError: there is none, or a file is missing or changed.
-    """
-    latest = workspace / "mix.json"
-    if not latest.is_file():
-        raise CurateError(f"{workspace}: no mix yet; run curate build-mix --budget N first")
-    folder = noted_path(read_json(latest, dict[str, str]).get("folder", ""), workspace)
-    if not (folder / "meta.json").is_file():
-        raise CurateError(f"{folder}: the mix is not there any more; run curate build-mix again")
-    _, mix = read_meta(folder, kind="mix", body=Mix)
-    return dataclasses.replace(mix, folder=str(folder))
-
-
-def read_mix_texts(mix: Mix) -> Iterator[tuple[str, int]]:
-    """Read every row of a mix: its text and its number of tokens."""
-    folder = Path(mix.folder)
-    manifest = read_json(folder / "manifest.json", dict[str, Any])
-    names = [file["path"] for file in manifest["files"]]
-    if not names or not names[0].endswith((".parquet", ".jsonl")):
-        made = f"as {Path(names[0]).suffix} files" if names else "with --manifest-only"
-        raise CurateError(
-            f"{folder}: made {made}, it holds no text to read back; run curate build-mix with "
-            "--format parquet"
-        )
-    return read_rows(folder, names)
 
 
 def _mark(

@@ -16,7 +16,7 @@ from curate.mixing.items import SIEVE_WORDS, TINY, Items, Sieve, Table, sieve_sl
 GROUP_CHARS = 200_000
 """Characters that are looked through together."""
 
-BLOCK = 1 << 16
+BLOCK = 1 << 18
 """Codes that one pass of arrays is made over: they stay in the cache."""
 
 _NONE: Places = np.zeros(0, np.int64)

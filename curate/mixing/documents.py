@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from curate.engine.run import working_here
 from curate.mixing.dedup import Seen
-from curate.mixing.draw import Drawn, Dropped, draw_rows
+from curate.mixing.draw import draw_rows
+from curate.mixing.drawn import Drawn, Dropped
 from curate.mixing.filters import Wish
 from curate.mixing.items import Items
 from curate.mixing.reading import divide, read_blocks_of, read_some

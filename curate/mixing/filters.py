@@ -12,7 +12,7 @@ import numpy.typing as npt
 from curate.corpus.words import mixed
 from curate.mixing.choose import Ints
 from curate.mixing.dedup import Copies, Seen, alike_groups, find_copies
-from curate.mixing.survey import Facts
+from curate.mixing.facts import Facts
 from curate.mixing.weights import Spread
 from curate.records import Shard
 

@@ -183,21 +183,6 @@ def write_selection(path: Path, plan: str, choices: Sequence[Choice]) -> None:
         writer.write_table(pa.table(columns, SELECTION_SCHEMA))
 
 
-def read_rows(folder: Path, files: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Read the text and the number of tokens of every row, in the order of the files."""
-    for name in files:
-        path = folder / name
-        if path.suffix == ".jsonl":
-            with path.open("rb") as stream:
-                for line in stream:
-                    row = msgspec.json.decode(line)
-                    yield row["text"], row["tokens"]
-            continue
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(columns=["text", "tokens"], batch_size=256):
-                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
 def write_lines(path: Path, records: Iterable[Any]) -> int:
     """Write records as JSON lines; return how many."""
     count = 0

@@ -33,7 +33,7 @@ _FIELD = r"\{(\w+(?:\.\w+)*)\}"  # a field of a template, or a path inside one
 SIEVE_WORDS = 4
 """Words by which most places are passed over; their codes are one number of 64 bits, a gram."""
 
-_SIEVE_BITS = (16, 23)
+_SIEVE_BITS = (18, 23)
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.mixing.draw import Drawn
+from curate.mixing.drawn import Drawn
 from curate.mixing.formats import WrittenFile
 from curate.mixing.mixture import Mixture
 from curate.records import Index, Mix, MixPart, Ranking, Target

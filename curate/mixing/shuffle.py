@@ -20,7 +20,7 @@ from curate.records import Shard
 from curate.store.failpoint import failpoint
 
 if TYPE_CHECKING:  # a worker process draws nothing, and its start is what many of them cost
-    from curate.mixing.draw import Drawn
+    from curate.mixing.drawn import Drawn
 
 Ints = npt.NDArray[np.int64]
 

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from curate.corpus.prints import Prints, prints_name, read_prints, tabulate, write_prints
+from curate.corpus.prints import prints_name, read_prints, tabulate, write_prints
 from curate.corpus.words import Words, number_words
 from curate.engine.run import run_items
 from curate.mixing.decontaminate import Leak, leaks_in, suspect
+from curate.mixing.facts import Facts, draw_order, facts_of
 from curate.mixing.items import Items, index_target
 from curate.mixing.paraphrase import Embed, Place, compare, find_places
 from curate.mixing.reading import divide, read_blocks_of
 from curate.records import Notify, Shard, Target, silent
 from curate.store.failpoint import failpoint
-from curate.store.fingerprint import digest_bytes, fingerprint
+from curate.store.fingerprint import fingerprint
 from curate.store.publish import (
     is_sealed,
     publish_json,
@@ -67,39 +68,6 @@ class Task:
     look: Look
     folder: str  # of what is found
     leaks: str  # file of the leaks
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of the documents of one shard, in the order of the draw: arrays (n,)."""
-
-    number: npt.NDArray[np.int64]  # of the document in its shard
-    file: npt.NDArray[np.int32]  # of the shard's ranges
-    record: npt.NDArray[np.int64]
-    tokens: npt.NDArray[np.int64]
-    value: npt.NDArray[np.uint64]
-    signature: npt.NDArray[np.uint16]  # (n, BINS)
-    shingles: npt.NDArray[np.int64]
-    leaks: dict[int, Leak]  # place in these arrays → leak
-    prints: Prints  # of all documents of the shard, by number
-
-    def id_of(self, place: int) -> str:
-        """Return the id of a document by its place in the draw."""
-        return str(self.prints.ids[int(self.number[place])].as_py())
-
-    def home_of(self, place: int, shard: Shard) -> tuple[str, int]:
-        """Return the digest of the input file that a document comes from, and its record there."""
-        number = int(self.number[place])
-        home = self.prints.homes[number].as_py()
-        if home is None:
-            return shard.ranges[int(self.file[place])].file_digest, int(self.record[place])
-        return home, int(self.prints.home_records[number].as_py())
-
-
-def draw_order(shard: Shard, *, seed: int) -> npt.NDArray[np.int64]:
-    """Return the documents of a shard in the order in which a mix takes them."""
-    number = int(digest_bytes(shard.digest.encode())[:16], 16)
-    return np.random.default_rng([seed, number]).permutation(shard.n_documents)
 
 
 def write_target(folder: Path, target: Target) -> str:
@@ -254,24 +222,11 @@ def _paraphrase(
 
 def _facts(task: Task) -> Facts:
     """Return what is known of the documents of a draw, in its order."""
-    prints, look = read_prints(Path(task.prints)), task.look
-    order = draw_order(task.shard, seed=look.seed)[: task.depth]
-    path = Path(task.lengths) if task.lengths else _counts_path(task)
-    tokens = np.load(path, allow_pickle=False).astype(np.int64)
+    look = task.look
+    tokens = np.load(Path(task.lengths) if task.lengths else _counts_path(task), allow_pickle=False)
     known = read_json(Path(task.leaks), _Leaks) if look.items or look.target else {}
-    leaks = known.get("leaks", {})
-    place_of = dict(zip(order.tolist(), range(len(order)), strict=True)) if leaks else {}
-    return Facts(
-        number=order,
-        file=prints.file[order],
-        record=prints.record[order],
-        tokens=tokens[order],
-        value=prints.value[order],
-        signature=prints.signature[order],
-        shingles=prints.shingles[order],
-        leaks={place_of[n]: leak for n, leak in sorted(leaks.items()) if n in place_of},
-        prints=prints,
-    )
+    order = draw_order(task.shard, seed=look.seed)[: task.depth]
+    return facts_of(read_prints(Path(task.prints)), order, tokens, known.get("leaks", {}))
 
 
 def _has_prints(task: Task) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from curate.engine.local import count_cores
 from curate.engine.run import run_items
 from curate.mixing.binary import TokenSpec
-from curate.mixing.draw import Drawn
+from curate.mixing.drawn import Drawn
 from curate.mixing.formats import (
     ENDINGS,
     PART_TOKENS,

@@ -10,7 +10,7 @@ from curate.corpus.remote import is_remote
 from curate.engine.run import working_on
 from curate.errors import USAGE, CurateError
 from curate.mixing.build import build_mix as build
-from curate.mixing.build import open_mix
+from curate.mixing.opened import open_mix
 from curate.mixing.push import push_mix
 from curate.mixing.upload import check_address, upload_folder
 from curate.ranking.rank import open_ranking

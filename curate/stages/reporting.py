@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from curate.mixing.build import open_mix
 from curate.mixing.contents import read_contents
+from curate.mixing.opened import open_mix
 from curate.ranking.rank import find_ranking, open_ranking
 from curate.records import Comparison, Index, Mix, Ranking, Verification
 from curate.report.html import render_report

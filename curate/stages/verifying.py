@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curate.engine.run import working_on
-from curate.mixing.build import open_mix
+from curate.mixing.opened import open_mix
 from curate.ranking.rank import open_ranking
 from curate.records import (
     Notify,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from curate.mixing.build import read_mix_texts
+from curate.mixing.opened import read_mix_texts
 from curate.records import Mix, Target, VerificationPlan
 from curate.settings import VerifySettings
 from curate.task2vec.probe import Probe, encode_texts, load_probe

@@ -11,8 +11,8 @@ import numpy as np
 
 from curate.corpus.harness import PREFIX
 from curate.errors import NOT_CONFIRMED, CurateError
-from curate.mixing.build import read_mix_texts
 from curate.mixing.items import index_target
+from curate.mixing.opened import read_mix_texts
 from curate.records import (
     Index,
     Mix,
