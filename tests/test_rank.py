@@ -351,6 +351,8 @@ def test_targets_stand_side_by_side_in_the_order_of_the_first(index, target, wor
         side_by_side([rankings[0], dataclasses.replace(rankings[1], shards=())], what="targets")
     short = dataclasses.replace(rankings[1], shards=rankings[1].shards[:4])
     assert side_by_side([rankings[0], short], what="targets").warnings[-1].startswith("2 shards")
+    with pytest.raises(CurateError, match="two targets are called"):
+        side_by_side([rankings[0], rankings[0]], what="targets")
 
 
 # --- why ---

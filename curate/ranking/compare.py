@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
-from curate.errors import CurateError
+from curate.errors import USAGE, CurateError
 from curate.ranking.rank import rank_shards
 from curate.ranking.stats import agreement
 from curate.records import Comparison, Index, Notify, Ranking, Target, silent
@@ -56,13 +57,20 @@ def side_by_side(rankings: Sequence[Ranking], *, what: Literal["methods", "targe
     Shards that are not on every shortlist are left out.
 
     Raises:
-        CurateError: rankings of different indices, or no shard in all of them.
+        CurateError: rankings of different indices, targets of one name, or no shard in all of them.
     """
     from scipy.stats import rankdata  # half a second to load
 
     first = rankings[0]
     if len({ranking.index_fingerprint for ranking in rankings}) > 1:
         raise CurateError("the index changed between two rankings; run the command again")
+    columns = tuple(r.method if what == "methods" else r.target for r in rankings)
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise CurateError(
+            f"two targets are called {twice[0]}, and a column has one name; name one of them "
+            "another way: --against OTHER=FILE",
+            exit_code=USAGE,
+        )
     lines = [{line.shard: line for line in ranking.shards} for ranking in rankings]
     shared = [line for line in first.shards if all(line.shard in known for known in lines)]
     if not shared:
@@ -72,7 +80,7 @@ def side_by_side(rankings: Sequence[Ranking], *, what: Literal["methods", "targe
     left_out = len(first.shards) - len(shared)
     said = dict.fromkeys(warning for ranking in rankings for warning in ranking.warnings)
     return Comparison(
-        columns=tuple(getattr(r, "method" if what == "methods" else "target") for r in rankings),
+        columns=columns,
         what=what,
         target=first.target,
         shards=tuple(shared),
