@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from curate import stages
 from curate.cli import main
-from curate.errors import CurateError
+from curate.errors import USAGE, CurateError
 from curate.settings import CorpusSettings, EmbedSettings, Settings, TargetSettings
 from curate.store.protect import refuse_holding, refuse_input
 from tests.conftest import write_jsonl
@@ -149,6 +149,21 @@ def test_a_workspace_is_not_written_over_its_inputs(tmp_path, built, name, linke
     with pytest.raises(CurateError, match="input"):
         stages.index(settings=dataclasses.replace(settings, corpus=corpus), workspace=place)
     assert path.read_text().startswith('{"text"')
+
+
+@pytest.mark.parametrize("name", ["data", "data/holdout"])
+def test_a_mix_is_not_written_over_an_input_through_a_folder_in_it(built, tmp_path, name):
+    home, settings = built
+    before = {path.name: path.read_bytes() for path in (home / "in").iterdir() if path.is_file()}
+    link = tmp_path / "mix" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(home / "in")
+    with pytest.raises(CurateError, match="is in it; name another folder") as caught:
+        stages.build_mix(
+            400, settings=settings, workspace=home / ".curate", out=tmp_path / "mix", fmt="jsonl"
+        )
+    assert caught.value.exit_code == USAGE
+    assert before == {p.name: p.read_bytes() for p in (home / "in").iterdir() if p.is_file()}
 
 
 def test_a_corpus_beside_the_workspace_is_no_matter(tmp_path):

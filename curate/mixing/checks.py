@@ -28,6 +28,9 @@ PAYLOAD = (
     "selection.parquet",
     *NAMES.values(),
 )
+FOLDERS = ("", "data", "data/train", "data/holdout")
+"""Below the folder of a mix, where files of it may lie."""
+
 PART = re.compile(r"(part|holdout)-\d{5,}\.(parquet|jsonl|mds|ds|ds\.index|bin|idx)")
 
 

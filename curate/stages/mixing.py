@@ -10,6 +10,7 @@ from curate.corpus.remote import is_remote
 from curate.engine.run import working_on
 from curate.errors import USAGE, CurateError
 from curate.mixing.build import build_mix as build
+from curate.mixing.checks import FOLDERS
 from curate.mixing.opened import open_mix
 from curate.mixing.push import push_mix
 from curate.mixing.upload import check_address, upload_folder
@@ -61,7 +62,9 @@ def build_mix(
     if address:
         check_address(address)
     else:
-        refuse_holding(Path(out), input_files(place))
+        inputs = input_files(place)
+        for folder in FOLDERS:  # each may be a link, or a mount
+            refuse_holding(Path(out, folder), inputs)
     how = {"manifest": " --manifest-only", "parquet": ""}.get(fmt, f" --format {fmt}")
     command = f"curate build-mix --out {shlex.quote(str(out))}{how}"
     with (
