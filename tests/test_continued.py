@@ -137,8 +137,8 @@ def test_a_run_that_goes_on_from_a_step_ends_the_same(lora):
 
 def test_a_start_is_found_loaded_and_refused_when_it_has_changed():
     probe = load_probe("builtin", device="cpu")
-    assert find_start(VerifySettings(), probe) is None
-    start = find_start(VerifySettings(model="builtin", lora=2), probe)
+    assert find_start(VerifySettings(), probe.info.revision) is None
+    start = find_start(VerifySettings(model="builtin", lora=2), probe.info.revision)
     assert start == Start("builtin", probe.info.revision, 2)
     assert load_start(start, seed=0) is not None
     with pytest.raises(CurateError, match="changed"):

@@ -46,6 +46,7 @@ NUMERICS = {
     "mixing.forecast",
     "mixing.laws",
     "verification.answers",
+    "verification.arithmetic",
     "verification.arms",
     "verification.blocks",
     "verification.continued",

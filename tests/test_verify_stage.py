@@ -153,12 +153,11 @@ def test_another_state_of_the_arithmetic_concludes_anew_and_trains_only_where_it
     *known, workspace = chain
     shutil.copytree(workspace, tmp_path / "w")
     monkeypatch.setattr(training_module, "train_models", None)
-    monkeypatch.setattr("curate.verification.outcome.ARITHMETIC", -1)
+    monkeypatch.setattr("curate.verification.arithmetic.CONCLUDED", -1)
     again = verify_mix(*known, SETTINGS, workspace=tmp_path / "w", device="cpu", workers=1)
     assert again.fingerprint != verified.fingerprint and again.runs == verified.runs
     assert again.forecast_digest == verified.forecast_digest  # published is published
-    monkeypatch.setattr("curate.verification.runs.ARITHMETIC", 1)  # other losses: trained anew
-    monkeypatch.setattr("curate.verification.train.ARITHMETIC", 1)
+    monkeypatch.setattr("curate.verification.arithmetic.TRAINED", 1)  # other losses: trained anew
     with pytest.raises(TypeError):
         verify_mix(*known, SETTINGS, workspace=tmp_path / "w", device="cpu", workers=1)
 

@@ -78,7 +78,7 @@ def measure_losses(
     publish_documents(nothing, [])
     n_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for part in texts for text in part)
     verify = _verify_settings(settings)
-    start = find_start(verify, tokenizer)
+    start = find_start(verify, tokenizer.info.revision)
     first = train_settings(verify, tokenizer, tokens=settings.tokens, seed=settings.seed)
     planned: list[tuple[int, int, RunItem]] = []
     for number, arm in enumerate(arms):

@@ -111,6 +111,14 @@ def open_tokenizer(name: str, info: ProbeInfo) -> Any:
     return _from_file(name, info) or literal(load_tokenizer(name, info))
 
 
+def digest_of_file(name: str, info: ProbeInfo) -> str:
+    """Return the digest of a tokenizer whose file alone tells it, "" where it has to be loaded.
+
+    Takes the arguments of `open_tokenizer`.
+    """
+    return info.tokenizer_digest if _from_file(name, info) is not None else ""
+
+
 def load_tokenizer(name: str, info: ProbeInfo) -> Any:
     """Load a tokenizer by `transformers`.
 

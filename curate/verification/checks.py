@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from curate.corpus.split import read_alike
 from curate.errors import USAGE, CurateError
@@ -11,8 +11,10 @@ from curate.mixing.dedup import normalise
 from curate.records import Index, Mix, Ranking, Target
 from curate.settings import Method, VerifySettings
 from curate.store.meta import read_meta
-from curate.task2vec.probe import Probe
 from curate.verification.published import read_forecast
+
+if TYPE_CHECKING:
+    from curate.task2vec.probe import Probe
 
 RIVALS = {*get_args(Method), "all"}
 """What a mix can be held against besides random and worst."""

@@ -17,6 +17,7 @@ from curate.settings import VerifySettings
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.verification.blocks import IntArray
 from curate.verification.checks import check_settings, check_start
+from curate.verification.conduct import MOST_TOKENS, draw_items
 from curate.verification.evaluate import item_nats
 from curate.verification.outcome import loss_at, tokens_to_reach
 from curate.verification.pilot import run_pilot
@@ -26,7 +27,6 @@ from curate.verification.small_model import count_parameters
 from curate.verification.start import Start, find_start, load_start, train_settings
 from curate.verification.train import Progress, TrainSettings, train_models
 from curate.verification.verdict import mean_points
-from curate.verification.verify import MOST_TOKENS, draw_items
 
 STEPS = 6
 """Steps that are timed, after one that is not."""
@@ -70,7 +70,7 @@ def estimate_verification(
     check_start(settings, probe)
     tokens = settings.tokens or min(mix.tokens, MOST_TOKENS)
     train = train_settings(settings, probe, tokens=tokens, seed=settings.seed)
-    start = find_start(settings, probe)
+    start = find_start(settings, probe.info.revision)
     step_tokens = max(1, settings.batch_tokens // settings.block_tokens) * settings.block_tokens
     stages = [
         settings.calibration,
@@ -152,7 +152,7 @@ def _enough(
         documents,
         some,
         train,
-        find_start(settings, probe),
+        find_start(settings, probe.info.revision),
         seconds_a_token=seconds_a_token,
         device=probe.device.type,
     )

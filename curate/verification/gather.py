@@ -17,7 +17,7 @@ from curate.mixing.documents import Filters, select_documents
 from curate.mixing.items import index_target
 from curate.mixing.mixture import describe_mixtures, ranked_items, sequences_a_token
 from curate.ranking.methods import measure
-from curate.records import Index, Mix, Notify, Ranking, Shard, Target
+from curate.records import Index, Mix, Notify, Shard
 from curate.settings import MixSettings, RankSettings, VerifySettings
 from curate.store.publish import read_json
 from curate.task2vec.probe import Probe, encode_texts
@@ -25,22 +25,13 @@ from curate.task2vec.reading import load_embedding
 from curate.task2vec.target import embed_target
 from curate.verification.arms import Arm, plan_arms
 from curate.verification.blocks import IntArray
+from curate.verification.chain import Chain
 from curate.verification.control_set import held_out
 from curate.verification.documents import cut_documents
 from curate.verification.published import Look
 
 LARGEST_LOOK = 2_000
 """Shards up to which shares are compared shard by shard where there is one source only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Artefacts that follow from each other."""
-
-    index: Index
-    ranking: Ranking
-    mix: Mix
-    target: Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,6 @@ from curate.records import Forecast, Interval, Verdict
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
 
-ARITHMETIC = 1
-"""State of all that a verification concludes; a part of its fingerprint. Raise it with any change
-by which the same runs and forecast would give another verdict, number or warning: the
-verification is then concluded anew, from the runs that are there."""
-
 CERTAINTY = 0.95
 """Confidence with which a mix must beat random, one-sided."""
 

@@ -14,13 +14,14 @@ from curate.records import Notify
 from curate.settings import VerifySettings
 from curate.store.arrays import arrays_are_whole
 from curate.store.fingerprint import digest_file, fingerprint
+from curate.verification import arithmetic
 from curate.verification.arms import Arm
 from curate.verification.blocks import IntArray
 from curate.verification.published import Look, MeasuredArm, earlier_points
 from curate.verification.runs import publish_documents, read_documents
 from curate.verification.start import Start
 from curate.verification.tasks import Outcomes
-from curate.verification.train import ARITHMETIC, TrainSettings
+from curate.verification.train import TrainSettings
 
 ArmDocuments = Callable[[Arm], Sequence[IntArray]]
 """Token ids of an arm's documents, in no particular order."""
@@ -87,7 +88,7 @@ def prepare(
         train=dataclasses.replace(experiment.train, seed=0),
         start=experiment.start,
         items=digest_file(items),
-        **({"arithmetic": ARITHMETIC} if ARITHMETIC else {}),
+        **({"arithmetic": arithmetic.TRAINED} if arithmetic.TRAINED else {}),
     )
     own = [digest_file(path) for path in documents.values()]
     return Prepared(

@@ -13,10 +13,11 @@ from curate.records import Run
 from curate.store.arrays import publish_arrays, read_arrays
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.publish import read_json_if_whole
+from curate.verification import arithmetic
 from curate.verification.blocks import IntArray
 from curate.verification.start import Start
 from curate.verification.tasks import Outcomes
-from curate.verification.train import ARITHMETIC, TrainSettings
+from curate.verification.train import TrainSettings
 
 POINTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)
 """Shares of a run after which some eval items are evaluated, for the compute multiplier."""
@@ -93,7 +94,7 @@ def plan_run(
         control=digest_file(control),
         **({"start": start} if start else {}),
         **({"outcomes": outcomes} if outcomes else {}),
-        **({"arithmetic": ARITHMETIC} if ARITHMETIC else {}),
+        **({"arithmetic": arithmetic.TRAINED} if arithmetic.TRAINED else {}),
     )
     path = folder / f"{key[:32]}.json"
     return RunItem(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from curate.errors import CurateError
 from curate.settings import VerifySettings
-from curate.task2vec.probe import Probe, load_probe
-from curate.verification.continued import ContinuedModel
-from curate.verification.train import TrainSettings
+
+if TYPE_CHECKING:  # a tensor library, which the name of a start does without
+    from curate.task2vec.probe import Probe
+    from curate.verification.continued import ContinuedModel
+    from curate.verification.train import TrainSettings
 
 PRETRAINED = "pretrained"
 """In the place of a size."""
@@ -26,16 +29,16 @@ class Start:
     lora: int  # rank of the adapters that learn; 0: all weights learn
 
 
-def find_start(settings: VerifySettings, probe: Probe) -> Start | None:
+def find_start(settings: VerifySettings, revision: str) -> Start | None:
     """Return what the runs start from; None is from scratch.
 
     Args:
         settings: name the model.
-        probe: that model as it was loaded.
+        revision: of its files.
     """
     if not settings.model:
         return None
-    return Start(settings.model, probe.info.revision, settings.lora)
+    return Start(settings.model, revision, settings.lora)
 
 
 def load_start(start: Start | None, *, seed: int) -> ContinuedModel | None:
@@ -47,6 +50,9 @@ def load_start(start: Start | None, *, seed: int) -> ContinuedModel | None:
     """
     if start is None:
         return None
+    from curate.task2vec.probe import load_probe
+    from curate.verification.continued import ContinuedModel
+
     probe = load_probe(start.model, device="cpu")
     if probe.info.revision != start.revision:
         raise CurateError(f"{start.model}: changed while the runs went on; run curate verify again")
@@ -72,6 +78,8 @@ def train_settings(
     Raises:
         CurateError: the model's tokenizer has no token that stands between documents.
     """
+    from curate.verification.train import TrainSettings
+
     kind = ("adapters" if settings.lora else "all weights") if settings.model else "scratch"
     eos, vocab = _separator(settings, probe)
     return TrainSettings(

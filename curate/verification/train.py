@@ -20,11 +20,6 @@ from curate.verification.continued import LanguageModel
 from curate.verification.optimiser import clip_gradients, make_optimisers
 from curate.verification.small_model import SmallModel, head_loss
 
-ARITHMETIC = 0
-"""State of training and evaluation; above 0 a part of each run's fingerprint. Raise it with any
-change by which the same documents, items and settings would give other losses: runs of two states
-must not meet in one verification, as arms or as points of a forecast."""
-
 DIVERGED_STEPS = 8  # a mean over so many steps, a nat above knowing nothing, is a divergence
 
 Curve = list[tuple[int, float]]
