@@ -20,16 +20,16 @@ from tests.conftest import licence_prose, numpy_docstrings, python_sources, writ
 ROOT = Path(__file__).parents[1]
 # Numbers that a real run needs and a test cannot pay for; nothing else of a line is changed.
 SMALLER = {
-    "100M": "8k", "200k": "8k", "5M": "6k", "3M": "tiny", "--seeds 3": "--seeds 2",
+    "100M": "8k", "200k": "8k", "5M": "4k", "3M": "tiny", "--seeds 3": "--seeds 2",
     "batch_tokens = \"2k\"": "batch_tokens = \"512\"", "calibration = 4": "calibration = 2",
-    "seeds = 3": "seeds = 2", "60_000": "6_000", "2_048": "512",
+    "seeds = 3": "seeds = 2", "60_000": "4_000", "2_048": "512",
 }  # fmt: skip
 BUILTIN = str(ROOT / "curate" / "task2vec" / "builtin")
 # The pages of commands name models and corpora of the reader's: these are those of the test.
 OF_THE_TEST = {
     "corpora/": "corpus/", "data/*.parquet": "data/*.jsonl.zst", "gpt2": BUILTIN,
     "models/all-MiniLM-L6-v2": BUILTIN, "wikipedia=20%": "manual=20%", "1B": "8k", "100B": "8k",
-    "--size 1M": "--size tiny", "--tokens 1M": "--tokens 6k", "--budget 1M": "--budget 8k",
+    "--size 1M": "--size tiny", "--tokens 1M": "--tokens 4k", "--budget 1M": "--budget 8k",
     "--workers 8": "--workers 2", "ngram,compression,all": "ngram",
 }  # fmt: skip
 
@@ -38,11 +38,11 @@ OF_THE_TEST = {
 def home(tmp_path, monkeypatch):
     """A folder that holds what the pages assume: a corpus, data with other names, questions."""
     kinds = {
-        "docstrings": numpy_docstrings()[:30],
-        "code": python_sources()[:24],
-        "manual": licence_prose()[:24],
+        "docstrings": [text[:800] for text in numpy_docstrings()[:30]],
+        "code": [text[:800] for text in python_sources()[:24]],
+        "manual": [text[:800] for text in licence_prose()[:24]],
     }
-    short = [text[:600] for text in numpy_docstrings()]  # what a run of verify costs: the items
+    short = [text[:300] for text in numpy_docstrings()]  # what a run of verify costs: the items
     questions = short[40:80]
     for name, texts in kinds.items():
         write_jsonl(tmp_path / "corpus" / f"{name}.jsonl", texts)
@@ -69,6 +69,8 @@ def home(tmp_path, monkeypatch):
             ]
             lines = "\n".join(map(json.dumps, items))
             (named / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    # A process more takes seconds to start, and changes nothing (test_verify.py holds it).
+    monkeypatch.setattr("curate.engine.run.count_cores", lambda: 1)
     monkeypatch.setenv("CURATE_DATA_DIR", str(tmp_path / "named"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -87,5 +89,5 @@ def small_demo(inputs, target):
         embed=EmbedSettings(batch_tokens=512),
         target=TargetSettings(name="docs=target/select.jsonl,target/eval.jsonl"),
         mix=MixSettings(budget=8_000),
-        verify=VerifySettings(size="tiny", tokens=6_000, seeds=2, calibration=2),
+        verify=VerifySettings(size="tiny", tokens=4_000, seeds=2, calibration=2),
     )

@@ -37,7 +37,7 @@ ELSEWHERE = {
     "curate build-mix --workspace s3://": ("test_mirror.py", "--workspace"),
     'eval "$(_CURATE_COMPLETE': ("test_completion.py", "bash_source"),
 }
-SHORT_VERIFY = ["--size", "tiny", "--tokens", "6k", "--seeds", "2", "--calibration", "2"]
+SHORT_VERIFY = ["--size", "tiny", "--tokens", "4k", "--seeds", "2", "--calibration", "2"]
 
 
 def expanded(word):
@@ -96,33 +96,52 @@ def run_page(page):
     return ran
 
 
+EMBEDDED = ("index/shards", "index/prints", "targets")
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """What the pages of this module embed: it is found by its content, so none does it again."""
+    return tmp_path_factory.mktemp("pool")
+
+
+@pytest.fixture
+def folder(home, pool):
+    """A page's folder, with what the pages before it embedded, and nothing else of theirs."""
+    shutil.copytree(pool, home / ".curate")
+    yield home
+    for part in EMBEDDED:
+        if (home / ".curate" / part).is_dir():
+            shutil.copytree(home / ".curate" / part, pool / part, dirs_exist_ok=True)
+
+
 @pytest.mark.parametrize("number", range(3))
-def test_the_shell_blocks_of_the_readme_run(home, number):
+def test_the_shell_blocks_of_the_readme_run(folder, number):
     shell = [text for kind, text in blocks("README.md") if kind == "sh"]
     assert len(shell) == 3, "a new block needs a run: raise the range of this test"
     ran = run_shell(shell[number])
     assert ran or "make" in shell[number]
 
 
-def test_the_tutorial_runs_from_its_first_block_to_its_last(home):
+def test_the_tutorial_runs_from_its_first_block_to_its_last(folder):
     ran = run_page("docs/tutorial.md")
     assert {"init", "index", "rank", "build-mix", "verify", "report", "show"} <= set(ran)
 
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
-    """Embeddings that every page may reuse: an artefact is found by its content."""
+    """A whole workspace, which the first of the pages made, for those after it."""
     return tmp_path_factory.mktemp("embedded") / ".curate"
 
 
 @pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs/how-to").glob("*.md")))
-def test_the_how_to_pages_run(home, embedded, page):
+def test_the_how_to_pages_run(folder, embedded, page):
     if embedded.is_dir():
-        shutil.copytree(embedded, home / ".curate")
+        shutil.copytree(embedded, folder / ".curate", dirs_exist_ok=True)
     ran = run_page(f"docs/how-to/{page}")
     assert ran
     if not embedded.is_dir():
-        shutil.copytree(home / ".curate", embedded)
+        shutil.copytree(folder / ".curate", embedded)
 
 
 SMALL_TOML = """\
@@ -132,7 +151,7 @@ inputs = ["corpus"]
 batch_tokens = 512
 [verify]
 size = "tiny"
-tokens = "6k"
+tokens = "4k"
 seeds = 1
 calibration = 2
 """
@@ -155,9 +174,9 @@ SLOW = {"commands/index.md", "commands/verify.md"}  # each trains a dozen models
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in OTHERS]
 )
-def test_the_other_pages_run(home, embedded, page):
+def test_the_other_pages_run(folder, embedded, page):
     if embedded.is_dir():
-        shutil.copytree(embedded, home / ".curate")
+        shutil.copytree(embedded, folder / ".curate", dirs_exist_ok=True)
     if "init.md" not in page and page != "commands/index.md":  # those two write their own
         Path("curate.toml").write_text(SMALL_TOML, encoding="utf-8")
     run_shell("\n".join(BEFORE.get(page, [])))
