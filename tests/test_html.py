@@ -1,4 +1,5 @@
 import dataclasses
+import doctest
 import math
 import re
 import tomllib
@@ -8,8 +9,9 @@ import pytest
 
 from curate.config import read_settings
 from curate.records import Group, Interval
+from curate.report import html
 from curate.report.first_screen import answer
-from curate.report.html import render_report, style_digest
+from curate.report.html import render_report, show_name, style_digest
 from curate.report.repeat import repeat_lines, settings_toml
 from curate.settings import Settings
 from tests.report_records import (
@@ -33,7 +35,7 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__(convert_charrefs=True)
         self.tags, self.attributes, self.text, self._open = [], [], [], []
-        self.feed(html)
+        self.feed(html.replace("<wbr>", ""))  # where a name may break
         self.close()
         assert not self._open
 
@@ -305,11 +307,21 @@ def test_topics_are_shown_with_an_example():
 def test_tasks_gains_and_the_times_of_forecasts_are_shown():
     measured = with_a_task("lm-eval:<b>acc")
     arms = [
-        dataclasses.replace(measured.arms[0], forecast_at="2026-01-01", trained_at="2026-01-02")
+        dataclasses.replace(
+            measured.arms[0],
+            forecast_at="2026-01-01T08:00:00.125+00:00",
+            trained_at="2026-01-02T09:00:00.250+00:00",
+        )
     ]
     page = whole(verification=dataclasses.replace(measured, arms=(*arms, *measured.arms[1:])))
     text = words(page)
     assert "Tasks that every model was asked" in text and "&lt;b&gt;acc" in page
     assert "Which items gain" in text and "have a lower loss after the mix" in text
-    assert text.index("2026-01-01") < text.index("2026-01-02")
+    assert text.index("2026-01-01 08:00:00.125 ") < text.index("2026-01-02 09:00:00.250 ")
     assert "Tasks that every model" not in words(whole())
+
+
+def test_names_break_at_their_joints_and_stay_harmless():
+    assert doctest.testmod(html).failed == 0
+    assert show_name("<i>_x/y'&\x1b", 40) == "&lt;i&gt;_<wbr>x/<wbr>y&#39;&amp;\ufffd"
+    assert "calibration arms are other mixes" in words(whole())

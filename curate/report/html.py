@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from curate.records import (
     Comparison,
@@ -25,6 +26,8 @@ from curate.report.first_screen import VERDICTS, answer, facts, question
 from curate.report.repeat import repeat_lines
 from curate.report.text import show, show_middle
 from curate.report.theme import CHART_STYLE, PALETTE_STYLE
+
+_JOINT = re.compile(r"[_/.-]+(?=\w)")
 
 
 def render_report(
@@ -84,6 +87,26 @@ def render_report(
     )
 
 
+def show_name(text: str, width: int) -> Markup:
+    """Return `show_middle(text)` as HTML that breaks at the joints of a name, not within a word.
+
+    Example:
+        >>> show_name("a_long/name", width=20)
+        Markup('a_<wbr>long/<wbr>name')
+    """
+    return Markup(_JOINT.sub(r"\g<0><wbr>", str(escape(show_middle(text, width)))))
+
+
+def show_moment(moment: str) -> str:
+    """Return a moment in UTC (ISO 8601) as a person reads it.
+
+    Example:
+        >>> show_moment("2026-11-22T07:18:13.666+00:00")
+        '2026-11-22 07:18:13.666'
+    """
+    return show(moment).replace("T", " ", 1).removesuffix("+00:00")
+
+
 def style_digest(style: str) -> str:
     """Return the source expression by which a content security policy allows `style`."""
     digest = hashlib.sha256(style.encode("utf-8")).digest()
@@ -97,6 +120,8 @@ def _environment() -> Environment:
     environment.filters |= {
         "show": show,
         "middle": show_middle,
+        "name": show_name,
+        "moment": show_moment,
         "digest": style_digest,
         "tokens": numbers.format_tokens,
         "count": numbers.format_count,
