@@ -28,7 +28,7 @@ name = "docs={select},{eval}"
 budget = "24k"
 [verify]
 size = "tiny"
-tokens = "8k"
+tokens = "4k"
 seeds = 2
 calibration = 2
 [run]
@@ -45,6 +45,18 @@ def process(*words, **env):
     return subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, **env}, check=False
     )
+
+
+@pytest.fixture(scope="module")
+def target_files(target_files, tmp_path_factory):
+    """The items, half as long: each model is asked all of them again and again."""
+    folder = tmp_path_factory.mktemp("items")
+    rows = [[json.loads(line)["text"] for line in path.open("rb")] for path in target_files]
+    names = [path.name for path in target_files]
+    return [
+        write_jsonl(folder / name, [text[:300] for text in texts])
+        for name, texts in zip(names, rows, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -154,15 +166,19 @@ def test_every_stage_leaves_a_line_in_the_history_and_the_report_repeats_it(job)
 
 
 def test_a_project_that_is_moved_keeps_its_mix_and_its_target(
-    job, tmp_path, monkeypatch, target_files
+    job, tmp_path, monkeypatch, corpus_folder, target_files
 ):
     old, new = tmp_path / "old", tmp_path / "new"
     shutil.copytree(job[0], old)
+    shutil.copytree(corpus_folder, old / "corpus")
+    settings = Path(old / "curate.toml")
+    settings.write_text(settings.read_text("utf-8").replace(str(corpus_folder), "corpus"))
     for name, file in zip(("select", "eval"), target_files, strict=True):
         shutil.copy(file, old / f"{name}.jsonl")
     monkeypatch.chdir(old)
-    assert run("rank", "--target", "docs=select.jsonl,eval.jsonl").exit_code == 0
-    assert run("build-mix").exit_code == 0
+    rank = ["rank", "--target", "docs=select.jsonl,eval.jsonl", "--json"]
+    ranked = run(*rank)
+    assert ranked.exit_code == 0 and run("build-mix").exit_code == 0
     assert read_json(Path(".curate/mix.json"), dict) == {"folder": "../mix"}
     assert read_json(Path(".curate/target.json"), dict)["name"] == (
         "docs=../select.jsonl,../eval.jsonl"
@@ -177,6 +193,13 @@ def test_a_project_that_is_moved_keeps_its_mix_and_its_target(
     # An earlier state of the program wrote whole paths.
     publish_json(Path(".curate/mix.json"), {"folder": str(new / "mix")})
     assert run("show", "mix").exit_code == 0
+    # The inputs are read again, and nothing is embedded anew.
+    embedded = {path: path.stat().st_mtime_ns for path in Path(".curate/index/shards").iterdir()}
+    again = run(*rank)
+    assert again.exit_code == 0 and again.stdout == ranked.stdout, again.output
+    assert str(new / "corpus") in Path(".curate/index/meta.json").read_text("utf-8")
+    for path, stamp in embedded.items():
+        assert path.suffix != ".safetensors" or path.stat().st_mtime_ns == stamp
 
 
 def test_the_report_shows_no_verdict_of_another_mix_and_no_ranking_that_it_is_not_of(
@@ -235,7 +258,7 @@ def test_verify_says_what_it_takes_checks_and_exports(job, monkeypatch, tmp_path
     monkeypatch.chdir(home)
     verdict = results["verify"].exit_code
     plan = run("verify", "--dry-run")
-    assert plan.exit_code == 0 and "8 runs of 8k tokens" in plan.stdout, plan.output
+    assert plan.exit_code == 0 and "8 runs of 4k tokens" in plan.stdout, plan.output
     assert "word frequencies alone" in plan.stdout
     assert json.loads(run("verify", "--dry-run", "--json").stdout)["runs"] == 8  # 2 + 4 + 2
     done = run("verify", "--check", "--export", tmp_path / "tables", "--json")
