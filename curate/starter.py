@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from curate.corpus.formats import BrokenFileError, detect_format
+from curate.corpus.rows import field_names
 from curate.errors import CurateError
 from curate.store.publish import publish_bytes
 
@@ -16,6 +18,8 @@ _KNOWN = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.xz", ".parq
 
 _SELECT = ("select", "valid", "validation", "dev", "questions")
 _EVAL = ("eval", "test", "heldout")
+
+_TEXTS = ("text", "content", "body", "document")  # what columns of text are often called
 
 _LABELS = {"id", "_id", "uuid", "source", "split"}  # fields that are no part of an item
 
@@ -76,8 +80,9 @@ def write_starter(folder: Path, *, force: bool = False) -> str:
     )
     publish_bytes(path, filled.encode("utf-8"))
     seen = f"{len(found)} data files" if found else "no data file yet: name yours in [corpus]"
-    named = "" if any(_stem(path) in _SELECT for path in held) else " --target NAME|FILE"
-    return f"curate.toml written: {seen}, text in {text!r}. Next: curate rank{named}"
+    named = "" if any(map(_is_select, held)) else " --target NAME|FILE"
+    lacking = _lacking(found, text)
+    return f"curate.toml written: {seen}, text in {text!r}. {lacking}Next: curate rank{named}"
 
 
 def _quoted(value: str | list[str]) -> str:
@@ -94,13 +99,18 @@ def _data_files(folder: Path) -> tuple[list[Path], list[Path]]:
     shown = [p for p in inside if p.name not in documents and not p.parts[0].startswith(".")]
     # a folder with a manifest is a mix that curate wrote, not a corpus
     data = sorted(p for p in shown if not (folder / p.parent / "manifest.json").is_file())
-    held = [p for p in data if _stem(p) in (*_SELECT, *_EVAL)]
+    held = [p for p in data if _is_select(p) or _stem(p) in _EVAL]
     for path in data:
         try:
             str(path).encode("utf-8")
         except UnicodeEncodeError:
             raise CurateError(f"{path}: its name is not UTF-8; rename it") from None
     return [p for p in data if p not in held], held
+
+
+def _is_select(path: Path) -> bool:
+    """Say whether a file is a target's by its name: valid.jsonl, my_questions.jsonl."""
+    return _stem(path) in _SELECT or _stem(path).endswith(("_questions", "-questions"))
 
 
 def _stem(path: Path) -> str:
@@ -112,7 +122,7 @@ def _target_line(held: list[Path]) -> str:
 
     An item of other fields than `text` is read as all of them, in their order.
     """
-    select = [p for p in held if _stem(p) in _SELECT]
+    select = [p for p in held if _is_select(p)]
     after = [p for p in held if _stem(p) in _EVAL and select and p.parent == select[0].parent]
     if not select:
         return 'name = "proofnet"  # curate targets lists the known ones; or a file'
@@ -141,12 +151,37 @@ def _globs(files: list[Path]) -> list[str]:
 
 
 def _text_field(files: list[Path]) -> str:
-    """Return the longest string field of the first record of the first plain jsonl file."""
-    for path in files:
-        fields = _string_fields(path)
-        if fields and "text" not in fields:
-            return max(fields, key=lambda name: len(fields[name]))
-    return "text"
+    """Return the field that most files have their text in."""
+    votes = Counter(filter(None, map(_own_text, files)))
+    return max(votes, key=lambda name: (votes[name], name == "text")) if votes else "text"
+
+
+def _own_text(path: Path) -> str:
+    """Return a usual name of a file's columns, or the longest string of its first record."""
+    names = _field_names(path)
+    usual = next((name for name in _TEXTS if name in names), "")
+    fields = _string_fields(path)
+    return usual or max(fields, key=lambda name: len(fields[name]), default="")
+
+
+def _field_names(path: Path) -> tuple[str, ...]:
+    """Return the fields of a file's records; none where it is a text or cannot be read."""
+    try:
+        return field_names(path, detect_format(path)) or ()
+    except (BrokenFileError, OSError):
+        return ()
+
+
+def _lacking(files: list[Path], text: str) -> str:
+    """Return a sentence on the files that have other fields than the one with the text."""
+    known = {path: names for path in files if (names := _field_names(path))}
+    others = [path for path, names in known.items() if text not in names]
+    if not others:
+        return ""
+    return (
+        f"{len(others)} of {len(known)} files have no such field ({others[0]} has "
+        f"{', '.join(known[others[0]][:8])}): give all of them one name for it, or take them out. "
+    )
 
 
 def _string_fields(path: Path) -> dict[str, str]:

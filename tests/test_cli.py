@@ -422,6 +422,23 @@ def test_init_writes_settings_that_are_read(tmp_path, monkeypatch):
     assert run("init", "--force").exit_code == 0
 
 
+def test_init_says_which_files_have_another_field(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("id,body\n1,some words\n")
+    Path("b.jsonl").write_text('{"meta": {}, "body": "some words"}\n')
+    Path("c.csv").write_text("Title,Post\nT,some words\n")
+    Path("d.txt").write_text("some words\n")
+    Path("my_questions.jsonl").write_text('{"prompt": "why?", "completion": "because"}\n')
+    said = run("init").stdout
+    assert (
+        "4 data files, text in 'body'. 1 of 3 files have no such field (c.csv has Title, Post)"
+        in said
+    )
+    assert said.endswith("Next: curate rank\n")
+    written = Path("curate.toml").read_text("utf-8")
+    assert 'name = "target=my_questions.jsonl"' in written and "{prompt} {completion}" in written
+
+
 def test_a_template_of_the_settings_goes_with_their_target(tmp_path):
     from curate.config import without_reading
     from curate.settings import TargetSettings
