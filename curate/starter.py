@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from curate.corpus.formats import BrokenFileError, detect_format
+from curate.corpus.containers import BrokenFileError
+from curate.corpus.formats import detect_format
 from curate.corpus.rows import field_names
 from curate.errors import CurateError
 from curate.store.publish import publish_bytes
