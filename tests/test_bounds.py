@@ -77,6 +77,9 @@ def test_room_is_enough_to_the_last_token():
     assert "the ranked shards hold 100 tokens, 100 at 1 epoch; allow --max-epochs 1.1" in str(
         caught.value
     )
+    assert str(caught.value).endswith("at most 100, less what leaks and copies take out")
+    with pytest.raises(CurateError, match=r"at most 100$"):
+        check_room(MixSettings(budget=101, decontaminate=False, dedup=False), tokens)
     with pytest.raises(CurateError, match=r"--max-epochs 2,|--max-epochs 2\b"):
         check_room(MixSettings(budget=200), tokens)
     with pytest.raises(CurateError, match="at most 0"):

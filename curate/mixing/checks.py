@@ -83,10 +83,12 @@ def check_room(settings: MixSettings, tokens: Counts) -> None:
         return
     epochs = math.ceil(10 * settings.budget / max(held, 1)) / 10
     passes = "epoch" if settings.max_epochs == 1 else "epochs"
+    filtered = settings.decontaminate or settings.dedup
+    less = ", less what leaks and copies take out" if filtered else ""
     raise CurateError(
         f"budget {settings.budget:,}: the ranked shards hold {held:,} tokens, {room:,} at "
         f"{settings.max_epochs:g} {passes}; allow --max-epochs {epochs:g}, index more data, or ask "
-        f"for at most {room:,}",
+        f"for at most {room:,}{less}",
         exit_code=UNREACHABLE,
     )
 
