@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -128,7 +129,9 @@ def _target_line(held: list[Path]) -> str:
     if not select:
         return 'name = "proofnet"  # curate targets lists the known ones; or a file'
     splits = ",".join(str(p) for p in [select[0], *after[:1]])
-    name = f"name = {_quoted(f'target={splits}')}  # select split, eval split; or curate targets"
+    stem = re.sub(r"[^\w.-]+", "-", _stem(select[0]))
+    called = "target" if stem in _SELECT else stem  # `select.jsonl` does not say what it asks
+    name = f"name = {_quoted(f'{called}={splits}')}  # select split, eval split; or curate targets"
     fields = _string_fields(select[0])
     if not set(fields) - _LABELS or "text" in fields:
         return name

@@ -436,7 +436,9 @@ def test_init_says_which_files_have_another_field(tmp_path, monkeypatch):
     )
     assert said.endswith("Next: curate rank\n")
     written = Path("curate.toml").read_text("utf-8")
-    assert 'name = "target=my_questions.jsonl"' in written and "{prompt} {completion}" in written
+    assert (
+        'name = "my_questions=my_questions.jsonl"' in written and "{prompt} {completion}" in written
+    )
 
 
 def test_a_template_of_the_settings_goes_with_their_target(tmp_path):

@@ -70,7 +70,7 @@ def corpus(tmp_path_factory):
 
 
 def settings_of(corpus, *, shard_tokens=20_000, **embed):
-    small = {"batches": 2, "batch_tokens": 768, "block_tokens": 64}
+    small = {"batches": 2, "batch_tokens": 1_536, "block_tokens": 64}
     return Settings(
         corpus=CorpusSettings(inputs=(str(corpus / "in"),), shard_tokens=shard_tokens),
         embed=EmbedSettings(**{**small, **embed}),

@@ -257,7 +257,7 @@ def graded(corpus_folder, tmp_path_factory):
         (folder / f"part_{eighths}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     index = build_index(
         CorpusSettings(inputs=(str(folder),)),
-        EmbedSettings(batch_tokens=768),
+        EmbedSettings(batch_tokens=1_536),
         workspace=folder / "work",
         device="cpu",
     )
