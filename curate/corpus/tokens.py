@@ -53,12 +53,12 @@ def cut_blocks(tokens: Sequence[Counts], *, block_tokens: int) -> list[Counts]:
 def draw_batches(
     tokens: Sequence[Counts], *, batches: int, batch_tokens: int, block_tokens: int, seed: int
 ) -> list[list[Counts]]:
-    """Draw the sub-batches of a shard as sequences, seeded, with no document in two of them.
+    """Draw the sub-batches of a shard as sequences, seeded; short documents lie in one of them.
 
     All sequences of the shard are as likely, so that long documents are drawn by their share of
-    the text, and as many documents are seen as there can be. Of a document that brings more
-    than a quarter of a sub-batch, parts of that size go to several sub-batches: they would be
-    of different text otherwise, and not samples of one.
+    the text, and as many documents are seen as there can be. What is drawn of a document goes to
+    one sub-batch; if that is more than a quarter of it, parts of that size go to several: they
+    would be of different text otherwise, and not samples of one.
 
     Args:
         tokens: (n_i,) token ids of each document.
@@ -69,7 +69,7 @@ def draw_batches(
 
     Returns:
         `batches` lists of sequences, views of the documents; in sum at most `batch_tokens` tokens
-        each, about equally many, and none where there are fewer documents than sub-batches.
+        each, about equally many, and none where there is nothing left to deal.
 
     Raises:
         ValueError: a count is not positive.
