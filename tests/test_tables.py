@@ -56,7 +56,7 @@ def test_ranking_table_drops_columns_on_a_narrow_terminal_but_never_the_interval
 
 
 def test_ranking_table_of_a_baseline_has_no_ceiling():
-    baseline = dataclasses.replace(ranking(), method="lexical", ceiling=math.nan, floor=math.nan)
+    baseline = dataclasses.replace(ranking(), method="lexical", ceiling=0.0, floor=0.0)
     text = printed(ranking_table(baseline))
     assert "of ceiling" not in text
     assert "lexical" in text

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from curate.errors import USAGE, CurateError
+from curate.ranking.methods import lacks
 from curate.ranking.rank import rank_shards
 from curate.ranking.stats import agreement
 from curate.records import Comparison, Index, Notify, Ranking, Target, silent
@@ -26,7 +27,7 @@ def compare_methods(
     device: str = "auto",
     notify: Notify = silent,
 ) -> Comparison:
-    """Rank by every method that the index serves, and say how far they agree.
+    """Rank by every method that index and target serve, and say how far they agree.
 
     Every ranking is published as `rank_shards` does; the last is that of the settings, so that
     it is the one that later stages find.
@@ -34,7 +35,7 @@ def compare_methods(
     Raises:
         CurateError: as `rank_shards`.
     """
-    served = [m for m in get_args(Method) if m != "transfer" or index.embed.gradients]
+    served = [method for method in get_args(Method) if not lacks(method, index, target)]
     others = [method for method in served if method != settings.method]
     by_method = {
         method: rank_shards(

@@ -104,16 +104,16 @@ def asymmetric(x: Floats, vx: Floats, y: Floats, vy: Floats) -> Pair:
 def cosine(x: Floats, vx: Floats, y: Floats, vy: Floats) -> Pair:
     """Return the cosine, -1 to 1; the noise is taken out of the squared norms.
 
-    Raises:
-        ValueError: a row has no direction.
+    A row without direction (a shard that is the mean of its corpus, under `log`) has nothing in
+    common with any other: 0.
     """
     dot = np.einsum("pd,pd->p", x, y)
     xx, yy = np.einsum("pd,pd->p", x, x), np.einsum("pd,pd->p", y, y)
-    if (xx == 0).any() or (yy == 0).any():
-        raise ValueError("an embedding has no direction: all its coordinates are equal or zero")
     clean_x = np.maximum(xx - vx.sum(axis=1), MIN_RELIABILITY * xx)
     clean_y = np.maximum(yy - vy.sum(axis=1), MIN_RELIABILITY * yy)
-    return dot / np.sqrt(xx * yy), dot / np.sqrt(clean_x * clean_y)
+    none = (xx == 0) | (yy == 0)
+    raw, corrected = (np.sqrt(np.where(none, np.inf, s)) for s in (xx * yy, clean_x * clean_y))
+    return dot / raw, dot / corrected
 
 
 def shortfalls(
@@ -148,8 +148,8 @@ def shortfalls(
     if measure in ("kl", "jeffreys", "entropy"):
         value, noise = _divergence_terms(x, vx, y, vy, measure=measure)
         return np.asarray((value - noise) * share)
-    xx = max(float(x @ x - vx.sum()), MIN_RELIABILITY * float(x @ x))
-    yy = max(float(y @ y - vy.sum()), MIN_RELIABILITY * float(y @ y))
+    xx = max(float(x @ x - vx.sum()), MIN_RELIABILITY * float(x @ x), 1e-300)
+    yy = max(float(y @ y - vy.sum()), MIN_RELIABILITY * float(y @ y), 1e-300)
     return np.asarray(((x**2 - vx) / xx + (y**2 - vy) / yy) / 2 - x * y / np.sqrt(xx * yy))
 
 

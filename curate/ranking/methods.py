@@ -21,7 +21,7 @@ from curate.ranking.samples import draw_items, read_samples
 from curate.ranking.stats import Influences
 from curate.ranking.words import find_by_words
 from curate.records import Embedding, Index, IndexedShard, Notify, Target, silent
-from curate.settings import RankSettings
+from curate.settings import Method, RankSettings
 from curate.task2vec.reading import load_embedding
 from curate.task2vec.target import embed_target
 from curate.task2vec.tokenizer import encode_as_indexed
@@ -73,12 +73,10 @@ def measure(
         CurateError: an artefact is damaged, or an input changed since it was indexed.
     """
     method = settings.method
+    if lacking := lacks(method, index, target):
+        raise CurateError(f"method {method}: {lacking}")
     if method == "embedding" and settings.encoder:
         return _by_encoder(index, target, settings, workspace, device, notify)
-    if method == "transfer" and not index.embed.gradients:
-        raise CurateError(
-            "method transfer: the index has no gradients; run curate index --gradients"
-        )
     if method in ("task2vec", "embedding", "transfer"):
         own = embed_target(target, index, workspace=workspace, device=device, notify=notify)
         if method == "transfer":
@@ -102,6 +100,15 @@ def measure(
     number = _tokens_of(index) if method == "ngram-lm" else None
     found = baselines.measure_texts(method, items, texts, seed=settings.seed, number=number)
     return _plain(index, *found)
+
+
+def lacks(method: Method, index: Index, target: Target) -> str:
+    """Say what a method needs that is not there, and what to do; "" where all is."""
+    if method == "transfer" and not index.embed.gradients:
+        return "the index has no gradients; run curate index --gradients"
+    if method == "classifier" and len(target.select) < 2:
+        return f"target {target.name} has one item to rank by, and it needs two; name another"
+    return ""
 
 
 def _tokens_of(index: Index) -> Number:
@@ -193,7 +200,7 @@ def _by_words(
         shards,
         values,
         influence,
-        ceiling=float(np.exp(halves)),
+        ceiling=0.0 if np.isnan(halves) else float(np.exp(halves)),
         warnings=warnings,
         words=words,
         logs=True,

@@ -12,7 +12,7 @@ import numpy as np
 from curate.errors import USAGE, CurateError
 from curate.ranking.index import log_embedding
 from curate.ranking.methods import Measured, measure, read_embeddings
-from curate.ranking.stats import Influences, rank_intervals, t_intervals
+from curate.ranking.stats import Influences, rank_intervals, spearman, t_intervals
 from curate.records import Embedding, Index, Notify, RankedShard, Ranking, Target, silent
 from curate.settings import ALIGNMENTS, RankSettings
 from curate.store.fingerprint import digest_texts, fingerprint
@@ -24,7 +24,7 @@ from curate.store.publish import publish_json, read_json, read_json_if_whole
 if TYPE_CHECKING:
     from curate.records import Floats
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """State of the arithmetic of all methods, measures and intervals; a part of every ranking's
 fingerprint. Raise it with any change by which the same index, target and settings would give
 other numbers or warnings: a ranking that an earlier state made is then made again."""
@@ -179,12 +179,16 @@ def _in_order(
 
 
 def _warnings(target: Target, lines: tuple[RankedShard, ...]) -> tuple[str, ...]:
-    warnings = []
-    if len(target.select) <= FEW_ITEMS:
-        items = "item" if len(target.select) == 1 else "items"
+    warnings, items = [], len(target.select)
+    if items == 1:
         warnings.append(
-            f"the target has {len(target.select)} {items} to rank by: "
-            f"intervals are wide; more than {FEW_ITEMS} would narrow them"
+            "the target has 1 item to rank by: what another would change is not known, and no "
+            "interval holds it"
+        )
+    elif items <= FEW_ITEMS:
+        warnings.append(
+            f"the target has {items} items to rank by: intervals are wide; more than {FEW_ITEMS} "
+            "would narrow them"
         )
     if len(lines) == 1:
         warnings.append("one shard only: there is nothing to rank it against")
@@ -205,15 +209,13 @@ def _by_words(
     if settings.method != "task2vec" or len(sources) < 2 or len(found.shards) > COUNTED:
         return ()
     same = replace(index, shards=found.shards)  # of very many, the shortlist of the method
-    from scipy.stats import spearmanr  # half a second to load
-
     exact = replace(settings, method="lexical", exact=True)
     counted = measure(same, target, exact, place, device, silent)
     words = counted.values
     first, other = (found.shards[int(v.argmax())].shard for v in (found.values, words))
     if first.source == other.source:
         return ()
-    agreement = float(spearmanr(found.values, words).statistic)
+    agreement = spearman(found.values, words)
     return (
         f"counting words would put {other.source} first, not {first.source} (rank correlation "
         f"{agreement:.2f}); look at both with --compare before you believe either",

@@ -33,7 +33,7 @@ class Ranking(Frame):
     target: str
     method: Method
     measure: Measure
-    ceiling: float  # the target's own halves against each other
+    ceiling: float  # the target's own halves against each other; 0 where it is not known
     floor: float  # below it a shard differs from the target by more than noise
     shards: tuple[RankedShard, ...]
     select_digest: str  # of the items that ranking has seen

@@ -43,7 +43,7 @@ def has_ceiling(ranking: Ranking) -> bool:
 def _own_words_sentence(ranking: Ranking) -> str:
     """Say what a lexical alignment is measured against."""
     half = ""
-    if math.isfinite(ranking.ceiling):
+    if ranking.ceiling > 0:
         half = f"; half of the target reaches {format_value(ranking.ceiling)} on the other half"
     return f"alignment 1: words just as likely as in the target{half}"
 
