@@ -9,11 +9,13 @@ from curate.ranking.index import (
     build_faiss,
     draw_frequencies,
     features,
+    find_gpu,
     fit_projection,
     index_kind,
     log_embedding,
     open_faiss,
     shortlist,
+    shortlist_by_product,
     stand_ins,
 )
 from curate.records import RowBlock, silent
@@ -114,8 +116,29 @@ def test_kind_follows_the_number_of_shards():
     assert index_kind(100_001) == "ivf"
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_one_matrix_product_finds_what_the_flat_index_does(vectors, device, monkeypatch):
+    index = build_faiss(vectors, kind="flat")
+    for rows in (1 << 20, 700):  # of 1,500 at a time
+        monkeypatch.setattr("curate.ranking.index.PRODUCT_ROWS", rows)
+        for number in (3, 900):
+            wanted = shortlist(index, vectors[number], count=200)
+            found = shortlist_by_product(vectors, vectors[number], count=200, device=device)
+            products = vectors[[wanted, found]] @ vectors[number]
+            np.testing.assert_allclose(products[1], products[0], atol=1e-5)
+            assert found[0] == number
+
+
+def test_a_gpu_is_what_the_user_names_or_what_torch_finds(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert [find_gpu(name) for name in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda:1", ""]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert find_gpu("auto") == ""
+
+
 def test_a_shortlist_is_no_longer_than_the_corpus(logs):
     vectors = stand_ins(logs[:7], fit_projection(logs[:7]))
+    assert len(shortlist_by_product(vectors, vectors[3], count=100, device="cpu")) == 7
     found = shortlist(build_faiss(vectors), vectors[3], count=100)
     assert sorted(found) == list(range(7))
     assert found[0] == 3

@@ -656,6 +656,38 @@ def test_beyond_the_flat_index_a_shortlist_is_ranked_exactly(tmp_path, monkeypat
     assert len(set(reads)) == 20  # the stand-ins are kept: only candidates are read
 
 
+@pytest.mark.parametrize("measure", ["late", "asymmetric", "log", "cosine", "kl"])
+def test_a_measure_that_stand_ins_do_not_order_by_aligns_every_shard(
+    tmp_path, monkeypatch, target, measure
+):
+    """Nor would the mean of a shortlist do as that of the corpus."""
+    index, own = made_index(tmp_path, 60)
+    monkeypatch.setattr(methods, "embed_target", lambda *a, **k: own)
+    settings = RankSettings(method="task2vec", measure=measure)
+    full = rank_shards(index, target, settings, workspace=tmp_path)
+    monkeypatch.setattr(methods, "EXACT_UP_TO", 50)
+    monkeypatch.setattr(methods, "SHORTLIST", 20)
+    other = dataclasses.replace(target, name="other")
+    assert rank_shards(index, other, settings, workspace=tmp_path).shards == full.shards
+
+
+def test_on_a_gpu_the_shortlist_is_a_product_and_says_so(tmp_path, monkeypatch, target):
+    index, own = made_index(tmp_path, 60)
+    monkeypatch.setattr(methods, "embed_target", lambda *a, **k: own)
+    monkeypatch.setattr(methods, "EXACT_UP_TO", 50)
+    monkeypatch.setattr(methods, "SHORTLIST", 20)
+    found = []
+    for gpu in ("", "cpu"):  # the same product there
+        monkeypatch.setattr(methods, "find_gpu", lambda _, gpu=gpu: gpu)
+        named = dataclasses.replace(target, name=f"on{gpu}")
+        settings = RankSettings(method="task2vec")
+        found.append(rank_shards(index, named, settings, workspace=tmp_path / f"on{gpu}"))
+    assert found[0].shards == found[1].shards
+    assert "of 60 shards the 20 on the shortlist of the flat index are" in found[0].warnings[-1]
+    assert "on the shortlist of the product on the GPU are" in found[1].warnings[-1]
+    assert not list((tmp_path / "oncpu").rglob("*.faiss"))
+
+
 def test_the_second_opinion_on_a_shortlist_is_of_the_shortlist(tmp_path, monkeypatch, target):
     """Words have a shortlist of their own, which holds other shards."""
     index, own = made_index(tmp_path, 60)

@@ -37,7 +37,7 @@ from curate.settings import Measure, Method, Settings
     help="Form of Task2Vec alignment; means --method task2vec.",
 )
 @click.option("--encoder", help="Sentence encoder of method embedding: a folder, or a hub id.")
-@click.option("--exact", is_flag=True, default=None, help="Align every shard, no shortlist.")
+@click.option("--exact", is_flag=True, default=None, help="Rank every shard, no shortlist.")
 @click.option("--compare", is_flag=True, help="Rank by every method; say how far they agree.")
 @click.option(
     "--against", multiple=True, help="One more target, a column each; repeatable.",

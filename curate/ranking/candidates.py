@@ -17,6 +17,7 @@ from curate.ranking.index import (
     log_embedding,
     open_faiss,
     shortlist,
+    shortlist_by_product,
     stand_ins,
 )
 from curate.records import Index, Notify
@@ -39,8 +40,11 @@ def find_candidates(
     workspace: Path,
     seed: int,
     notify: Notify,
+    gpu: str = "",
 ) -> list[int]:
     """Return the numbers of the `count` shards that the stand-ins put nearest to the target.
+
+    Nearest by the measure `scaled`, and by no other.
 
     The stand-ins are computed once an index and kept in `workspace/ranking/shortlist` with their
     digest, so that another target reads no embedding but those of its candidates; what was cut
@@ -54,6 +58,7 @@ def find_candidates(
         workspace: where the stand-ins are kept.
         seed: of the projection and the lists.
         notify: progress.
+        gpu: torch's name of one, that compares all stand-ins; "" leaves it to FAISS.
     """
     folder = workspace / "ranking" / "shortlist"
     key = fingerprint(
@@ -66,10 +71,13 @@ def find_candidates(
         tensors = _compute(index, load, seed, notify)
         publish_arrays(path, tensors)
         publish_meta(folder, kind="shortlist", fingerprint=key, files=[path.name], body={})
-    found = open_faiss(path.with_suffix(".faiss"), tensors["vectors"], seed=seed)
     projection = Projection(frequencies=tensors["frequencies"], matrix=tensors["matrix"])
-    query = stand_ins(log_embedding(target, blocks=index.blocks)[None], projection)
-    return shortlist(found, query[0], count=count).tolist()
+    (query,) = stand_ins(log_embedding(target, blocks=index.blocks)[None], projection)
+    vectors = tensors["vectors"]
+    if gpu:
+        return shortlist_by_product(vectors, query, count=count, device=gpu).tolist()
+    found = open_faiss(path.with_suffix(".faiss"), vectors, seed=seed)
+    return shortlist(found, query, count=count).tolist()
 
 
 def _compute(

@@ -13,7 +13,7 @@ from curate.errors import CurateError
 from curate.ranking import baselines
 from curate.ranking.alignment import align_all
 from curate.ranking.candidates import find_candidates
-from curate.ranking.index import index_kind
+from curate.ranking.index import find_gpu, index_kind
 from curate.ranking.lexical import count_items, lexical, own_halves, pool_items
 from curate.ranking.ngrams import Number
 from curate.ranking.prepared import corpus_reference
@@ -21,7 +21,7 @@ from curate.ranking.samples import draw_items, read_samples
 from curate.ranking.stats import Influences
 from curate.ranking.words import find_by_words
 from curate.records import Embedding, Index, IndexedShard, Notify, Target, silent
-from curate.settings import Method, RankSettings
+from curate.settings import Measure, Method, RankSettings
 from curate.task2vec.reading import load_embedding
 from curate.task2vec.target import embed_target
 from curate.task2vec.tokenizer import encode_as_indexed
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 NOISY = 0.8  # raw alignment of the target's halves below which noise is worth a warning
 EXACT_UP_TO = 20_000  # shards; of more, the shortlist alone is aligned: a minute against two s
+SHORTLISTED: Measure = "scaled"  # what stand-ins order by; other measures align all, however many
 SHORTLIST = 1_000
 GROUPS = 64  # of the target's items: their intervals rest on so many
 READ_ITEMS = 256  # of the target, by the methods that read text
@@ -82,7 +83,7 @@ def measure(
         if method == "transfer":
             return _by_gradients(index, own, notify)
         if method == "task2vec":
-            return _by_fisher(index, own, settings, workspace, notify)
+            return _by_fisher(index, own, settings, workspace, device, notify)
         hidden = (found.hidden for found in read_embeddings(index.shards, index, notify))
         return _plain(index, *baselines.hidden_cosine(own.hidden, hidden), own=own)
     if method == "lexical":
@@ -118,22 +119,17 @@ def _tokens_of(index: Index) -> Number:
 
 
 def _by_fisher(
-    index: Index, own: Embedding, settings: RankSettings, workspace: Path, notify: Notify
+    index: Index,
+    own: Embedding,
+    settings: RankSettings,
+    workspace: Path,
+    device: str,
+    notify: Notify,
 ) -> Measured:
     """Align the target's Fisher embedding with every shard's, or with a shortlist of them."""
     shards, warnings = index.shards, []
-    if len(shards) > EXACT_UP_TO and not settings.exact:
-        numbers = find_candidates(
-            index,
-            own.vectors,
-            load=lambda key: load_embedding(Path(index.folder), key).vectors,
-            count=SHORTLIST,
-            workspace=workspace,
-            seed=settings.seed,
-            notify=notify,
-        )
-        shards = tuple(index.shards[number] for number in sorted(numbers))
-        which = f"on the shortlist of the {index_kind(len(index.shards))} index"
+    if len(shards) > EXACT_UP_TO and settings.measure == SHORTLISTED and not settings.exact:
+        shards, which = _shortlisted(index, own, settings, workspace, device, notify)
         warnings.append(_shortened(len(index.shards), len(shards), which))
 
     def stacks() -> Iterator[Floats]:
@@ -161,6 +157,31 @@ def _by_fisher(
     return Measured(
         shards, found.values, influence, found.ceiling, found.floor, tuple(warnings), own
     )
+
+
+def _shortlisted(
+    index: Index,
+    own: Embedding,
+    settings: RankSettings,
+    workspace: Path,
+    device: str,
+    notify: Notify,
+) -> tuple[tuple[IndexedShard, ...], str]:
+    """Return the shards that are worth exact alignment, in the index's order, and whence."""
+    gpu = find_gpu(device)
+    numbers = find_candidates(
+        index,
+        own.vectors,
+        load=lambda key: load_embedding(Path(index.folder), key).vectors,
+        count=SHORTLIST,
+        workspace=workspace,
+        seed=settings.seed,
+        notify=notify,
+        gpu=gpu,
+    )
+    how = "product on the GPU" if gpu else f"{index_kind(len(index.shards))} index"
+    found = tuple(index.shards[number] for number in sorted(numbers))
+    return found, f"on the shortlist of the {how}"
 
 
 def _by_gradients(index: Index, own: Embedding, notify: Notify) -> Measured:
