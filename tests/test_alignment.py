@@ -395,6 +395,17 @@ def test_embeddings_of_two_probes_are_refused():
 
 
 @pytest.mark.parametrize("measure", MEASURES)
+def test_coordinates_that_are_all_noise_leave_finite_values(measure):
+    """Of four sub-batches one has all of a coordinate, the others next to nothing."""
+    rng = np.random.default_rng(0)
+    one, *others = (rng.gamma(0.05, 20, size=(4, 50)) + 1e-30 for _ in range(3))
+    reference = corpus_reference(others, measure=measure)
+    found = align_all(one, others, measure=measure, reference=reference)
+    for rows in (found.values, found.raw, found.target_influence, found.shard_influence):
+        assert np.isfinite(rows).all()
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 def test_equal_shards_are_aligned_alike(measure):
     """Two of them are their corpus's mean: under `log` there is no direction to compare."""
     shards = [fisher(2), fisher(2)]

@@ -196,7 +196,8 @@ def _divergence_terms(x: Floats, vx: Floats, y: Floats, vy: Floats, *, measure: 
 
 
 def _closeness(divergence: Floats, noise: Floats) -> Pair:
-    return np.exp(-divergence), np.exp(-(divergence - noise))
+    # Noise is known to rounding: times the ratio of a coordinate that is all noise, to nothing.
+    return np.exp(-divergence), np.exp(-np.maximum(divergence - noise, -1.0))
 
 
 def _mean(terms: str, *rows: Floats, weights: Floats | None) -> Floats:
