@@ -3,7 +3,8 @@
 Every shard is embedded once, in sub-batches of 4,096 tokens; an embedding of fewer tokens is the
 mean of its first sub-batches, dealt to four, which is what embedding fewer tokens gives. Then 95 %
 intervals of embeddings of 16k tokens, drawn from the sub-batches without replacement, are held
-against the value of all of them. With --published the published recipe stands beside it, on the
+against the value of all of them. With --items 8 20 50 so are intervals of targets of so many of
+its items, drawn without replacement. With --published the published recipe stands beside it, on the
 same tokens in rows of 128: --published 0 leaves its head as it is (its vectors are then means over
 mini-batches, so that one pass serves all sizes), 10 tunes it as published, for every size anew.
 Run: python benchmarks/stability.py --data DATA --corpora formal_lean3 wikipedia --json
@@ -13,6 +14,7 @@ DATA holds corpora/NAME.jsonl.zst and targets/NAME/SPLIT.jsonl.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,9 +24,9 @@ import numpy as np
 
 from curate.corpus.targets import load_target
 from curate.corpus.tokens import cut_blocks, draw_batches
-from curate.ranking.alignment import align_all
+from curate.ranking.alignment import Alignments, align_all
 from curate.ranking.prepared import corpus_reference
-from curate.ranking.stats import Influences, rank_intervals, t_intervals
+from curate.ranking.stats import rank_intervals, t_intervals
 from curate.records import RowBlock
 from curate.settings import EmbedSettings, Measure, TargetSettings
 from curate.task2vec.batches import Ids
@@ -149,14 +151,51 @@ def coverage(
     for _ in range(DRAWINGS):
         some = [each[generator.permutation(len(each))[:BATCHES]] for each in rows.values()]
         found = align_all(own, some, blocks=blocks)
-        moves = Influences(
-            np.zeros_like(found.target_influence), found.shard_influence, found.shard_batches
-        )
+        moves = dataclasses.replace(found.moves, target=np.zeros_like(found.target_influence))
         low, high = t_intervals(found.values, moves)
         held.append((low <= truth) & (truth <= high))
         ranks = rank_intervals(found.values, moves, confidence=0.95, draws=1_000, seed=0)
         ranked.append((ranks.low <= true_rank) & (true_rank <= ranks.high))
     return {"coverage": float(np.mean(held)), "rank_coverage": float(np.mean(ranked))}
+
+
+def item_coverage(
+    items: Sequence[Ids], probe: Probe, rows: dict[str, np.ndarray], sizes: Sequence[int]
+) -> Iterator[dict[str, float]]:
+    """Yield how often intervals of targets of a few items hold what all of the items give.
+
+    Every item is embedded once. The shards are the same in every drawing, so their part of the
+    intervals is left out.
+    """
+    sequences = [cut_blocks([ids], block_tokens=EmbedSettings().block_tokens) for ids in items]
+    blocks = fisher_blocks(probe.model, FisherSettings())
+    each, counts = embed(sequences, probe), np.array([len(own) for own in sequences])
+    shards = [found for own in rows.values() if (found := dealt(own, SIZES[0])) is not None]
+    generator = np.random.default_rng(0)
+
+    def aligned(count: int) -> Alignments:
+        parts: list[list[int]] = [[] for _ in range(BATCHES)]
+        for item in generator.permutation(len(items))[:count].tolist():
+            min(parts, key=lambda part: sum(len(items[n]) for n in part)).append(item)
+        own = np.stack([np.average(each[part], axis=0, weights=counts[part]) for part in parts])
+        return align_all(own, shards, blocks=blocks)
+
+    truth = aligned(len(items)).values
+    for size in sizes:
+        held, plain, off = [], [], []
+        for _ in range(DRAWINGS):
+            found = aligned(size)
+            moves = dataclasses.replace(found.moves, shard=np.zeros_like(found.shard_influence))
+            for kept, each_moves in ((held, moves), (plain, dataclasses.replace(moves, bias=None))):
+                low, high = t_intervals(found.values, each_moves)
+                kept.append((low <= truth) & (truth <= high))
+            off.append(found.values - truth)
+        yield {
+            "items": size,
+            "coverage": round(float(np.mean(held)), 3),
+            "coverage_without_bias": round(float(np.mean(plain)), 3),
+            "off": round(float(np.mean(off)), 4),
+        }
 
 
 def main() -> None:
@@ -170,6 +209,7 @@ def main() -> None:
     parser.add_argument(
         "--published-tokens", type=int, default=SIZES[0], help="of the recipe, at most"
     )
+    parser.add_argument("--items", nargs="*", type=int, default=[], help="of small targets")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     probe = load_probe("builtin", device="cpu")
@@ -183,7 +223,11 @@ def main() -> None:
         parts[name] = cut(texts, probe, arguments.tokens // PIECE)
     rows = {name: embed(each, probe) for name, each in parts.items()}
     mine = embed(own, probe)
-    lines = [*measure_lines(mine, rows, blocks), coverage(mine, rows, blocks)]
+    lines: list[dict[str, Any]] = [*measure_lines(mine, rows, blocks)]
+    lines.append(coverage(mine, rows, blocks))
+    tokens = encode_texts(probe, list(target.select)) if arguments.items else []
+    if tokens:
+        lines += item_coverage(tokens, probe, rows, arguments.items)
     for epochs in arguments.published:
         sizes = [size for size in SIZES if size <= arguments.published_tokens]
         targets = embed_published(own, probe, [PIECE * len(own)], epochs)

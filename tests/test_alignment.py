@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.ranking.alignment import align_all, alignment, compare, influences, noise
+from curate.ranking.alignment import (
+    align_all,
+    alignment,
+    compare,
+    influences,
+    noise,
+    residual_bias,
+)
 from curate.ranking.measures import TRIVIAL_SHARE, layer_weights, measure_rows
 from curate.ranking.prepared import block_edges, corpus_reference, prepare
 from curate.records import RowBlock
@@ -254,6 +261,14 @@ def test_influences_of_a_mean_are_the_deviations():
     numbers = np.array([1.0, 4.0, 2.0, 9.0])
     leave_outs = np.array([np.delete(numbers, i).mean() for i in range(4)])
     np.testing.assert_allclose(influences(leave_outs), numbers - numbers.mean())
+
+
+def test_a_bias_that_falls_as_one_over_n_squared_is_found():
+    for n in (3, 4, 9):
+        leave_outs = 0.7 + 0.2 / (n - 1) ** 2 + np.linspace(-0.01, 0.01, n)
+        assert residual_bias(0.7 + 0.2 / n**2, leave_outs) == pytest.approx(0.2 / n**2)
+    assert residual_bias(0.7, np.array([0.1, 0.2])) == 0.0  # lone sub-batches: nothing taken out
+    assert residual_bias(0.7, np.zeros(0)) == 0.0
 
 
 # --- invariances ---

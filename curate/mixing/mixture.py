@@ -19,7 +19,7 @@ from curate.ranking.alignment import align_all
 from curate.ranking.lexical import count_items, lexical, pool_items
 from curate.ranking.methods import GROUPS
 from curate.ranking.prepared import corpus_reference
-from curate.ranking.stats import Influences, t_intervals
+from curate.ranking.stats import t_intervals
 from curate.records import Embedding, Forecast, Index, IndexedShard, Ranking, Target
 from curate.settings import Measure
 from curate.task2vec.reading import load_embedding
@@ -105,8 +105,7 @@ def describe_mixtures(
     )
     fisher = np.clip(found.values, 0.0, 1.0).tolist()
     if items is None:
-        moves = Influences(found.target_influence, found.shard_influence, found.shard_batches)
-        rows = [found.values, *t_intervals(found.values, moves, confidence=confidence)]
+        rows = [found.values, *t_intervals(found.values, found.moves, confidence=confidence)]
     else:
         drawn = [unigrams[name] * tokens for name in mixtures]
         logs, moves = lexical(items, drawn, background=control * sum(natural.values()))

@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 
 from curate.ranking.measures import measure_rows, perfect
 from curate.ranking.prepared import Prepared, Reference, prepare
+from curate.ranking.stats import Influences
 from curate.records import RowBlock
 from curate.settings import Measure
 
@@ -34,9 +35,17 @@ class Alignments:
     target_influence: Floats  # (K, m) of each sub-batch of the target, see `influences`
     shard_influence: Floats  # (K, n) of each sub-batch of the shard; 0 beyond its own number
     shard_batches: Counts  # (K,) sub-batches of each shard
+    bias: Floats  # (K,) that noise beyond the second order leaves in `values`, see `residual_bias`
     ceiling: float  # the target's halves against each other, corrected like `values`
     raw_ceiling: float  # and not corrected: what noise leaves of a perfect match
     floor: float  # a corrected value below this is not explained by noise alone
+
+    @property
+    def moves(self) -> Influences:
+        """What intervals of the values are made from."""
+        return Influences(
+            self.target_influence, self.shard_influence, self.shard_batches, self.bias
+        )
 
 
 def compare(a: Prepared, b: Prepared, *, measure: Measure) -> tuple[Floats, Floats]:
@@ -74,6 +83,18 @@ def influences(leave_outs: Floats) -> Floats:
     """
     n = len(leave_outs)
     return np.asarray((n - 1) * (leave_outs.mean() - leave_outs)) if n else leave_outs
+
+
+def residual_bias(value: float, leave_outs: Floats) -> float:
+    """Return the bias that is left in a corrected value, from the n leave-one-out values.
+
+    Where the second order of noise is taken out, what is left falls as 1 / n², and the values of
+    n - 1 sub-batches have more of it in a known ratio: (mean of the leave-outs - value)
+    (n - 1)² / (2 n - 1), the generalised jackknife (Schucany, Gray and Owen, 1971). It matters
+    where a sub-batch holds a few items. 0 for n < 3: a lone sub-batch has no noise taken out.
+    """
+    n = len(leave_outs)
+    return float(leave_outs.mean() - value) * (n - 1) ** 2 / (2 * n - 1) if n > 2 else 0.0
 
 
 def alignment(
@@ -150,19 +171,21 @@ def align_all(
     """
     left = prepare(target, measure=measure, blocks=blocks, reference=reference)
     m = len(left.mean) - 1
-    results: list[tuple[float, float, Floats, Floats]] = []
+    results: list[tuple[float, float, Floats, Floats, float]] = []
     for number, stack in enumerate(shards, start=1):
         right = prepare(stack, measure=measure, blocks=blocks, reference=reference)
         if left.mean.shape[1] != right.mean.shape[1]:
             raise ValueError(f"dimensions differ: {left.mean.shape[1]}, {right.mean.shape[1]}")
         raw, corrected = compare(left, right, measure=measure)
-        mine, theirs = influences(corrected[1 : m + 1]), influences(corrected[m + 1 :])
-        results.append((float(raw[0]), float(corrected[0]), mine, theirs))
+        value, *parts = float(corrected[0]), corrected[1 : m + 1], corrected[m + 1 :]
+        mine, theirs = (influences(part) for part in parts)
+        bias = sum(residual_bias(value, part) for part in parts)
+        results.append((float(raw[0]), value, mine, theirs, bias))
         if seen is not None:
             seen(number)
     batches = np.array([max(len(row[3]), 1) for row in results], dtype=np.int64)
     theirs_all = np.zeros((len(results), int(batches.max(initial=1))))
-    for row, (_, _, _, theirs) in zip(theirs_all, results, strict=True):
+    for row, (_, _, _, theirs, _) in zip(theirs_all, results, strict=True):
         row[: len(theirs)] = theirs
     ceiling, raw_ceiling, floor = noise(
         target, measure=measure, blocks=blocks, reference=reference, confidence=confidence
@@ -173,6 +196,7 @@ def align_all(
         target_influence=np.array([row[2] for row in results]).reshape(len(results), m),
         shard_influence=theirs_all,
         shard_batches=batches,
+        bias=np.array([row[4] for row in results]),
         ceiling=ceiling,
         raw_ceiling=raw_ceiling,
         floor=floor,

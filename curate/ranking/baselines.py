@@ -29,11 +29,7 @@ def hidden_cosine(target: Floats, shards: Iterable[Floats]) -> Measured:
         shards: (n, width) each.
     """
     found = align_all(target, shards, measure="cosine")
-    return np.asarray(found.values), Influences(
-        target=found.target_influence,
-        shard=found.shard_influence,
-        shard_batches=found.shard_batches,
-    )
+    return np.asarray(found.values), found.moves
 
 
 def transfer(target: Floats, shards: Iterable[Floats]) -> Measured:

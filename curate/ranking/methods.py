@@ -153,9 +153,8 @@ def _by_fisher(
             f"the target's halves align only to {found.raw_ceiling:.2f} before correction: much of "
             "the difference between shards is noise; more items would help"
         )
-    influence = Influences(found.target_influence, found.shard_influence, found.shard_batches)
     return Measured(
-        shards, found.values, influence, found.ceiling, found.floor, tuple(warnings), own
+        shards, found.values, found.moves, found.ceiling, found.floor, tuple(warnings), own
     )
 
 

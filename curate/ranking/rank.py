@@ -134,6 +134,7 @@ def _in_order(
         found.influence.target[order],
         found.influence.shard[order],
         found.influence.shard_batches[order],
+        None if found.influence.bias is None else found.influence.bias[order],
     )
     low, high = t_intervals(values, influence, confidence=settings.confidence)
     ranks = rank_intervals(

@@ -25,6 +25,7 @@ class Influences:
     target: Floats  # (K, m) influences of the target's sub-batches or items, shared by all values
     shard: Floats  # (K, n) influences of each shard's own; 0 beyond its own number
     shard_batches: Counts  # (K,) each shard's own number of sub-batches
+    bias: Floats | None = None  # (K,) that intervals take off the values; None: 0
 
 
 Measured = tuple[npt.NDArray[np.float64], Influences]
@@ -63,6 +64,7 @@ def t_intervals(
     The variance is the sum of the jackknife's over the target's and the shard's sub-batches. Its
     degrees of freedom are few (3 each at 4 sub-batches) and follow Welch and Satterthwaite; a
     normal quantile and a variance over n instead of n - 1 would be a third too narrow at 6.
+    A known bias moves the interval and not the value, which stays inside.
 
     Args:
         values: (K,).
@@ -82,7 +84,8 @@ def t_intervals(
         welch = total**2 / (parts**2 / np.maximum(freedom, 1)).sum(axis=0)
     quantile = stdtrit(np.where(total > 0, welch, 1.0), (1 + confidence) / 2)
     reach = np.where(total > 0, quantile * np.sqrt(total), 0.0)
-    return values - reach, values + reach
+    centre = values if influence.bias is None else values - influence.bias
+    return np.minimum(centre - reach, values), np.maximum(centre + reach, values)
 
 
 def draw_values(values: Floats, influence: Influences, *, draws: int, seed: int) -> Floats:
