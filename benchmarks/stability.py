@@ -151,7 +151,7 @@ def coverage(
     for _ in range(DRAWINGS):
         some = [each[generator.permutation(len(each))[:BATCHES]] for each in rows.values()]
         found = align_all(own, some, blocks=blocks)
-        moves = dataclasses.replace(found.moves, target=np.zeros_like(found.target_influence))
+        moves = dataclasses.replace(found.moves, target=np.zeros_like(found.moves.target))
         low, high = t_intervals(found.values, moves)
         held.append((low <= truth) & (truth <= high))
         ranks = rank_intervals(found.values, moves, confidence=0.95, draws=1_000, seed=0)
@@ -185,7 +185,7 @@ def item_coverage(
         held, plain, off = [], [], []
         for _ in range(DRAWINGS):
             found = aligned(size)
-            moves = dataclasses.replace(found.moves, shard=np.zeros_like(found.shard_influence))
+            moves = dataclasses.replace(found.moves, shard=np.zeros_like(found.moves.shard))
             for kept, each_moves in ((held, moves), (plain, dataclasses.replace(moves, bias=None))):
                 low, high = t_intervals(found.values, each_moves)
                 kept.append((low <= truth) & (truth <= high))

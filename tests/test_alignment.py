@@ -282,7 +282,7 @@ def test_a_constant_factor_changes_nothing(measure, power):
     plain = align_all(a, [b], measure=measure)
     moved = align_all(a * 10.0**power, [b * 10.0 ** (-power / 2)], measure=measure)
     np.testing.assert_allclose(moved.values, plain.values, rtol=1e-9)
-    np.testing.assert_allclose(moved.shard_influence, plain.shard_influence, atol=1e-9)
+    np.testing.assert_allclose(moved.moves.shard, plain.moves.shard, atol=1e-9)
 
 
 @pytest.mark.parametrize("measure", [m for m in MEASURES if m != "cosine"])
@@ -416,7 +416,7 @@ def test_coordinates_that_are_all_noise_leave_finite_values(measure):
     one, *others = (rng.gamma(0.05, 20, size=(4, 50)) + 1e-30 for _ in range(3))
     reference = corpus_reference(others, measure=measure)
     found = align_all(one, others, measure=measure, reference=reference)
-    for rows in (found.values, found.raw, found.target_influence, found.shard_influence):
+    for rows in (found.values, found.raw, found.moves.target, found.moves.shard):
         assert np.isfinite(rows).all()
 
 
@@ -427,16 +427,16 @@ def test_equal_shards_are_aligned_alike(measure):
     reference = corpus_reference(shards, measure=measure)
     found = align_all(fisher(1), shards, measure=measure, reference=reference)
     assert found.values[0] == found.values[1]
-    assert np.isfinite(found.values).all() and np.isfinite(found.shard_influence).all()
+    assert np.isfinite(found.values).all() and np.isfinite(found.moves.shard).all()
     if measure in ("log", "whitened"):
         assert found.raw.tolist() == [0.5, 0.5]
 
 
 def test_shards_may_differ_in_sub_batches():
     result = align_all(fisher(1), [fisher(2, n=1), fisher(3, n=5)])
-    assert result.shard_influence.shape == (2, 5)
-    assert result.shard_batches.tolist() == [1, 5]
-    assert not result.shard_influence[0].any()
+    assert result.moves.shard.shape == (2, 5)
+    assert result.moves.shard_batches.tolist() == [1, 5]
+    assert not result.moves.shard[0].any()
 
 
 def test_no_shard_gives_no_alignment():

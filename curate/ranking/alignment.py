@@ -6,8 +6,8 @@ influences, from which `curate.ranking.stats` makes intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -16,36 +16,26 @@ from scipy.special import stdtrit
 
 from curate.ranking.measures import measure_rows, perfect
 from curate.ranking.prepared import Prepared, Reference, prepare
-from curate.ranking.stats import Influences
+from curate.ranking.stats import Influences, gather_influences
 from curate.records import RowBlock
 from curate.settings import Measure
 
 if TYPE_CHECKING:
-    from curate.records import Counts, Floats
+    from curate.records import Floats
 
 MAX_SPLITS = 35  # of the target into halves: all of them up to 8 sub-batches
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Alignments:
     """Alignment of one target with K shards, and what it rests on."""
 
     values: Floats  # (K,) corrected for noise, not clipped
     raw: Floats  # (K,) between the means of the sub-batches, noise and all
-    target_influence: Floats  # (K, m) of each sub-batch of the target, see `influences`
-    shard_influence: Floats  # (K, n) of each sub-batch of the shard; 0 beyond its own number
-    shard_batches: Counts  # (K,) sub-batches of each shard
-    bias: Floats  # (K,) that noise beyond the second order leaves in `values`, see `residual_bias`
+    moves: Influences  # of each sub-batch of target and shards, and `residual_bias`
     ceiling: float  # the target's halves against each other, corrected like `values`
     raw_ceiling: float  # and not corrected: what noise leaves of a perfect match
     floor: float  # a corrected value below this is not explained by noise alone
-
-    @property
-    def moves(self) -> Influences:
-        """What intervals of the values are made from."""
-        return Influences(
-            self.target_influence, self.shard_influence, self.shard_batches, self.bias
-        )
 
 
 def compare(a: Prepared, b: Prepared, *, measure: Measure) -> tuple[Floats, Floats]:
@@ -153,7 +143,6 @@ def align_all(
     blocks: Sequence[RowBlock] = (),
     reference: Reference | None = None,
     confidence: float = 0.95,
-    seen: Callable[[int], None] | None = None,
 ) -> Alignments:
     """Align one target with many shards, one shard in memory at a time.
 
@@ -164,39 +153,34 @@ def align_all(
         blocks: weight matrices.
         reference: of the corpus, for `log` and `whitened`.
         confidence: of the floor.
-        seen: called with the number of shards done.
 
     Raises:
         ValueError: as `alignment`.
     """
     left = prepare(target, measure=measure, blocks=blocks, reference=reference)
     m = len(left.mean) - 1
-    results: list[tuple[float, float, Floats, Floats, float]] = []
-    for number, stack in enumerate(shards, start=1):
+    values, raws, biases = [], [], []
+    targets: list[Floats] = []
+    theirs: list[Floats] = []
+    for stack in shards:
         right = prepare(stack, measure=measure, blocks=blocks, reference=reference)
         if left.mean.shape[1] != right.mean.shape[1]:
             raise ValueError(f"dimensions differ: {left.mean.shape[1]}, {right.mean.shape[1]}")
         raw, corrected = compare(left, right, measure=measure)
-        value, *parts = float(corrected[0]), corrected[1 : m + 1], corrected[m + 1 :]
-        mine, theirs = (influences(part) for part in parts)
-        bias = sum(residual_bias(value, part) for part in parts)
-        results.append((float(raw[0]), value, mine, theirs, bias))
-        if seen is not None:
-            seen(number)
-    batches = np.array([max(len(row[3]), 1) for row in results], dtype=np.int64)
-    theirs_all = np.zeros((len(results), int(batches.max(initial=1))))
-    for row, (_, _, _, theirs, _) in zip(theirs_all, results, strict=True):
-        row[: len(theirs)] = theirs
+        parts = corrected[1 : m + 1], corrected[m + 1 :]
+        values.append(corrected[0])
+        raws.append(raw[0])
+        biases.append(sum(residual_bias(corrected[0], part) for part in parts))
+        for rows, part in zip((targets, theirs), parts, strict=True):
+            rows.append(influences(part))
+    moves = dataclasses.replace(gather_influences(targets, theirs), bias=np.array(biases))
     ceiling, raw_ceiling, floor = noise(
         target, measure=measure, blocks=blocks, reference=reference, confidence=confidence
     )
     return Alignments(
-        values=np.array([row[1] for row in results]),
-        raw=np.array([row[0] for row in results]),
-        target_influence=np.array([row[2] for row in results]).reshape(len(results), m),
-        shard_influence=theirs_all,
-        shard_batches=batches,
-        bias=np.array([row[4] for row in results]),
+        values=np.array(values),
+        raw=np.array(raws),
+        moves=moves,
         ceiling=ceiling,
         raw_ceiling=raw_ceiling,
         floor=floor,

@@ -144,7 +144,7 @@ def _by_fisher(
         reference=reference,
         confidence=settings.confidence,
     )
-    if len(own.vectors) < 2 or (found.shard_batches < 2).any():
+    if len(own.vectors) < 2 or (found.moves.shard_batches < 2).any():
         warnings.append(
             "an embedding has one sub-batch only: its noise is unknown, its interval too narrow"
         )
