@@ -16,6 +16,8 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tokenizers
+import transformers
 
 from curate.corpus.shards import read_ranges
 from curate.corpus.words import number_words
@@ -445,8 +447,9 @@ def test_floors_ceilings_and_blends_hold_in_what_is_written(build):
     free = build(budget=2500)
     assert set(free.sources) == {"math"}
     kept = build(budget=2500, keep=("story=20%", "math<=60%"))
-    assert abs(kept.sources["math"] - 1500) <= 90
-    assert kept.sources["story"] >= 500 - 90
+    assert kept.sources["math"] == 1500 and kept.sources["story"] >= 500  # to the token
+    whole = build(budget=2500, keep=("story=20%", "math<=60%"), whole_documents=True)
+    assert abs(whole.sources["math"] - 1500) <= 45
     blended = build(budget=2500, blend=("general=30%",))
     assert set(blended.sources) == {"math", "story", "code"}
     others = 2500 - blended.sources["math"]
@@ -470,6 +473,50 @@ def test_rules_that_cannot_be_kept_are_one_line(build, settings, message, code):
         build(**settings)
     assert error.value.exit_code == code
     assert "\n" not in str(error.value)
+
+
+def test_a_floor_that_the_filters_make_unreachable_is_refused_not_passed_over(build, place):
+    index = place[1]
+    held = sum(each.shard.n_tokens for each in index.shards if each.shard.source == "math")
+    for rule in ({"keep": ("math=90%",)}, {"blend": ("math=90%",)}):
+        with pytest.raises(
+            CurateError, match=r"source math: --\w+ asks for .*, it can give"
+        ) as error:
+            build(budget=held * 10 // 9, **rule)
+        assert error.value.exit_code == UNREACHABLE
+    clean = build(budget=held * 10 // 9, keep=("math=90%",), decontaminate=False, dedup=False)
+    assert clean.tokens == held * 10 // 9
+    with pytest.raises(CurateError, match="ceilings of --keep leave less") as error:
+        build(budget=held, keep=("story<=1%", "code<=1%"))
+    assert error.value.exit_code == UNREACHABLE
+
+
+@pytest.mark.parametrize("fmt", ["parquet", "tokens"])
+def test_a_budget_is_met_in_the_tokens_of_another_tokenizer(build, place, tmp_path, fmt):
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())  # a letter is a token
+    backend.add_tokens(sorted({*"".join(VOCABULARY.lower().split()), " ", "."}))
+    backend.add_special_tokens(["<end>"])
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
+    fast.save_pretrained(tmp_path / "letters")
+    letters, _ = load_encode(str(tmp_path / "letters"), place[1].probe)
+    how = {"budget": 20_001, "tokenizer": str(tmp_path / "letters"), "selection": "top"}
+    mix, texts = build(**how, fmt=fmt), build(**how, out="texts")
+    assert mix.tokens == 20_001 == recount(texts, letters)
+    assert mix.parts == texts.parts and 0.8 < mix.parts[0].epochs <= 1  # not of the probe's tokens
+    if fmt == "tokens":
+        ids = np.concatenate([np.fromfile(path, "<u2") for path in tmp_path.glob("mix/data/*.ds")])
+        rows = json.loads((tmp_path / "mix" / "manifest.json").read_text())["rows"]["all"]
+        assert (ids == fast.eos_token_id).sum() == rows and len(ids) == 20_001 + rows
+
+
+def test_a_tokenizer_of_the_probe_that_changed_is_refused_and_not_counted_with(place, tmp_path):
+    folder, index, target, ranking, _ = place
+    probe = dataclasses.replace(index.probe, tokenizer_digest="0" * 64)
+    changed, settings = dataclasses.replace(index, probe=probe), MixSettings(budget=1000)
+    where = {"workspace": folder / "ws", "out": tmp_path / "mix"}
+    with pytest.raises(CurateError, match="its tokenizer changed since the index was made"):
+        build_mix(changed, ranking, target, settings, **where)
+    assert not (tmp_path / "mix").exists()
 
 
 def test_the_copy_of_the_source_with_priority_stays(place, tmp_path):

@@ -15,6 +15,7 @@ from curate.mixing.weights import (
     settle_selection,
     smallest_parts,
     spread_tokens,
+    tokens_of,
 )
 from curate.mixing.weights import choose_weights as choose_spread
 
@@ -239,6 +240,41 @@ def test_floors_and_ceilings_hold_and_the_rest_keeps_its_order():
     assert totals(Spread(**order, ceilings={0: 0.6}), room, 100, groups) == [60, 40, 0]
     both = Spread(**order, floors={2: 0.2}, ceilings={0: 0.3})
     assert totals(both, room, 100, groups) == [30, 50, 20]
+
+
+def test_what_a_ceiling_frees_goes_to_a_source_that_is_at_its_floor():
+    groups, room = np.array([0, 1]), [100, 100]
+    order = {"order": np.array([1, 0]), "groups": groups}
+    assert totals(Spread(**order, floors={0: 0.2}, ceilings={1: 0.3}), room, 100, groups) == [
+        70, 30, 0,
+    ]  # fmt: skip
+    assert totals(Spread(**order, floors={0: 0.7}, ceilings={1: 0.3}), room, 100, groups) == [
+        70, 30, 0,
+    ]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_floors_and_ceilings_that_can_be_kept_together_are(seed):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 5))
+    groups = np.repeat(np.arange(count), 2)
+    room = rng.integers(1, rng.choice([100, 100_000]), 2 * count)
+    have = np.bincount(groups, room)
+    budget = int(rng.integers(1, room.sum() + 1))
+    floors = {g: rng.uniform(0, 0.4) for g in range(count) if rng.random() < 0.5}
+    ceilings = {g: floors.get(g, 0) + rng.uniform(0, 0.6) for g in range(count)
+                if rng.random() < 0.5}  # fmt: skip
+    low = [min(tokens_of(floors.get(g, 0.0), budget), have[g]) for g in range(count)]
+    high = [min(tokens_of(ceilings.get(g, 1.0), budget, most=True), have[g]) for g in range(count)]
+    if not sum(low) <= budget <= sum(high) or any(a > b for a, b in zip(low, high, strict=True)):
+        return
+    how = {"shares": rng.random(2 * count)} if seed % 2 else {"order": rng.permutation(2 * count)}
+    spread = Spread(**how, groups=groups, floors=floors, ceilings=ceilings)
+    found = spread_tokens(spread, room, budget=budget)
+    given = np.bincount(groups, found, minlength=count)
+    assert found.sum() == budget and (found <= room).all()
+    assert (given >= low).all() and (given <= high).all()
 
 
 def test_a_bound_that_is_kept_anyway_changes_nothing():

@@ -53,15 +53,11 @@ def bound_spread(
             raise CurateError(f"--blend {rule}: write {source}={share:.0%}", exit_code=USAGE)
         blend.append((-1 if source == GENERAL else _group(source, sources, option="blend"), share))
     _check(floors, ceilings, [share for _, share in blend], sources)
-    for group, share in floors.items():
-        _check_room(sources[group], "keep", share, int(room[groups == group].sum()), settings)
-    for group, share in blend:
-        if group >= 0:
-            held = int(room[groups == group].sum())
-            _check_room(sources[group], "blend", share, held, settings)
     spread = dataclasses.replace(
         spread, groups=groups, floors=floors, ceilings=ceilings, blend=tuple(blend)
     )
+    if not settings.tokenizer:  # else the room is an estimate, which must not refuse
+        check_rooms(spread, shards, room, budget=settings.budget)
     given = blend_tokens(spread, room, budget=settings.budget)
     for group, share in ceilings.items():
         part = int(given[groups == group].sum())
@@ -74,14 +70,37 @@ def bound_spread(
     return spread
 
 
-def _check_room(source: str, option: str, share: float, held: int, settings: MixSettings) -> None:
-    need = tokens_of(share, settings.budget)
-    if held < need:
-        raise CurateError(
-            f"source {source}: --{option} asks for {need:,} tokens, it can give {held:,}; "
-            f"allow more --max-epochs, or {option} less of it",
-            exit_code=UNREACHABLE,
-        )
+def check_rooms(spread: Spread, shards: Sequence[Shard], room: Ints, *, budget: int) -> None:
+    """Refuse a floor or a blend of more than its source can give.
+
+    Args:
+        spread: over these shards.
+        shards: (n,).
+        room: (n,) tokens that each can give.
+        budget: of the mix.
+
+    Raises:
+        CurateError: exit code 6, which.
+    """
+    asked = [("keep", *each) for each in spread.floors.items()]
+    asked += [("blend", *each) for each in spread.blend if each[0] >= 0]
+    for option, group, share in asked:
+        mine = np.flatnonzero(spread.groups == group)
+        held, need = int(room[mine].sum()), tokens_of(share, budget)
+        if held < need:
+            raise CurateError(
+                f"source {shards[mine[0]].source}: --{option} asks for {need:,} tokens, it can "
+                f"give {held:,}; allow more --max-epochs, or {option} less of it",
+                exit_code=UNREACHABLE,
+            )
+
+
+def ceilings_bind(budget: int) -> CurateError:
+    """Return the one line for a budget that ceilings do not leave."""
+    return CurateError(
+        f"budget {budget:,}: the ceilings of --keep leave less than that; raise them",
+        exit_code=UNREACHABLE,
+    )
 
 
 def read_rule(rule: str, *, option: str) -> tuple[str, str, float]:

@@ -36,7 +36,7 @@ from curate.store.places import note_path
 from curate.store.publish import publish_bytes, publish_json
 from curate.task2vec.reading import lengths_path
 from curate.task2vec.target import embed_target
-from curate.task2vec.tokenizer import find_place, load_encode
+from curate.task2vec.tokenizer import encode_as_indexed, find_place, load_encode
 
 
 def build_mix(
@@ -81,8 +81,14 @@ def build_mix(
     check_out(out, index)
     selection = settle_selection(settings.selection, ranking.method)
     settings = dataclasses.replace(settings, selection=selection)
-    encode, tokenizer_digest = load_encode(settings.tokenizer or index.embed.probe, index.probe)
-    made_by = (trainer, str(out.resolve())) if trainer else ()
+    encode, tokenizer_digest = (
+        load_encode(settings.tokenizer, index.probe)
+        if settings.tokenizer
+        else (encode_as_indexed(index), index.probe.tokenizer_digest)
+    )
+    meaning = meaning_of(settings, index)
+    made_by: dict[str, Any] = {"trainer": (trainer, str(out.resolve()))} if trainer else {}
+    made_by |= {"meaning": meaning} if meaning else {}
     mark = _mark(index, ranking, target, settings, tokenizer_digest, fmt, made_by)
     with locked(out, notify=notify):
         if is_current(out, kind="mix", fingerprint=mark):
@@ -97,7 +103,7 @@ def build_mix(
             workers = choose_workers(workers, settings.budget, tokenises=tokenises)
             drawn = _draw(
                 index, target, settings, spread, tuple(plan), encode, tokenizer_digest,
-                workspace=workspace, workers=workers, notify=notify,
+                meaning=meaning, workspace=workspace, workers=workers, notify=notify,
             )  # fmt: skip
             with staging_folder(out, mark=mark) as staging:
                 files, held = write_files(
@@ -132,7 +138,7 @@ def _mark(
     settings: MixSettings,
     tokenizer_digest: str,
     fmt: str,
-    made_by: tuple[str, ...],
+    made_by: Mapping[str, Any],
 ) -> str:
     """Return the fingerprint of all that decides a mix's bytes."""
     aim = (target.name, target.select_digest, target.eval_digest, target.template)
@@ -144,7 +150,7 @@ def _mark(
         settings=settings,
         format=fmt,
         arithmetic=ARITHMETIC,
-        **({"trainer": made_by} if made_by else {}),
+        **made_by,
     )
 
 
@@ -169,6 +175,7 @@ def _draw(
     encode: Encode,
     tokenizer_digest: str,
     *,
+    meaning: Meaning | None,
     workspace: Path,
     workers: int,
     notify: Notify,
@@ -190,7 +197,7 @@ def _draw(
         target=write_target(facts, target) if settings.decontaminate else "",
         ngram=settings.ngram,
         kept=str(Path(index.folder) / "prints"),
-        meaning=meaning_of(settings, index),
+        meaning=meaning,
         count=None if known else partial(count_tokens, name=name, info=index.probe),
         counted_by="index" if known else tokenizer_digest,
     )

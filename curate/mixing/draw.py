@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from curate.errors import UNREACHABLE, CurateError
-from curate.mixing.choose import Ints, Taken, choose_rows
+from curate.mixing.bounds import ceilings_bind, check_rooms
+from curate.mixing.choose import Cut, Ints, Taken, choose_rows
 from curate.mixing.drawn import Drawn, gather_drawn
 from curate.mixing.filters import Looked, Wish, filter_documents
 from curate.mixing.reading import Home
@@ -100,10 +101,11 @@ def _split(states: Sequence[Looked], wish: Wish) -> Ints:
                 return room
             raise _too_few(states, wish)
         room = np.where([state.complete for state in states], room, wish.budget)
+    check_rooms(wish.spread, [state.shard for state in states], room, budget=wish.budget)
     try:
         return spread_tokens(wish.spread, room, budget=wish.budget)
-    except ValueError:  # ceilings leave too little of what is clean
-        raise _too_few(states, wish) from None
+    except ValueError:  # of what is clean
+        raise ceilings_bind(wish.budget) from None
 
 
 def _room(state: Looked, wish: Wish) -> int:
@@ -174,9 +176,24 @@ def _choose(
         text = held.get((shard, place)) or read([_home(states, shard, place)])[0]
         return cut(text, wanted)
 
-    budget = int(parts.sum())
-    given = choose_rows(taken, parts, budget=budget, cut=cut_one, whole=wish.whole)
-    return taken if given == budget or (wish.whole and given) else None
+    given = _choose_by_source(taken, parts, wish, cut_one)
+    return taken if given == parts.sum() or (wish.whole and given) else None
+
+
+def _choose_by_source(taken: Sequence[Taken], parts: Ints, wish: Wish, cut: Cut) -> int:
+    """Choose, and return the tokens; of sources that have rules, each its part to the token."""
+    spread, groups = wish.spread, np.zeros(len(taken), np.int64)
+    if spread.groups is not None and (spread.floors or spread.ceilings or spread.blend):
+        groups = spread.groups
+
+    def choose(mine: Ints) -> int:
+        def cut_here(number: int, place: int, wanted: int) -> tuple[int, int]:
+            return cut(int(mine[number]), place, wanted)
+
+        here, budget = [taken[place] for place in mine], int(parts[mine].sum())
+        return choose_rows(here, parts[mine], budget=budget, cut=cut_here, whole=wish.whole)
+
+    return sum(choose(np.flatnonzero(groups == group)) for group in np.unique(groups))
 
 
 def _read_ahead(
@@ -196,7 +213,7 @@ def _read_ahead(
         return 1, tokens
 
     trial = [replace(each) for each in taken]
-    choose_rows(trial, parts, budget=int(parts.sum()), cut=note, whole=wish.whole)
+    _choose_by_source(trial, parts, wish, note)
     sizes = np.cumsum([*wanted.values()])
     keys = [*wanted][: int(np.searchsorted(sizes, HELD_TOKENS, side="right"))]
     texts = read([_home(states, *key) for key in keys]) if keys else []

@@ -34,7 +34,7 @@ def mix_of(
         low=own.low,
         high=own.high,
         forecast=own.forecast,
-        parts=_parts(ranking, given),
+        parts=_parts(ranking, given, _held_tokens(drawn) if settings.tokenizer else {}),
         decontaminated=leaks,
         duplicates=len(drawn.dropped) - leaks,
         ranking_fingerprint=ranking.fingerprint,
@@ -107,13 +107,24 @@ def _interleave(drawn: Drawn) -> dict[str, float]:
     return {source: count / sum(rows.values()) for source, count in rows.items() if count}
 
 
-def _parts(ranking: Ranking, given: Mapping[str, int]) -> tuple[MixPart, ...]:
+def _held_tokens(drawn: Drawn) -> dict[str, float]:
+    """Return the tokens of each shard by the tokenizer that counted its documents."""
+    return {
+        shard.name: float(facts.tokens.mean()) * shard.n_documents
+        for shard, facts in zip(drawn.shards, drawn.facts, strict=True)
+        if len(facts.tokens)
+    }
+
+
+def _parts(
+    ranking: Ranking, given: Mapping[str, int], held: Mapping[str, float]
+) -> tuple[MixPart, ...]:
     return tuple(
         MixPart(
             shard=line.shard,
             source=line.source,
             tokens=given[line.shard],
-            epochs=given[line.shard] / max(line.tokens, 1),
+            epochs=given[line.shard] / max(held.get(line.shard, line.tokens), 1),
             alignment=line.alignment,
         )
         for line in ranking.shards

@@ -7,15 +7,14 @@ from itertools import islice
 import numpy as np
 
 from curate.corpus.shards import read_ranges
-from curate.errors import UNREACHABLE, CurateError
-from curate.mixing.bounds import bound_spread
+from curate.mixing.bounds import bound_spread, ceilings_bind
 from curate.mixing.checks import check_room
 from curate.mixing.documents import Encode
 from curate.mixing.mixture import matched_shares
 from curate.mixing.weights import Spread, choose_weights, spread_tokens
 from curate.records import Embedding, Index, Ranking, Target
 from curate.settings import MixSettings
-from curate.task2vec.tokenizer import load_encode
+from curate.task2vec.tokenizer import encode_as_indexed
 
 __all__ = ["plan_shards"]
 
@@ -75,16 +74,13 @@ def plan_shards(
     try:
         parts = spread_tokens(spread, room, budget=settings.budget)
     except ValueError:
-        raise CurateError(
-            f"budget {settings.budget:,}: the ceilings of --keep leave less than that; raise them",
-            exit_code=UNREACHABLE,
-        ) from None
+        raise ceilings_bind(settings.budget) from None
     return spread, dict(zip(names, parts.tolist(), strict=True))
 
 
 def _token_ratio(index: Index, shard: str, encode: Encode) -> float:
     """Return tokens of another tokenizer per token of the probe's, on one shard's beginning."""
-    probe_encode, _ = load_encode(index.embed.probe, index.probe)
+    probe_encode = encode_as_indexed(index)
     (found,) = (each.shard for each in index.shards if each.shard.name == shard)
     texts = [d.text for d in islice(read_ranges(found, text=index.corpus.text), RATIO_DOCUMENTS)]
     counts = [sum(map(len, function(texts))) for function in (encode, probe_encode)]

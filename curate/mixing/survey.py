@@ -21,6 +21,7 @@ from curate.mixing.facts import Facts, draw_order, facts_of
 from curate.mixing.items import Items, index_target
 from curate.mixing.paraphrase import Embed, Place, compare, find_places
 from curate.mixing.reading import divide, read_blocks_of
+from curate.mixing.weights import ARITHMETIC
 from curate.records import Notify, Shard, Target, silent
 from curate.store.failpoint import failpoint
 from curate.store.fingerprint import fingerprint
@@ -261,7 +262,11 @@ def _counts_path(task: Task) -> Path:
 def _leaks_path(prints: Path, look: Look, folder: Path) -> Path:
     meaning = {"meaning": look.meaning} if look.meaning else {}
     mark = fingerprint(
-        prints=prints.name, target=Path(look.target).name, ngram=look.ngram, **meaning
+        prints=prints.name,
+        target=Path(look.target).name,
+        ngram=look.ngram,
+        arithmetic=ARITHMETIC,
+        **meaning,
     )
     return folder / "leaks" / f"{mark[:40]}.json"
 

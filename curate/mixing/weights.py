@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """State of the arithmetic that makes a mix; a part of every mix's fingerprint.
 
 Raise it with any change by which the same index, ranking, target, settings and budget would give
@@ -135,7 +135,7 @@ def spread_tokens(spread: Spread, room: Ints, *, budget: int) -> npt.NDArray[np.
         found = given + _fill_free(
             spread, room - given, groups, fixed, budget=int(budget - given.sum())
         )
-        wrong = _out_of_bounds(spread, found, room, groups, set(fixed), budget=budget)
+        wrong = _out_of_bounds(spread, found, given, room, groups, set(fixed), budget=budget)
         if not wrong:
             return found
         for group, total in wrong.items():
@@ -164,20 +164,28 @@ def tokens_of(share: float, budget: int, *, most: bool = False) -> int:
 
 
 def _out_of_bounds(
-    spread: Spread, found: Ints, room: Ints, groups: Ints, fixed: set[int], *, budget: int
-) -> dict[int, int]:
-    """Return the groups that miss a bound and what they should have; floors go first."""
-    for bounds, sign in ((spread.floors, 1), (spread.ceilings, -1)):
-        wrong = {}
-        for group, share in bounds.items():
+    spread: Spread, found: Ints, given: Ints, room: Ints, groups: Ints, fixed: set[int], *,
+    budget: int,
+) -> dict[int, int]:  # fmt: skip
+    """Return the groups to set to a bound, and to which: of the side that is missed by more.
+
+    Where floors ask for more than ceilings free, the others are left with less, so that no group
+    below its floor would come out above it; and the other way round. Floors first, whatever
+    ceilings free, would leave nobody to take it. So CSS resolves flexible lengths (flexbox, 9.7).
+    """
+    short: dict[int, int] = {}
+    over: dict[int, int] = {}
+    missing = 0
+    for bounds, wrong, sign in ((spread.floors, short, 1), (spread.ceilings, over, -1)):
+        for group in sorted(bounds.keys() - fixed):
             mine = groups == group
-            bound = tokens_of(share, budget, most=sign < 0)
-            bound = min(bound, int(room[mine].sum())) if sign > 0 else bound
-            if group not in fixed and sign * (bound - int(found[mine].sum())) > 0:
-                wrong[group] = bound
-        if wrong:
-            return wrong
-    return {}
+            bound = tokens_of(bounds[group], budget, most=sign < 0)
+            # no floor above what there is, no ceiling below what is blended in
+            bound = min(bound, room[mine].sum()) if sign > 0 else max(bound, given[mine].sum())
+            if sign * (apart := int(bound - found[mine].sum())) > 0:
+                wrong[group] = int(bound)
+                missing += apart
+    return {**(short if missing >= 0 else {}), **(over if missing <= 0 else {})}
 
 
 def _fill_free(
