@@ -1,5 +1,7 @@
 """Kill the writing of a mix at every kind of place, run it again, compare with one not killed.
 
+At some places a bit of every file that the kill left is flipped before the next run.
+
 Run: python tests/mix_killed.py FOLDER; prints a line for each kill.
 """
 
@@ -23,6 +25,7 @@ from curate.records import Shard
 from curate.store.meta import publish_meta
 from tests.mix_in_little_memory import count, make
 
+FLIPPED = ["mix.chunks:1", "mix.parts:1", "mix.parts:3"]
 EVENTS = ["mix.facts:2", "mix.chunks:1", "mix.parts:1", "mix.parts:3",
           "publish.before_rename:6", "publish.after_rename:8"]  # fmt: skip
 
@@ -67,6 +70,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def flip_all(staging: Path) -> None:
+    """Flip a bit in the middle of every file that a killed run has left."""
+    for path in staging.rglob("*"):
+        if path.is_file() and path.name != "mark" and (data := bytearray(path.read_bytes())):
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+
+
 def main() -> None:
     import numpy as np
 
@@ -76,10 +87,12 @@ def main() -> None:
     order = np.arange(len(shards))
     in_child("", shards, order, folder / "oracle", folder / "oracle" / "mix")
     oracle = contents(folder / "oracle" / "mix")
-    for event in EVENTS:
-        here = folder / event.replace(":", "-")
+    for turn, event in enumerate([*EVENTS, *FLIPPED]):
+        here = folder / f"{turn}-{event.replace(':', '-')}"
         call = (shards, order, here, here / "mix")
         killed = in_child(event, *call) == signal.SIGKILL
+        if turn >= len(EVENTS):
+            flip_all(here / ".mix.staging")
         half = (here / "mix" / "meta.json").exists()
         staged = [p for p in here.rglob("*") if p.name.startswith("part-") and ".tmp" not in p.name]
         stamps = {path.name: path.stat().st_mtime_ns for path in staged}

@@ -408,7 +408,7 @@ def script(name, *words):
 
 def test_after_kill_9_the_same_call_gives_the_same_bytes(tmp_path):
     lines = script("mix_killed.py", tmp_path)
-    assert len(lines) == 6
+    assert len(lines) == 9  # before the last three runs a bit of every staged file was flipped
     for line in lines:
         assert line["killed"] and line["again"] == 0, line
         assert line["same"] and line["clean"] and not line["half"], line

@@ -1,12 +1,14 @@
-"""Tables between two steps of a mix: Arrow files that are read in place."""
+"""What lies between two steps of a mix: Arrow files that are read in place, and what is done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from curate.store.failpoint import failpoint
@@ -31,6 +33,30 @@ def staged(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def checksum(path: Path) -> int:
+    """Return the CRC-32 of a file: any flipped bit and any cut of it change that."""
+    with pa.memory_map(str(path)) as file:
+        return zlib.crc32(file.read_buffer())
+
+
+def note_done(path: Path, files: Mapping[Path, int]) -> None:
+    """Say in `path` that a step is done: the files that it wrote, with their checksums."""
+    with staged(path) as temporary:
+        temporary.write_bytes(msgspec.json.encode({str(file): c for file, c in files.items()}))
+
+
+def is_done(path: Path) -> bool:
+    """Say whether a step is done, and each file that it wrote is as it was then.
+
+    A killed run has left these files: the next one takes no byte of them on trust.
+    """
+    try:
+        files = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        return all(checksum(Path(file)) == known for file, known in files.items())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def write_arrow(path: Path, table: Any) -> None:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curate.errors import CurateError
-from curate.mixing.arrows import open_arrow, staged, write_arrow
+from curate.mixing.arrows import checksum, is_done, note_done, open_arrow, staged, write_arrow
 from curate.mixing.binary import TokenSpec, write_megatron, write_tokens
 from curate.mixing.shuffle import Texts, gather, read_plan
 from curate.mixing.streaming import write_mds
@@ -111,7 +111,8 @@ def write_part(writing: Writing) -> WrittenFile:
     plan = read_plan(writing.plan)
     tokens = plan["tokens"][writing.first : writing.last]
     written = WrittenFile(writing.name, len(tokens), int(tokens.sum()))
-    if path.is_file() and trace.is_file():
+    done = trace.with_suffix(".done")
+    if is_done(done):
         return written
     known, texts = gather(Path(writing.chunks), writing.first, writing.last)
     if len(known) != len(tokens):
@@ -119,6 +120,8 @@ def write_part(writing: Writing) -> WrittenFile:
     lines = _provenance(writing, plan, known)
     _write(path, _groups(lines.select(["id", "source", "tokens"]), texts), writing.spec)
     write_arrow(trace, lines)
+    files = [trace, *path.parent.glob(f"{path.stem}.*")]
+    note_done(done, {file: checksum(file) for file in files})
     failpoint("mix.parts")
     return written
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from curate.corpus.blocks import Block
 from curate.corpus.prints import home_columns
-from curate.mixing.arrows import open_arrow, staged, write_arrow
+from curate.mixing.arrows import checksum, note_done, open_arrow, staged, write_arrow
 from curate.mixing.reading import read_blocks_of
 from curate.records import Shard
 from curate.store.failpoint import failpoint
@@ -50,7 +51,7 @@ class Reading:
     shards: tuple[Shard, ...]
     places: tuple[int, ...]  # of these shards in the plan
     text: str  # field or template of the index
-    folder: str  # gets `NAME.text` and `NAME.arrow` for each chunk, `NAME.done` last
+    folder: str  # gets a text and an Arrow file for each chunk, `NAME.done` last
     name: str
     chunk_chars: int = CHUNK_CHARS
 
@@ -106,11 +107,14 @@ def write_chunks(reading: Reading) -> int:
     mine = np.flatnonzero(np.isin(plan["shard"], reading.places))
     mine = mine[np.lexsort([plan["number"][mine], plan["shard"][mine]])]
     folder, pieces = Path(reading.folder), _pieces(reading, plan, mine)
+    written: dict[Path, int] = {}
     for count in itertools.count():
         path = folder / f"{reading.name}-{count:05d}.arrow"
-        if not _write_chunk(path, pieces, chars=reading.chunk_chars):
+        files = _write_chunk(path, pieces, chars=reading.chunk_chars)
+        if not files:
             break
-    (folder / f"{reading.name}.done").touch()
+        written |= files
+    note_done(folder / f"{reading.name}.done", written)
     failpoint("mix.chunks")
     return int(plan["tokens"][mine].sum())
 
@@ -181,18 +185,23 @@ def _pieces(reading: Reading, plan: Mapping[str, Ints], mine: Ints) -> Iterator[
             yield rows, numbers[first:last] - found.number, plan["end"][rows], found.block
 
 
-def _write_chunk(path: Path, pieces: Iterator[Piece], *, chars: int) -> bool:
-    """Write rows, at least one piece and about `chars`; return False where none are left."""
-    piece = next(pieces, None)
+def _write_chunk(path: Path, pieces: Iterator[Piece], *, chars: int) -> dict[Path, int]:
+    """Write rows, at least one piece and about `chars`; return the files and their checksums.
+
+    Of the text it is that of what was to be written. None where no rows are left.
+    """
+    piece, chunk, check = next(pieces, None), _Chunk(), 0
     if piece is None:
-        return False
-    chunk = _Chunk()
-    with staged(path.with_suffix(".text")) as temporary, temporary.open("wb") as stream:
+        return {}
+    texts = path.with_suffix(".text")
+    with staged(texts) as temporary, temporary.open("wb") as stream:
         while piece is not None:
-            stream.write(chunk.add(*piece))
+            data = chunk.add(*piece)
+            stream.write(data)
+            check = zlib.crc32(data, check)
             piece = next(pieces, None) if chunk.chars < chars else None
     write_arrow(path, chunk.table())
-    return True
+    return {texts: check, path: checksum(path)}
 
 
 @dataclass(slots=True)

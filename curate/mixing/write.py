@@ -10,6 +10,7 @@ import numpy as np
 
 from curate.engine.local import count_cores
 from curate.engine.run import run_items
+from curate.mixing.arrows import is_done
 from curate.mixing.binary import TokenSpec
 from curate.mixing.drawn import Drawn
 from curate.mixing.formats import (
@@ -86,8 +87,8 @@ def write_files(
         drawn: the rows.
         choices: what is known of each of its shards.
         text: field or template of the index.
-        folder: `mix/` in it gets the files, `work/` what is between; what is there already
-            (of a run with the same arguments that was killed) is taken.
+        folder: `mix/` in it gets the files, `work/` what is between; what is done already
+            (by a run with the same arguments that was killed) is taken, if no bit of it changed.
         layout: format and sizes.
         seed: of the shuffle.
         workers: processes.
@@ -100,8 +101,7 @@ def write_files(
     work.mkdir(exist_ok=True)
     mix.mkdir(exist_ok=True)
     plan = work / "plan.arrow"
-    if not plan.is_file():
-        write_plan(plan, drawn, seed=seed)
+    write_plan(plan, drawn, seed=seed)
     write_lines(
         mix / "decontamination.jsonl", (each for each in drawn.dropped if each.reason == "leak")
     )
@@ -111,8 +111,7 @@ def write_files(
         return [], []
     _write_chunks(drawn, text=text, work=work, layout=layout, workers=workers, notify=notify)
     known = work / "choices.arrow"
-    if not known.is_file():
-        write_choices(known, choices)
+    write_choices(known, choices)
     writings = _writings(plan, known, work=work, mix=mix, layout=layout, rows=drawn)
     files: list[WrittenFile] = []
     done, total = 0, int(drawn.rows.tokens.sum() + drawn.held.tokens.sum())
@@ -151,7 +150,7 @@ def _write_chunks(
         for name, group in enumerate(divide(shards))
     ]
     total = float(drawn.rows.tokens.sum() + drawn.held.tokens.sum())
-    left = [each for each in readings if not (chunks / f"{each.name}.done").is_file()]
+    left = [each for each in readings if not is_done(chunks / f"{each.name}.done")]
     done = 0
     for tokens in run_items(write_chunks, left, workers=workers):
         done += tokens
