@@ -30,7 +30,7 @@ from curate.mixing.items import index_items
 from curate.mixing.opened import open_mix, read_mix_texts
 from curate.mixing.reading import read_some
 from curate.mixing.write import choose_workers
-from curate.records import Target
+from curate.records import RecordRange, Shard, Target
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings
 from curate.store.fingerprint import digest_file
 from curate.task2vec.tokenizer import load_encode
@@ -369,6 +369,17 @@ def test_what_is_cut_is_read_in_one_pass_over_each_file(place, monkeypatch):
     assert len(passes) == 3 * len(files)  # words, cuts, texts
     for row in cut:
         assert row.document.text.startswith(row.text) and len(encode([row.text])[0]) == row.n_tokens
+
+
+def test_no_file_is_read_by_two_tasks():
+    def shard(path, start, *more):
+        ranges = tuple(RecordRange(name, "d", a, a + 5) for name, a in ((path, start), *more))
+        return Shard(f"{path}{start}", "s", ranges, 5, 10, "d")
+
+    shards = [shard("b", 0), shard("a", 5), shard("a", 0), shard("b", 5, ("c", 0)), shard("c", 5)]
+    assert reading.divide(shards, task_tokens=1) == [[2, 1], [0, 3, 4]]
+    apart = [shard(name, 0) for name in "abcde"]
+    assert reading.divide(apart, task_tokens=20) == [[0, 1], [2, 3], [4]]
 
 
 def test_documents_are_read_wherever_they_are_and_their_absence_is_said(place):

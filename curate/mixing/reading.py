@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -13,10 +12,7 @@ from curate.errors import CurateError
 from curate.records import RecordRange, Shard
 
 TASK_TOKENS = 8_000_000
-"""Tokens of the shards that one worker reads in one go, about; a large file is never divided."""
-
-WHOLE_FILE_BYTES = 32_000_000
-"""A file up to this size may be read twice, so that its shards can be divided among workers."""
+"""Tokens of the shards that one worker reads in one go, at least; a file is never divided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +28,15 @@ class Found:
 def divide(shards: Sequence[Shard], *, task_tokens: int = TASK_TOKENS) -> list[list[int]]:
     """Divide shards in tasks for workers, given by their places; the order is that of files.
 
-    Shards that lie in one large file stay together: whoever reads the last of them has to
-    pass over the first.
+    Shards that lie in one file stay together: whoever reads the last of them has to unpack
+    the first.
     """
     order = sorted(range(len(shards)), key=lambda place: _first(shards[place]))
     tasks: list[list[int]] = []
     tokens = 0
     for place in order:
         shard = shards[place]
-        if tasks and (tokens < task_tokens or _shares_large_file(shards[tasks[-1][-1]], shard)):
+        if tasks and (tokens < task_tokens or _share_file(shards[tasks[-1][-1]], shard)):
             tasks[-1].append(place)
             tokens += shard.n_tokens
         else:
@@ -128,11 +124,5 @@ def _first(shard: Shard) -> tuple[str, str, int]:
     return shard.source, part.path, part.start
 
 
-def _shares_large_file(one: Shard, other: Shard) -> bool:
-    path = one.ranges[-1].path
-    if path != other.ranges[0].path:
-        return False
-    try:
-        return Path(path).stat().st_size > WHOLE_FILE_BYTES
-    except OSError:
-        return False  # whoever reads it says so
+def _share_file(one: Shard, other: Shard) -> bool:
+    return one.ranges[-1].path == other.ranges[0].path
