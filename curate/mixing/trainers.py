@@ -57,10 +57,9 @@ def trainer_text(
         vocab: its largest id + 1; decides how wide the tokens of tokenised files are.
         end: id that ends a text.
     """
-    kind = "parquet" if fmt == "parquet" else "json"
     quoted = {
         "FOLDER": json.dumps(str(out)),
-        "KIND": json.dumps(kind),
+        "KIND": json.dumps("parquet" if fmt == "parquet" else "json"),
         "PATTERN": json.dumps(f"data/part-*.{fmt}"),
         "GLOB": json.dumps(str(out / "data" / f"part-*.{fmt}")),
         "TOKENIZER": json.dumps(tokenizer),
@@ -75,7 +74,9 @@ def trainer_text(
     return text
 
 
-_TRANSFORMERS = '''"""Train a causal model on this mix with transformers and torch alone.
+_TEXTS: dict[str, str] = {}
+
+_TEXTS["transformers"] = '''"""Train a causal model on this mix with transformers and torch alone.
 
 Run: python train_transformers.py --model gpt2            (goes on from its weights)
      python train_transformers.py --model gpt2 --scratch  (its shape, fresh weights)
@@ -147,7 +148,7 @@ if __name__ == "__main__":
     main()
 '''
 
-_NANOTRON = """# The data of a nanotron run: `data` of its configuration (0.4).
+_TEXTS["nanotron"] = """# The data of a nanotron run: `data` of its configuration (0.4).
 # A version that asks for `data_stages` takes it as the `data` of a stage.
 data:
   dataset:
@@ -160,7 +161,9 @@ tokenizer:
   tokenizer_name_or_path: @TOKENIZER@
 """
 
-_OLMO = '''"""The data set of this mix for OLMo-core: call `build(length)` in a training script."""
+_TEXTS[
+    "olmo-core"
+] = '''"""The data set of this mix for OLMo-core: call `build(length)` in a training script."""
 
 from pathlib import Path
 
@@ -189,7 +192,7 @@ def build(sequence_length, work_dir="olmo_work"):
     return found.build()
 '''
 
-_TORCHTITAN = '''"""Makes torchtitan know this mix as the data set "curate_mix".
+_TEXTS["torchtitan"] = '''"""Makes torchtitan know this mix as the data set "curate_mix".
 
 Import it in the module of your configuration; then set `dataset="curate_mix"` in the data
 loader's Config (`HuggingFaceTextDataLoader.Config`).
@@ -219,7 +222,9 @@ def text_of(row):
 DATASETS["curate_mix"] = DatasetConfig(path=str(HERE), loader=load, sample_processor=text_of)
 '''
 
-_AXOLOTL = """# Pre-training on this mix: set base_model, then run `axolotl train axolotl.yaml`.
+_TEXTS[
+    "axolotl"
+] = """# Pre-training on this mix: set base_model, then run `axolotl train axolotl.yaml`.
 base_model: gpt2
 tokenizer_config: @TOKENIZER@
 pretraining_dataset:
@@ -238,7 +243,7 @@ lr_scheduler: cosine
 output_dir: ./trained
 """
 
-_LITGPT = '''"""This mix as a data module of LitGPT.
+_TEXTS["litgpt"] = '''"""This mix as a data module of LitGPT.
 
 Run in this folder: litgpt pretrain pythia-14m --data litgpt_mix.MixData --tokenizer_dir FOLDER
 """
@@ -296,12 +301,3 @@ class MixData(DataModule):
         rows = Blocks(str(HERE / pattern), self.tokenizer, self.length)
         return DataLoader(rows, batch_size=self.batch_size)
 '''
-
-_TEXTS = {
-    "transformers": _TRANSFORMERS,
-    "nanotron": _NANOTRON,
-    "olmo-core": _OLMO,
-    "torchtitan": _TORCHTITAN,
-    "axolotl": _AXOLOTL,
-    "litgpt": _LITGPT,
-}
