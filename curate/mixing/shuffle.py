@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -196,12 +196,16 @@ def _write_chunk(path: Path, pieces: Iterator[Piece], *, chars: int) -> dict[Pat
     texts = path.with_suffix(".text")
     with staged(texts) as temporary, temporary.open("wb") as stream:
         while piece is not None:
-            data = chunk.add(*piece)
-            stream.write(data)
-            check = zlib.crc32(data, check)
+            check = _write(stream, chunk.add(*piece), check)
             piece = next(pieces, None) if chunk.chars < chars else None
     write_arrow(path, chunk.table())
     return {texts: check, path: checksum(path)}
+
+
+def _write(stream: BinaryIO, data: bytes, check: int) -> int:
+    """Write bytes, which nobody holds after it, and return the checksum that goes on with them."""
+    stream.write(data)
+    return zlib.crc32(data, check)
 
 
 @dataclass(slots=True)
