@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import tokenizers
 import transformers
+from click.testing import CliRunner
 
+from curate.cli import main
 from curate.corpus.shards import read_ranges
 from curate.corpus.words import number_words
 from curate.errors import UNREACHABLE, CurateError
@@ -472,6 +474,7 @@ def test_floors_ceilings_and_blends_hold_in_what_is_written(build):
     [
         ({"keep": ("novels=20%",)}, "no such source in the index; known: code, math, story", 2),
         ({"keep": ("math",)}, "write SOURCE=20%", 2),
+        ({"priority": ("meth",)}, "--priority meth: no such source in the index; known: code", 2),
         ({"keep": ("math=90%", "story=20%")}, "110% of the mix", 2),
         ({"keep": ("math=30%", "math<=20%")}, "floor is above its ceiling", 2),
         ({"keep": ("story=90%",), "budget": 8000}, "--keep asks for 7,200 tokens", UNREACHABLE),
@@ -528,6 +531,19 @@ def test_a_tokenizer_of_the_probe_that_changed_is_refused_and_not_counted_with(p
     with pytest.raises(CurateError, match="its tokenizer changed since the index was made"):
         build_mix(changed, ranking, target, settings, **where)
     assert not (tmp_path / "mix").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--encoder", "x"], "--encoder goes with --decontaminate semantic"),
+        (["--encoder", "x", "--no-decontaminate"], "--encoder goes with --decontaminate semantic"),
+        (["--priority", "a", "--no-dedup"], "--priority goes without --no-dedup"),
+    ],
+)
+def test_an_option_that_would_decide_nothing_is_refused(tmp_path, options, message):
+    done = CliRunner().invoke(main, ["build-mix", "--workspace", str(tmp_path / "ws"), *options])
+    assert done.exit_code == 2 and message in done.output
 
 
 def test_the_copy_of_the_source_with_priority_stays(place, tmp_path):

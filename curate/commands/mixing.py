@@ -85,6 +85,10 @@ def build_mix(
     given |= {"paraphrases": decontaminate == "semantic" if decontaminate else None}
     several = {name: given.pop(name) or None for name in ("keep", "blend", "priority")}
     settings = dataclasses.replace(settings, mix=override(settings.mix, **given, **several))
+    if given["encoder"] and not (settings.mix.decontaminate and settings.mix.paraphrases):
+        raise click.UsageError("--encoder goes with --decontaminate semantic")
+    if several["priority"] and not settings.mix.dedup:
+        raise click.UsageError("--priority goes without --no-dedup")
     with terminal.progress() as notify:
         found = run(
             budget, settings=settings, workspace=workspace, out=out,

@@ -121,12 +121,21 @@ def read_rule(rule: str, *, option: str) -> tuple[str, str, float]:
     return match["source"].strip(), "<=" if match["sign"] == "<=" else "=", share
 
 
-def _group(source: str, sources: Sequence[str], *, option: str) -> int:
+def check_source(source: str, sources: Sequence[str], option: str) -> None:
+    """Refuse a source that the index does not have.
+
+    Raises:
+        CurateError: exit code 2, with those that it has.
+    """
     if source not in sources:
         known = ", ".join(sources[:12])
         raise CurateError(
             f"--{option} {source}: no such source in the index; known: {known}", exit_code=USAGE
         )
+
+
+def _group(source: str, sources: Sequence[str], *, option: str) -> int:
+    check_source(source, sources, option)
     return sources.index(source)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from curate.errors import UNREACHABLE, USAGE, CurateError
+from curate.mixing.bounds import check_source
 from curate.mixing.formats import Format
 from curate.mixing.publish import list_content
 from curate.mixing.trainers import NAMES
@@ -60,6 +61,8 @@ def check_request(
         raise CurateError(
             f"format {fmt}: not known; use {', '.join(get_args(Format))}", exit_code=USAGE
         )
+    for source in settings.priority:
+        check_source(source, sorted({each.shard.source for each in index.shards}), "priority")
     if ranking.index_fingerprint != index.fingerprint:
         raise CurateError(
             f"ranking {ranking.target}: made from another index than the present one; run curate "
