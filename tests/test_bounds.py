@@ -9,6 +9,8 @@ from curate.errors import UNREACHABLE, USAGE, CurateError
 from curate.mixing.bounds import bound_spread, read_rule
 from curate.mixing.checks import PAYLOAD, check_out, check_request, check_room
 from curate.mixing.choose import Taken, choose_rows
+from curate.mixing.draw import _split
+from curate.mixing.filters import Wish
 from curate.mixing.weights import Spread, spread_tokens, tokens_of
 from curate.settings import MixSettings
 
@@ -203,6 +205,26 @@ def test_rules_that_cannot_be_kept_are_refused(keep, blend, code, message):
     with pytest.raises(CurateError, match=message) as caught:
         bounded(keep, blend)
     assert caught.value.exit_code == code
+
+
+def test_a_floor_is_refused_by_what_was_read_and_never_by_a_guess():
+    def look(source, *, depth, clean):
+        shard = SimpleNamespace(source=source, n_documents=10)
+        return SimpleNamespace(shard=shard, depth=depth, complete=depth == 10, size=9, clean=clean)
+
+    def parts(*states, **rules):
+        spread = Spread(order=np.array([1, 0]), groups=np.arange(2), **rules)
+        return _split(states, Wish(budget=200, names=("a", "b"), spread=spread)).tolist()
+
+    rest = look("b", depth=10, clean=1000)
+    for rules in ({"floors": {0: 0.5}}, {"blend": ((0, 0.5),)}):
+        assert parts(look("a", depth=5, clean=45), rest, **rules) == [100, 100]  # guessed: 90
+        with pytest.raises(CurateError, match="asks for 100 tokens, it can give 90") as caught:
+            parts(look("a", depth=10, clean=90), rest, **rules)
+        assert caught.value.exit_code == UNREACHABLE
+    assert parts(look("a", depth=5, clean=45), rest, ceilings={1: 0.5}) == [100, 100]
+    with pytest.raises(CurateError, match="ceilings of --keep leave less"):
+        parts(look("a", depth=10, clean=90), rest, ceilings={1: 0.5})
 
 
 def test_the_sum_of_shares_may_be_off_by_rounding_and_by_no_more():

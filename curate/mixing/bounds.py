@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -82,17 +82,22 @@ def check_rooms(spread: Spread, shards: Sequence[Shard], room: Ints, *, budget: 
     Raises:
         CurateError: exit code 6, which.
     """
+    for option, mine, need in short_sources(spread, room, budget=budget):
+        raise CurateError(
+            f"source {shards[mine[0]].source}: --{option} asks for {need:,} tokens, it can give "
+            f"{int(room[mine].sum()):,}; allow more --max-epochs, or {option} less of it",
+            exit_code=UNREACHABLE,
+        )
+
+
+def short_sources(spread: Spread, room: Ints, *, budget: int) -> Iterator[tuple[str, Ints, int]]:
+    """Yield each rule that asks a source for more than it can give: option, shards, tokens."""
     asked = [("keep", *each) for each in spread.floors.items()]
     asked += [("blend", *each) for each in spread.blend if each[0] >= 0]
     for option, group, share in asked:
-        mine = np.flatnonzero(spread.groups == group)
-        held, need = int(room[mine].sum()), tokens_of(share, budget)
-        if held < need:
-            raise CurateError(
-                f"source {shards[mine[0]].source}: --{option} asks for {need:,} tokens, it can "
-                f"give {held:,}; allow more --max-epochs, or {option} less of it",
-                exit_code=UNREACHABLE,
-            )
+        mine, need = np.flatnonzero(spread.groups == group), tokens_of(share, budget)
+        if room[mine].sum() < need:
+            yield option, mine, need
 
 
 def ceilings_bind(budget: int) -> CurateError:

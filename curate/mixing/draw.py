@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from curate.errors import UNREACHABLE, CurateError
-from curate.mixing.bounds import ceilings_bind, check_rooms
+from curate.mixing.bounds import ceilings_bind, check_rooms, short_sources
 from curate.mixing.choose import Cut, Ints, Taken, choose_rows
 from curate.mixing.drawn import Drawn, gather_drawn
 from curate.mixing.filters import Looked, Wish, filter_documents
@@ -95,17 +96,20 @@ def _known(name: str, shards: Mapping[str, Shard]) -> Shard:
 def _split(states: Sequence[Looked], wish: Wish) -> Ints:
     """Split the budget among the shards; what is not looked at yet counts as clean."""
     room = np.array([_room(state, wish) for state in states], np.int64)
-    if room.sum() < wish.budget:
-        if all(state.complete for state in states):
-            if wish.at_most:
-                return room
-            raise _too_few(states, wish)
-        room = np.where([state.complete for state in states], room, wish.budget)
-    check_rooms(wish.spread, [state.shard for state in states], room, budget=wish.budget)
-    try:
-        return spread_tokens(wish.spread, room, budget=wish.budget)
-    except ValueError:  # of what is clean
-        raise ceilings_bind(wish.budget) from None
+    if room.sum() < wish.budget and all(state.complete for state in states):
+        if wish.at_most:
+            return room
+        raise _too_few(states, wish)
+    # What there is of the others is a guess, which must not refuse: it asks for a deeper look.
+    most = np.where([state.complete for state in states], room, wish.budget)
+    check_rooms(wish.spread, [state.shard for state in states], most, budget=wish.budget)
+    room = most if room.sum() < wish.budget else room
+    for _, mine, _ in short_sources(wish.spread, room, budget=wish.budget):
+        room[mine] = most[mine]
+    for known in (room, most):
+        with suppress(ValueError):  # ceilings leave too little of what is clean
+            return spread_tokens(wish.spread, known, budget=wish.budget)
+    raise ceilings_bind(wish.budget)
 
 
 def _room(state: Looked, wish: Wish) -> int:
