@@ -56,7 +56,6 @@ class Commands(click.Group):
                 raise
             _fail(f"{error.filename or 'the disk'}: {error.strerror}; mend it, then run again", 1)
         except KeyboardInterrupt:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not end the first
             _fail("interrupted; the same command goes on where it stopped", 130)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -76,16 +75,30 @@ def _is_of_the_disk(error: OSError) -> bool:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as an exit with 143, so that children and files are cleaned."""
+    """Let signals unwind the stack, so that children and files are cleaned: SIGTERM exits with 143.
+
+    After an interrupt no second one is heard: between its exception and the line that says so it
+    would end the first with another exit code. SIGTERM still is.
+    """
 
     def leave(number: int, frame: object) -> NoReturn:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    def interrupt(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before: dict[signal.Signals, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, leave)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except KeyboardInterrupt:
+        before.pop(signal.SIGINT, None)
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

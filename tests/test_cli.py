@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 from curate.cli import main
 from curate.store.publish import publish_json, read_json
+from curate.terminal import _terminable
 from tests.conftest import write_jsonl
 
 SETTINGS = """\
@@ -524,3 +527,19 @@ def test_python_m_curate_and_a_closed_pipe():
     command = f"{sys.executable} -m curate doctor | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_a_second_interrupt_does_not_end_the_first():
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="the first"), _terminable():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+            except KeyboardInterrupt:
+                os.kill(os.getpid(), signal.SIGINT)
+                raise KeyboardInterrupt("the first") from None
+        os.kill(os.getpid(), signal.SIGINT)  # until the process has ended
+    finally:
+        signal.signal(signal.SIGINT, before)
