@@ -237,6 +237,7 @@ def test_inputs_are_expanded_named_and_sorted(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(lines())
     (tmp_path / "web/picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00")
+    (tmp_path / "curate.toml").write_text("[mix]\n")
     skipped = []
     given = [str(tmp_path), str(tmp_path / "web/*.zst")]
     found = find_inputs(given, workspace=tmp_path / ".curate", skipped=skipped)
@@ -244,7 +245,7 @@ def test_inputs_are_expanded_named_and_sorted(tmp_path):
         ("b", "b.jsonl.zst"), ("code", "x.py"), ("code", "y.py"),
         ("code-a", "a.jsonl"), ("web-a", "a.jsonl"),
     ]  # fmt: skip
-    assert sorted(path.name for path in skipped) == ["README.md", "picture.png"]
+    assert sorted(path.name for path in skipped) == ["README.md", "curate.toml", "picture.png"]
     for wrong in (
         [],
         ["nowhere"],

@@ -93,6 +93,11 @@ def test_a_wrong_name_is_said_to_be_so(name, message):
         load_target(TargetSettings(name=name))
 
 
+def test_a_folder_of_targets_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CurateError, match=r"nowhere: no such folder of targets; mend --data-dir"):
+        list_targets(str(tmp_path / "nowhere"))
+
+
 def test_an_empty_or_damaged_target_is_refused(tmp_path):
     proofnet(tmp_path, test=0)
     with pytest.raises(CurateError, match="its eval split is empty"):

@@ -20,6 +20,7 @@ from curate.corpus.formats import (
 from curate.errors import USAGE, CurateError
 
 _CARDS = ("readme", "license", "licence", "notice", "citation")
+_SETTINGS = "curate.toml"  # lies in the folder of a project, and is no document of its corpus
 _CARD_FILES = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json"})
 """Files that describe the record files they lie beside, and are no documents of theirs."""
 
@@ -154,7 +155,7 @@ def _tree_source(path: Path, folder: Path) -> str:
 
 
 def _readable(path: Path, *, beside_records: bool) -> bool:
-    if not path.is_file():
+    if not path.is_file() or path.name == _SETTINGS:
         return False
     suffix = inner_suffix(path)
     card = suffix not in RECORD_SUFFIXES and path.name.lower().startswith(_CARDS)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from curate.errors import CurateError
 from curate.records import NamedTarget
 
 ENDINGS = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
@@ -79,10 +80,18 @@ def local_folder(spec: TargetSpec, data_dir: str) -> Path | None:
     Args:
         spec: the target.
         data_dir: looked into, also in its `targets/`; "" takes `CURATE_DATA_DIR`.
+
+    Raises:
+        CurateError: there is no such folder.
     """
     root = data_dir or os.environ.get("CURATE_DATA_DIR", "")
     if not root:
         return None
+    if not Path(root).is_dir():
+        raise CurateError(
+            f"{root}: no such folder of targets; mend --data-dir, [target] data_dir or"
+            " CURATE_DATA_DIR"
+        )
     for folder in (Path(root) / "targets" / spec.name, Path(root) / spec.name):
         if all(split_file(folder, split).is_file() for split in (*spec.select, *spec.eval)):
             return folder
