@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from curate.report.curves import arms_chart, forecast_chart, loss_chart
-from curate.report.plots import map_chart, mix_chart, ranking_chart
+from curate.report.plots import mix_chart, ranking_chart
+from curate.report.shard_map import map_chart
 from curate.stages import open_artefact
 
 FOLDER = Path(__file__).parent / "figures"

@@ -1,8 +1,8 @@
 """Run the demo and keep what it printed: python examples/record.py [FOLDER] (make record).
 
 Writes examples/demo.txt (all of stdout; only the path of the folder is left out), the block of
-the README between its marks, and the figures of the pages. With a FOLDER that holds a finished
-demo, only its `demo.txt` is taken over.
+the README between its marks, the figures of the pages and the screenshots of the report. With a
+FOLDER that holds a finished demo, nothing is run again.
 """
 
 import re
@@ -44,6 +44,8 @@ def main(folder: Path) -> None:
     text = readme_with(readme.read_text("utf-8"), TRANSCRIPT.read_text("utf-8"))
     readme.write_text(text, encoding="utf-8")
     subprocess.run([sys.executable, FIGURES, folder / "demo" / ".curate", "demo"], check=True)
+    shots = [(folder / "demo" / "report.html").resolve(), FIGURES.with_name("figures")]
+    subprocess.run([sys.executable, "-m", "tests.browser", *shots], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""A page in a real browser: Debian's Chromium, headless, no network; its layout as JSON."""
+"""A page in a real browser: Debian's Chromium, headless, no network; its layout as JSON.
+
+python -m tests.browser REPORT FOLDER writes the screenshots of the documentation.
+"""
 
 import json
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -45,6 +51,8 @@ const result = {
   width: innerWidth, scrolls: document.documentElement.scrollWidth,
   wide: [...document.body.querySelectorAll("*")].filter(e => seen(e) && !e.closest(".scroll, .skip")
     && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80)),
+  sideways: [...document.querySelectorAll(".scroll")].filter(
+    e => seen(e) && e.scrollWidth > e.clientWidth + 1).map(e => e.getAttribute("aria-label")),
   tabs: tabs.map(e => (e.getAttribute("aria-label") || e.textContent).trim().slice(0, 40)),
   tabindexes: tabs.map(e => e.tabIndex),
   unnamed: [...document.querySelectorAll("svg, [role=region], a, summary, nav")].filter(
@@ -103,3 +111,20 @@ def print_pdf(path, folder, *, to, dark=False):
     """Print a file as a person who prints it, without the browser's header and footer."""
     words = [f"--print-to-pdf={to}", "--no-pdf-header-footer", scheme(dark)]
     start(folder / "profile", *words, path.as_uri())
+
+
+def main(report, folder):
+    """Write the first screen of a report, on a desk and on a dark phone."""
+    if CHROMIUM is None:
+        sys.exit("no Chromium: the screenshots of the report stay as they were")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, view in {
+            "desk": {"width": 1_000, "height": 760},
+            "phone": {"width": 500, "height": 900, "dark": True},
+        }.items():
+            to = Path(folder, f"report-{name}.png").resolve()
+            photograph(Path(report).resolve(), Path(scratch), to=to, **view)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

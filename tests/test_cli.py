@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from curate.cli import main
+from curate.store.history import read_history
 from curate.store.publish import publish_json, read_json
 from curate.terminal import _terminable
 from tests.conftest import write_jsonl
@@ -186,6 +187,8 @@ def test_a_project_that_is_moved_keeps_its_mix_and_its_target(
     assert read_json(Path(".curate/target.json"), dict)["name"] == (
         "docs=../select.jsonl,../eval.jsonl"
     )
+    told = [run for run in read_history(Path(".curate")) if run.stage == "rank"][-1]
+    assert told.settings.target.name == "docs=select.jsonl,eval.jsonl"  # the report repeats it
     monkeypatch.chdir(tmp_path)
     old.rename(new)
     monkeypatch.chdir(new)

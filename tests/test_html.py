@@ -3,12 +3,13 @@ import doctest
 import re
 import tomllib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from curate.config import read_settings
 from curate.records import Group, Interval
-from curate.report import html
+from curate.report import chapters, html
 from curate.report.first_screen import answer
 from curate.report.html import render_report, show_name, style_digest
 from curate.report.repeat import repeat_lines, settings_toml
@@ -25,6 +26,7 @@ from tests.report_records import (
     with_a_task,
 )
 
+ROOT = Path(__file__).parents[1]
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
@@ -87,7 +89,7 @@ def test_the_first_screen_has_question_answer_and_numbers():
         ({"a": 30, "b": 20, "c": 40, "d": 10}, "c (40%), a (30%), b (20%) and d (10%)"),
         ({"a": 5, "b": 20, "c": 40, "d": 5, "e": 30}, "c (40%), e (30%), b (20%) and 2 more"),
         ({"a": 9_000, "b": 990_999, "c": 1}, "b (99%) and 2 more sources (0.9%)."),
-        ({"a": 700_000, "b": 299_900, "c": 100}, "a (70%) and b (30%)."),
+        ({"a": 700_000, "b": 299_100, "c": 900}, "a (70%) and b (30%)."),
         ({f"s{n}": 1 for n in range(400)}, "s0 (0.2%), s1 (0.2%), s10 (0.2%) and 397 more"),
     ],
 )
@@ -129,7 +131,8 @@ def test_every_part_is_there():
         "What was measured", "Does alignment foretell the loss?", "How training went",
         "What was read", "How to repeat", "only 40 items", "7 documents were taken out",
         "31 because another is the same", "Of 1,060 records 1,053 were taken and 7 rejected",
-        "bad_json", "cut at byte 1,999", "curate build-mix --out mix", "curate verify",
+        "not valid JSON bad_json", "cut at byte 1,999", "curate build-mix --out mix",
+        "curate verify",
         "[mix] budget = 300000", "seeds = 5", "Shards and targets", "Shards and methods",
         "What it is about", "array, axis", "A document of each source",
         "holds select:4 of the target", "is like numpy-docstrings:3 (83% alike)",
@@ -322,3 +325,16 @@ def test_names_break_at_their_joints_and_stay_harmless():
     assert doctest.testmod(html).failed == 0
     assert show_name("<i>_x/y'&\x1b", 40) == "&lt;i&gt;_<wbr>x/<wbr>y&#39;&amp;\ufffd"
     assert "calibration arms are other mixes" in words(whole())
+
+
+def test_every_reason_of_a_rejection_is_said_in_words():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    table = page.split("| reason | the record |")[1].split("\n\n")[0]
+    known = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row[:60])}
+    assert "truncated" in known and known == set(chapters.REJECTED)
+
+
+def test_a_line_through_too_few_arms_is_not_called_a_fit():
+    assert "r² –" not in words(whole())
+    fitted = dataclasses.replace(verification(), r2=0.9, r2_low=0.8, r2_high=1.0, p_value=0.01)
+    assert "r² 0.90 (0.80 to 1.00), p-value of no slope 0.010." in words(whole(verification=fitted))

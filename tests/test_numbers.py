@@ -98,8 +98,9 @@ def test_values_intervals_and_shares():
 
 
 def test_durations_and_sizes():
-    assert [format_seconds(s) for s in (0.2, 60, 3_599.9, 3_660, 200_000, math.nan)] == [
+    assert [format_seconds(s) for s in (0, 0.2, 60, 3_599.9, 3_660, 200_000, math.nan)] == [
         "0 s",
+        "<1 s",
         "1 min",
         "1 h",
         "1 h 1 min",

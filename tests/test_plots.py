@@ -16,7 +16,8 @@ from curate.report.curves import (
     mean_curve,
 )
 from curate.report.gains import better_items, gains_chart, item_gains
-from curate.report.plots import interval_strip, map_chart, mix_chart, ranking_chart
+from curate.report.plots import interval_strip, mix_chart, ranking_chart
+from curate.report.shard_map import map_chart
 from curate.report.svg import Box, Scale, padded, place_label, spread, text_width, tick_text, ticks
 from tests.report_records import HOSTILE, SOURCES, index, mix, ranking, verification
 
@@ -118,7 +119,7 @@ def test_map_of_very_many_shards_stays_small():
 def test_map_keeps_one_unit_equal_in_both_directions():
     corners = (("a", 0.0, 0.0), ("b", 1.0, 0.0), ("c", 0.0, 1.0), ("t", 0.5, 0.5))
     drawn = map_chart(dataclasses.replace(ranking(("a", "b", "c")), map=corners))
-    spots = re.findall(r'<circle class="fill-main" cx="([\d.]+)" cy="([\d.]+)"', drawn)
+    spots = re.findall(r'<circle class="fill-main line-main" cx="([\d.]+)" cy="([\d.]+)"', drawn)
     (cx, cy), (bx, _), (ax, ay) = [(float(x), float(y)) for x, y in spots]
     assert bx - ax == pytest.approx(ay - cy, abs=0.2)
     assert ax == cx

@@ -15,7 +15,7 @@ from tests.test_html import whole
 pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium on this machine")
 
 AXE = Path(os.environ.get("CURATE_AXE", "build/axe/node_modules/axe-core/axe.min.js"))
-VIEWS = {"desk": {"width": 1280}, "phone": {"width": 390, "dark": True}}
+VIEWS = {"desk": {"width": 1280}, "phone": {"width": 360, "dark": True}}
 
 
 @pytest.fixture(scope="module", params=VIEWS)
@@ -28,6 +28,10 @@ def test_nothing_is_wider_than_the_page(view):
     assert view["found"]["width"] == view["width"]
     assert view["found"]["scrolls"] <= view["width"]
     assert not view["found"]["wide"]
+
+
+def test_of_the_tables_only_that_of_the_arms_scrolls_sideways_and_only_on_a_phone(view):
+    assert view["found"]["sideways"] == (["Arms"] if view["width"] < 500 else [])
 
 
 def test_all_text_can_be_read(view):

@@ -22,14 +22,29 @@ from curate.records import (
 from curate.report.curves import alignment_chart, arms_chart, forecast_chart, loss_chart
 from curate.report.gains import better_items, gains_chart, item_gains
 from curate.report.numbers import format_share, format_value
-from curate.report.plots import interval_strip, map_chart, mix_chart
+from curate.report.plots import interval_strip, mix_chart
 from curate.report.ranking_table import has_ceiling, tie_mark
+from curate.report.shard_map import map_chart
 from curate.report.svg import NARROW, WIDE
 from curate.report.tables import rejections
 
 MOST_SHARDS = 60
 MOST_FILES = 40
 HEATS = 10  # colours of the heat map: the style sheet has as many
+REJECTED = {  # reason in the ledger: what it says of a record
+    "bad_json": "not valid JSON",
+    "bad_utf8": "not valid UTF-8",
+    "too_deep": "JSON nested too deep",
+    "missing_field": "the field of the text is missing",
+    "null": "the text is null",
+    "wrong_type": "the text is no string",
+    "empty": "the text is empty",
+    "too_long": "longer than 64 MiB",
+    "truncated": "cut off with its file",
+    "wrong_columns": "more or fewer fields than the header",
+    "lfs_pointer": "a pointer of git lfs, not the data",
+    "html_page": "a web page, not the data",
+}
 _TIES = {" ": "", "╭": "start", "│": "mid", "╰": "end"}
 
 

@@ -18,6 +18,7 @@ from curate.report.svg import (
     dot,
     interval,
     is_narrow,
+    label_text,
     line,
     padded,
     path,
@@ -179,12 +180,8 @@ def alignment_chart(
         name = show_middle(arm.arm, 16)
         found = place_label(px, py, name, taken=taken, frame=frame, reach=9)
         if found is not None:
-            box, anchor = found
-            taken.append(box)
-            at = {"start": box.x0, "end": box.x1, "middle": (box.x0 + box.x1) / 2}[anchor]
-            labels.append(
-                text(name, at, box.y0 + FONT_SIZE - 2.5, classes="quiet halo", anchor=anchor)
-            )
+            taken.append(found[0])
+            labels.append(label_text(name, *found, classes="quiet halo"))
     label = f"Alignment against loss of {len(arms)} arms"
     return chart([*parts, *labels], width=width, height=height, label=label, standalone=standalone)
 

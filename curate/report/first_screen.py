@@ -23,7 +23,7 @@ VERDICTS = {
 }
 _MOST_NAMED = 3  # sources, where there are more than one more
 _LEAST_NAMED = 0.01  # of the mix: a source of less is no answer
-_LEAST_TOLD = 0.0005  # of it: less would be told as <0.1%
+_LEAST_TOLD = 0.001  # of it: less would be told as <0.1%
 
 Fact = tuple[str, str, list[str]]
 """What, its number, lines of small print."""
@@ -88,7 +88,7 @@ def _held(mix: Mix) -> str:
     """Return the sources of a mix with their shares, largest first, the small ones together.
 
     Those of less than a hundredth are named only where none is larger; what is left of less than
-    a two-thousandth stays in the table of the mix.
+    a thousandth stays in the table of the mix.
     """
     whole = mix.tokens or 1
     shares = sorted(mix.sources.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -122,6 +122,7 @@ def _environment() -> Environment:
         "middle": show_middle,
         "name": show_name,
         "moment": show_moment,
+        "fate": lambda reason: chapters.REJECTED.get(reason, reason),
         "digest": style_digest,
         "tokens": numbers.format_tokens,
         "count": numbers.format_count,

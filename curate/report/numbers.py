@@ -136,11 +136,13 @@ def format_seconds(seconds: float) -> str:
     """Return a duration in the two units that matter.
 
     Example:
-        >>> format_seconds(4.2), format_seconds(75), format_seconds(7_300)
-        ('4 s', '1 min 15 s', '2 h 1 min')
+        >>> format_seconds(0.2), format_seconds(75), format_seconds(7_300)
+        ('<1 s', '1 min 15 s', '2 h 1 min')
     """
     if not math.isfinite(seconds):
         return MISSING
+    if 0 < seconds < 0.5:
+        return "<1 s"
     whole = round(max(seconds, 0))
     if whole < 60:
         return f"{whole} s"

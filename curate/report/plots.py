@@ -14,25 +14,19 @@ from curate.report.numbers import (
     format_value,
 )
 from curate.report.svg import (
-    FONT_SIZE,
     WIDE,
-    Box,
     Scale,
     chart,
-    dot,
     interval,
     is_narrow,
     line,
     padded,
-    place_label,
     rect,
     text,
     text_width,
     x_axis,
 )
 from curate.report.text import show_middle
-
-_MOST_POINTS = 1_500
 
 
 def ranking_chart(
@@ -88,42 +82,6 @@ def interval_strip(shard: RankedShard, ranking: Ranking, *, width: float = 180.0
     return chart(parts, width=width, height=16, label=label, standalone=False)
 
 
-def map_chart(ranking: Ranking, *, width: float = WIDE, standalone: bool = False) -> str:
-    """Return the 2-D map of shards and target: near is alike, deeper colour is better aligned.
-
-    Every point has its name on hover; each source is named once, at its best shard, where
-    there is room. One unit is equally long in both directions.
-
-    Args:
-        ranking: its `map` ends with the target.
-        width: CSS pixels.
-        standalone: for a file of its own.
-    """
-    points = _map_points(ranking)
-    if not points:
-        note = text("no map of this ranking", width / 2, 30, classes="quiet", anchor="middle")
-        return chart([note], width=width, height=60, label="No map", standalone=standalone)
-    height, places = _layout(points, width)
-    ranked = {shard.shard: shard for shard in ranking.shards}
-    finite = [s.alignment for s in ranking.shards if math.isfinite(s.alignment)]
-    low, high = min(finite, default=0.0), max(finite, default=1.0)
-    marks: list[str] = []
-    taken = [Box(x - 5, y - 5, x + 5, y + 5) for x, y in places]
-    for (name, _, _), (x, y) in reversed(list(zip(points[:-1], places[:-1], strict=True))):
-        shard = ranked.get(name)
-        deep = 0.2 if shard is None else 0.2 + 0.8 * _share(shard.alignment, low, high)
-        marks.append(dot(x, y, 5, "fill-main", title=_hover(name, shard), opacity=deep))
-    x, y = places[-1]
-    marks += [
-        dot(x, y, 8, "ring line-warm"),
-        dot(x, y, 4, "fill-warm", title=f"target {points[-1][0]}"),
-    ]
-    frame = Box(2, 2, width - 2, height - 2)
-    labels = _map_labels(points, places, ranked, taken=taken, frame=frame)
-    label = f"Map of {len(points) - 1} shards and the target {ranking.target}"
-    return chart([*marks, *labels], width=width, height=height, label=label, standalone=standalone)
-
-
 def mix_chart(
     mix: Mix,
     *,
@@ -144,7 +102,7 @@ def mix_chart(
     natural = _natural_shares(index) if index is not None else {}
     rows = _mix_rows(mix, natural, most)
     narrow = is_narrow(width)
-    names = [show_middle(name, 17 if narrow else 32) for name, _, _, _ in rows]
+    names = [show_middle(name, 20 if narrow else 32) for name, _, _, _ in rows]
     left = 12 + max((text_width(name) for name in names), default=0)
     right, row = (46.0 if narrow else 116.0), 24.0
     largest = max((max(share, usual) for _, _, share, usual in rows), default=1.0) or 1.0
@@ -182,7 +140,7 @@ def _ranking_row(
             middle,
             scale,
             "main",
-            title=_hover(shard.shard, shard),
+            title=hover(shard.shard, shard),
         ),
     ]
 
@@ -207,7 +165,8 @@ def _ends(shards: Sequence[RankedShard], most: int) -> list[RankedShard]:
     return [*shards[: most - last], *shards[-last:]]
 
 
-def _hover(name: str, shard: RankedShard | None) -> str:
+def hover(name: str, shard: RankedShard | None) -> str:
+    """Return what a mark of a shard says on hover."""
     if shard is None:
         return name
     return (
@@ -216,64 +175,6 @@ def _hover(name: str, shard: RankedShard | None) -> str:
         f" rank {format_ranks(shard.rank_low, shard.rank_high)},"
         f" {format_tokens(shard.tokens)} tokens"
     )
-
-
-def _map_points(ranking: Ranking) -> list[tuple[str, float, float]]:
-    """Return the points that can be drawn, the target last; of very many shards every n-th."""
-    known = [point for point in ranking.map if math.isfinite(point[1] + point[2])]
-    if not known or known[-1] != ranking.map[-1]:
-        return []
-    every = 1 + (len(known) - 2) // _MOST_POINTS if len(known) > 1 else 1
-    return [*known[:-1:every], known[-1]]
-
-
-def _layout(
-    points: Sequence[tuple[str, float, float]], width: float
-) -> tuple[float, list[tuple[float, float]]]:
-    """Return the height, and each point's pixel with one scale for both directions."""
-    xs, ys = [x for _, x, _ in points], [y for _, _, y in points]
-    wide, tall = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
-    edge = 34.0
-    height = min(max(width * tall / wide, 0.42 * width), 0.72 * width)
-    scale = min((width - 2 * edge) / wide, (height - 2 * edge) / tall)
-    middle_x, middle_y = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
-    return height, [
-        (width / 2 + (x - middle_x) * scale, height / 2 - (y - middle_y) * scale)
-        for x, y in zip(xs, ys, strict=True)
-    ]
-
-
-def _map_labels(
-    points: Sequence[tuple[str, float, float]],
-    places: Sequence[tuple[float, float]],
-    ranked: dict[str, RankedShard],
-    *,
-    taken: list[Box],
-    frame: Box,
-) -> list[str]:
-    """Return the target's label, then each source's once, best first, where there is room."""
-    position = {name: places[number] for number, (name, _, _) in enumerate(points[:-1])}
-    wanted = [(f"target: {show_middle(points[-1][0], 22)}", places[-1], "strong halo", 11.0)]
-    named: set[str] = set()
-    for shard in sorted(ranked.values(), key=lambda shard: shard.rank):
-        if shard.source not in named and shard.shard in position:
-            named.add(shard.source)
-            wanted.append((show_middle(shard.source, 22), position[shard.shard], "halo", 8.0))
-    parts: list[str] = []
-    for words, (x, y), classes, reach in wanted:
-        found = place_label(x, y, words, taken=taken, frame=frame, reach=reach)
-        if found is None and "strong" in classes:  # the target is named whatever it covers
-            found = place_label(x, y, words, taken=[], frame=frame, reach=reach)
-        if found is not None:
-            box, anchor = found
-            taken.append(box)
-            at = {"start": box.x0, "end": box.x1, "middle": (box.x0 + box.x1) / 2}[anchor]
-            parts.append(text(words, at, box.y0 + FONT_SIZE - 2.5, classes=classes, anchor=anchor))
-    return parts
-
-
-def _share(value: float, low: float, high: float) -> float:
-    return (value - low) / (high - low) if high > low and math.isfinite(value) else 0.5
 
 
 def _natural_shares(index: Index) -> dict[str, float]:

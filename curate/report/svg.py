@@ -17,6 +17,7 @@ WIDE, NARROW = 760.0, 360.0  # CSS pixels of a chart on a desk and on a phone
 _NARROW_BELOW = 520.0
 _EDGE = 12.0  # pixels around a chart that is a file of its own
 FONT_SIZE = 12.0  # CSS pixels at full width
+_AIR = 1.0  # pixels above and below a label that nothing else may take
 _CELL = 0.57  # mean width of a cell of the sans font, in font sizes
 
 
@@ -243,7 +244,7 @@ def place_label(
         frame: where labels may be.
         reach: pixels from the mark to its label.
     """
-    width, height = text_width(words), FONT_SIZE
+    width, height = text_width(words), FONT_SIZE + 2 * _AIR
     middle = y - height / 2
     tries = [
         (x + reach, middle, "start"),
@@ -261,6 +262,12 @@ def place_label(
         if inside and box.y1 <= frame.y1 and not any(box.meets(other) for other in taken):
             return box, anchor
     return None
+
+
+def label_text(words: str, box: Box, anchor: str, *, classes: str) -> str:
+    """Return the label that `place_label` found a box and an anchor for."""
+    at = {"start": box.x0, "end": box.x1, "middle": (box.x0 + box.x1) / 2}[anchor]
+    return text(words, at, box.y0 + _AIR + FONT_SIZE - 2.5, classes=classes, anchor=anchor)
 
 
 def _n(value: float) -> str:

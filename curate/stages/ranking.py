@@ -56,10 +56,11 @@ def rank(
             " (curate targets lists the known ones)",
             exit_code=USAGE,
         )
-    wanted = _located(dataclasses.replace(wanted, data_dir=data_dir(settings)))
+    asked = dataclasses.replace(wanted, data_dir=data_dir(settings))
+    wanted = _located(asked)
     loaded = load_target(wanted)
     current = current_index(settings, place, device, notify)
-    used = Settings(target=wanted, rank=settings.rank)
+    used = Settings(target=asked, rank=settings.rank)  # repeated where the corpus is named so
     with noted(place, "rank", "curate rank", used, device) as note:
         ranking = rank_shards(
             current, loaded, settings.rank, workspace=place, device=device, notify=notify
