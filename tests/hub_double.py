@@ -1,6 +1,9 @@
 """A hub on this machine: the few calls of its HTTP interface that pushing and streaming need.
 
-Only what the official client asks is answered; files are kept in memory, a commit is a number.
+Only what the official client asks is answered; files are kept in memory. As on the hub, writing
+takes a token, a repository or branch that is there is a 409, and large or binary files go by git
+LFS: a batch request, a PUT, a verification, a commit that names the digest, and on the way back a
+redirect with the headers X-Linked-*. The Xet protocol is not spoken: HF_HUB_DISABLE_XET=1.
 """
 
 import base64
@@ -13,13 +16,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
 EPOCH = "2025-01-01T00:00:00.000Z"
+LFS_SUFFIXES = (".parquet", ".zst", ".gz", ".bin", ".npy", ".safetensors", ".arrow", ".png")
+LFS_BYTES = 10_000_000
 
 
 class Hub:
     """Data sets by name: {repo: {revision: {path: bytes}}}; every request that came."""
 
     def __init__(self):
-        self.repos, self.asked, self.sent = {}, [], 0
+        self.repos, self.asked, self.sent, self.large = {}, [], 0, {}
 
     def commit(self, repo, files, revision="main"):
         before = self.repos.setdefault(repo, {}).get(revision, {})
@@ -37,11 +42,26 @@ class Hub:
         return None, None
 
 
+def is_large(path, size, sample):
+    """Tell whether a file goes by LFS: .gitattributes of a new data set, its bytes, its size."""
+    return size > 0 and (path.endswith(LFS_SUFFIXES) or size >= LFS_BYTES or b"\0" in sample)
+
+
 def entry(path, data):
-    return {
+    found = {
         "type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest(),
         "lastCommit": None,
     }  # fmt: skip
+    if is_large(path, len(data), data[:512]):
+        oid = hashlib.sha256(data).hexdigest()
+        found["lfs"] = {"oid": oid, "size": len(data), "pointerSize": 134}
+    return found
+
+
+def upload_mode(file):
+    large = is_large(file["path"], file["size"], base64.b64decode(file["sample"]))
+    mode = "lfs" if large else "regular"
+    return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -70,28 +90,42 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"error": code}, status=404, headers=[("X-Error-Code", code)])
 
     def body(self):
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def do_POST(self):
         path, body = unquote(urlsplit(self.path).path), self.body()
         self.hub.asked.append(f"POST {path}")
+        if not path.endswith("/paths-info/main") and not self.headers.get("Authorization"):
+            return self.answer({"error": "Invalid credentials"}, status=401)
         if path == "/api/repos/create":
             wanted = json.loads(body)
             repo = "/".join(filter(None, (wanted.get("organization"), wanted["name"])))
+            there = repo in self.hub.repos
             self.hub.repos.setdefault(repo, {"main": {}})
-            return self.answer({"url": f"{self.base()}/datasets/{repo}", "name": repo})
+            told = {"url": f"{self.base()}/datasets/{repo}", "name": repo}
+            return self.answer(told, status=409 if there else 200)
+        if found := re.fullmatch(r"/datasets/(.+?)\.git/info/lfs/objects/batch", path):
+            return self.lfs_batch(json.loads(body))
+        if path == "/lfs/verify":
+            told = json.loads(body)
+            held = self.hub.large.get(told["oid"], b"")
+            return self.answer({}, status=200 if len(held) == told["size"] else 404)
         if path == "/api/validate-yaml":
             return self.answer({"errors": [], "warnings": []})
         if found := re.fullmatch(r"/api/datasets/(.+?)/branch/(.+)", path):
             branches = self.hub.repos[found[1]]
+            there = found[2] in branches
             branches.setdefault(found[2], dict(branches["main"]))
-            return self.answer({})
+            return self.answer({}, status=409 if there else 200)
         if re.fullmatch(r"/api/datasets/(.+?)/preupload/(.+)", path):
-            files = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
-                for file in json.loads(body)["files"]
-            ]
-            return self.answer({"files": files})
+            return self.answer({"files": list(map(upload_mode, json.loads(body)["files"]))})
         if found := re.fullmatch(r"/api/datasets/(.+?)/commit/(.+)", path):
             return self.take(found[1], found[2], body)
         if found := re.fullmatch(r"/api/datasets/(.+?)/paths-info/(.+)", path):
@@ -109,23 +143,50 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(infos)
         return self.missing("EntryNotFound")
 
+    def lfs_batch(self, wanted):
+        """Say where each object goes; one that is there already has no actions."""
+        objects = []
+        for one in wanted["objects"]:
+            told = {"oid": one["oid"], "size": one["size"]}
+            if one["oid"] not in self.hub.large:
+                told["actions"] = {
+                    "upload": {"href": f"{self.base()}/lfs/{one['oid']}"},
+                    "verify": {"href": f"{self.base()}/lfs/verify"},
+                }
+            objects.append(told)
+        return self.answer({"transfer": "basic", "objects": objects})
+
+    def do_PUT(self):
+        oid, data = self.path.rpartition("/")[2], self.body()
+        self.hub.asked.append(f"PUT {self.path}")
+        if hashlib.sha256(data).hexdigest() != oid:
+            return self.answer({"error": "not what its digest says"}, status=400)
+        self.hub.large[oid] = data
+        return self.answer({})
+
     def take(self, repo, revision, body):
         files, branch = {}, self.hub.repos[repo].setdefault(revision, {})
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            if line["key"] == "lfsFile":
+                if line["value"]["oid"] not in self.hub.large:
+                    return self.answer({"error": "an LFS object is missing"}, status=400)
+                files[line["value"]["path"]] = self.hub.large[line["value"]["oid"]]
             if line["key"] == "deletedFile":
                 branch.pop(line["value"]["path"], None)
         self.hub.commit(repo, files, revision)
         sha = self.hub.sha(repo, revision)
         url = f"{self.base()}/datasets/{repo}/commit/{sha}"
-        self.answer({"commitUrl": url, "commitOid": sha, "hookOutput": ""})
+        return self.answer({"commitUrl": url, "commitOid": sha, "hookOutput": ""})
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
         if found := re.fullmatch(r"/datasets/(.+?)/resolve/([^/]+)/(.+)", path):
             return self.file(*found.groups())
+        if found := re.fullmatch(r"/cdn/(\w+)", path):
+            return self.bytes_of(self.hub.large[found[1]], [("ETag", f'"{found[1]}"')])
         if found := re.fullmatch(r"/api/datasets/(.+?)/tree/([^/]+)/?(.*)", path):
             return self.tree(*found.groups())
         if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/revision/(.+))?", path):
@@ -162,11 +223,17 @@ class Handler(BaseHTTPRequestHandler):
         branch, files = self.hub.files(repo, revision)
         if files is None or path not in files:
             return self.missing("EntryNotFound")
-        data, headers = files[path], [
-            ("ETag", f'"{hashlib.sha1(files[path]).hexdigest()}"'),
-            ("X-Repo-Commit", self.hub.sha(repo, branch)),
-            ("Accept-Ranges", "bytes"),
-        ]  # fmt: skip
+        data, commit = files[path], ("X-Repo-Commit", self.hub.sha(repo, branch))
+        if is_large(path, len(data), data[:512]):
+            oid = hashlib.sha256(data).hexdigest()
+            self.hub.large[oid] = data
+            linked = [("X-Linked-Etag", f'"{oid}"'), ("X-Linked-Size", str(len(data)))]
+            where = ("Location", f"{self.base()}/cdn/{oid}")
+            return self.answer(b"", status=302, headers=[commit, where, *linked])
+        return self.bytes_of(data, [("ETag", f'"{hashlib.sha1(data).hexdigest()}"'), commit])
+
+    def bytes_of(self, data, headers):
+        headers = [*headers, ("Accept-Ranges", "bytes")]
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
             start, stop = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
             headers.append(("Content-Range", f"bytes {start}-{stop}/{len(data)}"))

@@ -116,7 +116,8 @@ def read_hub_rows(name: HubName, *, commit: str) -> Iterator[dict[str, Any]]:
     """Stream the records of one split, none kept: in order, or a seeded sample of them.
 
     A sample is the first records of the stream with its files in random order and its records
-    shuffled 10,000 at a time, so that only what it needs is downloaded.
+    shuffled 10,000 at a time, which the library takes from up to ten files at once: of these the
+    beginnings are downloaded, and no more.
 
     Raises:
         CurateError: no such config or split, or the connection failed.
