@@ -134,20 +134,24 @@ def as_json(command: F) -> F:
 def device(command: F) -> F:
     """Let a command be told where the tensors are."""
     return click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-    )(command)
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+        help="Where tensors are computed.",
+    )(command)  # fmt: skip
 
 
 def engine(command: F) -> F:
     """Let a command be told where its work items run."""
     for option in reversed((
-        click.option("--engine", type=click.Choice(get_args(Engine)), help="Where items run."),
+        click.option(
+            "--engine", type=click.Choice(get_args(Engine)),
+            help="Where the work runs: here, on Ray, or as an array of jobs.",
+        ),
         click.option(
             "--workers", type=click.IntRange(0),
-            help="Processes, or tasks of a job array; chosen by default.",
+            help="Processes, or jobs of the array; chosen by default.",
         ),
-        click.option("--address", help="Of a Ray cluster; one is started here by default."),
-        click.option("--submit", help='Runs an array script to its end: "sbatch --wait".'),
+        click.option("--address", help="Address of a Ray cluster; one is started here by default."),
+        click.option("--submit", help='Command that runs the array and waits: "sbatch --wait".'),
     )):  # fmt: skip
         command = option(command)
     return command

@@ -54,6 +54,13 @@ def test_every_command_has_an_example_in_its_help(command):
     assert "Example:" in generate.help_text(command)
 
 
+def test_every_option_says_what_it_is_and_no_command_s_line_is_cut():
+    for name in COMMANDS:
+        for option in main.commands[name].params:
+            assert isinstance(option, click.Argument) or option.help, f"{name} {option.name}"
+    assert "..." not in generate.help_text("").split("Commands:")[1]
+
+
 def test_every_command_in_the_pages_parses():
     """A command line shown anywhere must name a command and options that exist."""
     shown = []

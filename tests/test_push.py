@@ -18,7 +18,6 @@ from curate.store.publish import publish_json, read_json
 from tests.hub_double import serving
 from tests.report_records import mix
 
-
 # the client's own way of sending an LFS object; its HTTP library would have it say `content`
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 

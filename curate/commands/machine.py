@@ -49,7 +49,7 @@ def targets(settings: Settings, data_dir: str | None, as_json: bool) -> None:
     show_result(found, as_json, targets_table, records_json)
 
 
-@click.command(cls=terminal.Stage)
+@click.command(cls=terminal.Stage, short_help="Print what is installed, and what is missing.")
 @options.as_json
 def doctor(as_json: bool) -> None:
     """Print what is installed, which device and FAISS will be used, what is missing.
@@ -88,13 +88,15 @@ def demo(folder: Path, device: str) -> None:
     result_console().print(demo_summary(result))
 
 
-@click.command(cls=terminal.Stage)
+@click.command(cls=terminal.Stage, short_help="Do the work of one task of a job array.")
 @click.option(
     "--item-list", type=click.Path(path_type=Path, dir_okay=False), required=True,
-    help="That --engine batch wrote.",
+    help="The list that --engine batch wrote.",
 )  # fmt: skip
-@click.option("--task", type=click.IntRange(0), help="Of the array.  [default: the Slurm task]")
-@click.option("--tasks", type=click.IntRange(1), default=1, show_default=True, help="In all.")
+@click.option(
+    "--task", type=click.IntRange(0), help="Number of this task.  [default: the Slurm task]"
+)
+@click.option("--tasks", type=click.IntRange(1), default=1, show_default=True, help="Tasks in all.")
 def worker(item_list: Path, task: int | None, tasks: int) -> None:
     """Do a share of the work items of a list: what one task of a job array runs.
 

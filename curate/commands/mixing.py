@@ -14,7 +14,9 @@ from curate.config import override
 from curate.settings import Selection, Settings
 
 
-@click.command("build-mix", cls=terminal.Stage)
+@click.command(
+    "build-mix", cls=terminal.Stage, short_help="Write a training mix of an exact token budget."
+)
 @click.option(
     "--budget", type=options.Tokens(), help="Tokens of the mix, exactly: 250k, 100M, 1.5B."
 )
@@ -30,34 +32,43 @@ from curate.settings import Selection, Settings
     "trained best after such a ranking.",
 )  # fmt: skip
 @click.option("--max-epochs", type=float, help="Times a shard may be repeated.")
-@click.option("--tokenizer", help="That counts the budget; the probe's by default.")
+@click.option("--tokenizer", help="What counts the tokens; the probe's by default.")
 @click.option(
     "--decontaminate", type=click.Choice(["words", "semantic"]), is_flag=False,
     flag_value="words", help="By the items' words (the default), or paraphrases too.",
 )  # fmt: skip
 @click.option("--no-decontaminate", is_flag=True, help="Leave items of the target in.")
-@click.option("--encoder", metavar="MODEL", help="That compares meanings: the probe by default.")
-@click.option("--dedup/--no-dedup", default=None, help="On by default.")
+@click.option(
+    "--encoder", metavar="MODEL", help="Model that compares meanings; the probe by default."
+)
+@click.option("--dedup/--no-dedup", default=None, help="Leave copies out (the default).")
 @click.option(
     "--keep", multiple=True, metavar="SOURCE=20%",
-    help="At least so much of a source; SOURCE<=20% at most.",
+    help="At least this share of a source; SOURCE<=20% is at most.",
 )  # fmt: skip
 @click.option(
     "--blend", multiple=True, metavar="general=30%",
-    help="So much of all sources (or of one) in natural proportions.",
+    help="This share from all sources in natural proportions, or from one.",
 )  # fmt: skip
-@click.option("--priority", multiple=True, metavar="SOURCE", help="Whose copy of a text stays.")
-@click.option("--holdout", type=options.Share(), help="Held out beside the mix: 1%.")
-@click.option("--whole-documents", is_flag=True, default=None, help="Cut none: nearest to budget.")
+@click.option(
+    "--priority", multiple=True, metavar="SOURCE", help="Source whose copy of a text stays."
+)
+@click.option("--holdout", type=options.Share(), help="Share held out beside the mix: 1%.")
+@click.option(
+    "--whole-documents",
+    is_flag=True,
+    default=None,
+    help="Cut no document; end nearest to the budget.",
+)
 @click.option("--manifest-only", is_flag=True, help="Write weights and records, copy no text.")
 @click.option(
     "--format", "fmt", type=click.Choice(["parquet", "jsonl", "mds", "tokens", "megatron"]),
-    default="parquet", show_default=True,
+    default="parquet", show_default=True, help="Of the files of the mix.",
 )  # fmt: skip
 @click.option(
     "--trainer",
     type=click.Choice(["transformers", "nanotron", "olmo-core", "torchtitan", "axolotl", "litgpt"]),
-    help="Write a file that starts it with this mix.",
+    help="Also write the file that starts this trainer on the mix.",
 )  # fmt: skip
 @options.engine
 @options.as_json

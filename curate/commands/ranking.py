@@ -17,7 +17,7 @@ from curate.errors import NOT_CONFIRMED
 from curate.settings import Measure, Method, Settings
 
 
-@click.command(cls=terminal.Stage)
+@click.command(cls=terminal.Stage, short_help="Order the shards by alignment to a target.")
 @click.option(
     "--target", "targets", multiple=True, shell_complete=options.complete_target,
     help="A name that curate targets lists, a file, hf:org/name or lm-eval:TASK; several with "

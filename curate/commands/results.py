@@ -14,7 +14,11 @@ from curate.harmless import without_controls
 
 @click.command(cls=terminal.Stage)
 @options.workspace
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The HTML file.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The HTML file.  [default: report.html in the workspace]",
+)
 def report(workspace: Path, out: Path | None) -> None:
     """Write one HTML file with all that the workspace holds.
 
@@ -27,11 +31,11 @@ def report(workspace: Path, out: Path | None) -> None:
     click.echo(without_controls(str(write_report(workspace=workspace, out=out))))
 
 
-@click.command(cls=terminal.Stage)
+@click.command(cls=terminal.Stage, short_help="Upload the latest mix and its card to the hub.")
 @click.argument("repo")
 @options.workspace
-@click.option("--private", is_flag=True, help="Of a repository that is made now.")
-@click.option("--revision", default="", help="A branch of it; main by default.")
+@click.option("--private", is_flag=True, help="Make a new repository a private one.")
+@click.option("--revision", default="", help="Branch to push to; main by default.")
 def push(repo: str, workspace: Path, private: bool, revision: str) -> None:
     """Upload the latest mix, with its card, to the hub as the data set REPO (org/name).
 

@@ -16,18 +16,33 @@ from curate.errors import NOT_CONFIRMED
 from curate.settings import Settings, Tracker
 
 
-@click.command(cls=terminal.Stage)
+@click.command(
+    cls=terminal.Stage, short_help="Train small models on mix and controls; was the forecast right?"
+)
 @options.workspace
 @options.config
-@click.option("--size", type=click.Choice(["tiny", "1M", "3M", "15M", "50M", "124M"]))
+@click.option(
+    "--size", type=click.Choice(["tiny", "1M", "3M", "15M", "50M", "124M"]),
+    help="Parameters of the small models.",
+)  # fmt: skip
 @click.option("--model", help="Go on from this model: a hub id, a folder or a .gguf file.")
-@click.option("--lora", type=click.IntRange(1), help="Rank of adapters that learn in its place.")
-@click.option("--tokens", type=options.Tokens(), help="Tokens a run.")
+@click.option(
+    "--lora", type=click.IntRange(1), help="Train adapters of this rank on --model, not all of it."
+)
+@click.option("--tokens", type=options.Tokens(), help="Tokens that each run trains on.")
 @click.option("--seeds", type=click.IntRange(1), help="Runs of the mix and of each control.")
 @click.option("--calibration", type=click.IntRange(2), help="Mixes trained to fit the forecast.")
-@click.option("--against", metavar="METHODS", help="Rankings to compare with, or all: a,b,all")
 @click.option(
-    "--outcome", "outcomes", multiple=True, metavar="lm-eval:TASK", help="A task asked too."
+    "--against",
+    metavar="METHODS",
+    help="Also train on mixes of other rankings, or on all of the pool: ngram,all.",
+)
+@click.option(
+    "--outcome",
+    "outcomes",
+    multiple=True,
+    metavar="lm-eval:TASK",
+    help="A task that the models are asked too.",
 )
 @click.option("--dry-run", is_flag=True, help="Say how long it will take, from steps timed here.")
 @click.option("--check", is_flag=True, help="Train nothing: check what was verified. For CI.")
@@ -37,7 +52,7 @@ from curate.settings import Settings, Tracker
 )  # fmt: skip
 @click.option(
     "--track", type=click.Choice([name for name in get_args(Tracker) if name]),
-    help="Send the curves of runs there too.",
+    help="Also send the curves of the runs to this tracker.",
 )  # fmt: skip
 @click.option(
     "--compile", is_flag=True, default=None, help="Fuse a model's operations first: long runs."
