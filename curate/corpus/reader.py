@@ -253,7 +253,7 @@ def check_ledgers(ledgers: Sequence[FileLedger], max_rejected: float) -> CurateE
     if seen and rejected / seen > max_rejected:
         return CurateError(
             f"{rejected} of {seen} records rejected ({_reasons(ledgers)}), more than "
-            f"{max_rejected:.2%}; mend the input, or raise max_rejected",
+            f"{max_rejected:.2%}; mend the input, or raise --max-rejected",
             exit_code=REJECTED,
         )
     return None

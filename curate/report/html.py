@@ -126,6 +126,7 @@ def _environment() -> Environment:
         "digest": style_digest,
         "tokens": numbers.format_tokens,
         "count": numbers.format_count,
+        "number": numbers.format_number,
         "minus": numbers.with_minus,
         "value": numbers.format_value,
         "share": numbers.format_share,

@@ -73,6 +73,16 @@ def format_count(count: int) -> str:
     return f"{count:,}"
 
 
+def format_number(count: int, thing: str) -> str:
+    """Return how many there are of a thing.
+
+    Example:
+        >>> format_number(1, "file"), format_number(1_200, "record")
+        ('1 file', '1,200 records')
+    """
+    return f"{format_count(count)} {thing}{'' if count == 1 else 's'}"
+
+
 def with_minus(text: str) -> str:
     """Return a sentence whose negative numbers have the minus sign of `format_value`.
 

@@ -14,6 +14,7 @@ from curate.report.numbers import (
     format_bytes,
     format_count,
     format_interval,
+    format_number,
     format_share,
     format_tokens,
     format_value,
@@ -117,7 +118,8 @@ def _ledger(index: Index) -> Iterable[Text]:
     accepted = sum(ledger.accepted for ledger in index.ledgers)
     size = format_bytes(sum(ledger.n_bytes for ledger in index.ledgers))
     yield Text(
-        f"{format_count(len(index.ledgers))} files, {size}: {format_count(seen)} records seen, "
+        f"{format_number(len(index.ledgers), 'file')}, {size}: "
+        f"{format_number(seen, 'record')} seen, "
         f"{format_count(accepted)} accepted, {format_count(seen - accepted)} rejected"
     )
     for reason, count in rejections(index).items():
