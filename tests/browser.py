@@ -57,6 +57,10 @@ const result = {
   tabindexes: tabs.map(e => e.tabIndex),
   unnamed: [...document.querySelectorAll("svg, [role=region], a, summary, nav")].filter(
     e => !(e.getAttribute("aria-label") || e.textContent).trim()).map(e => e.outerHTML),
+  cut: [...document.querySelectorAll("svg text")].filter(e => seen(e) && (() => {
+    const box = e.getBBox(), view = e.ownerSVGElement.viewBox.baseVal;
+    return box.x < view.x - 1 || box.x + box.width > view.x + view.width + 1; })()
+  ).map(e => e.textContent),
   headings: [...document.querySelectorAll("h1, h2, h3, h4")].map(e => +e.tagName[1]),
   landmarks: ["main", "nav", "header"].filter(name => document.querySelector(name)),
   cells: [...document.querySelectorAll("th")].filter(e => !e.scope || !e.textContent.trim()).length,

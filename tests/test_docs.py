@@ -13,9 +13,17 @@ import curate
 from curate.cli import main
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-generate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(generate)
+
+
+def script(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = script(ROOT / "docs" / "generate.py")
+record = script(ROOT / "examples" / "record.py")
 
 COMMANDS = main.list_commands(click.Context(main))
 
@@ -115,13 +123,19 @@ def test_every_benchmark_prints_json_when_asked():
 
 def test_the_readme_shows_what_the_recorded_demo_printed():
     """Both are written by examples/record.py; neither is edited."""
-    spec = importlib.util.spec_from_file_location("record", ROOT / "examples" / "record.py")
-    record = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(record)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     transcript = record.TRANSCRIPT.read_text(encoding="utf-8")
     assert readme == record.readme_with(readme, transcript), "run make record"
     assert len(transcript.splitlines()) <= 60, "one screen of answer"
+
+
+def test_the_tutorial_shows_what_its_commands_printed():
+    """Written by examples/record.py too: a command of the page without its output is not."""
+    steps = record.STEP.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
+    printed = {command: text for _, command, text in steps if command}
+    assert {"init", "index", "rank", "verify"} <= set(printed)
+    assert all(len(text.splitlines()) <= record.LONGEST for text in printed.values())
+    assert "scipy_docstrings" in printed["rank"] and "CONFIRMED" in printed["verify"]
 
 
 def test_the_recorded_demo_has_the_tables_that_todays_code_prints():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import accessibility, browser
+from tests.report_records import index, mix
 from tests.test_html import whole
 
 pytestmark = pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium on this machine")
@@ -32,6 +33,16 @@ def test_nothing_is_wider_than_the_page(view):
 
 def test_of_the_tables_only_that_of_the_arms_scrolls_sideways_and_only_on_a_phone(view):
     assert view["found"]["sideways"] == (["Arms"] if view["width"] < 500 else [])
+
+
+def test_no_text_of_a_chart_is_cut_at_its_edge(view):
+    assert not view["found"]["cut"]
+
+
+def test_a_name_of_wide_letters_has_room_beside_its_bar(tmp_path):
+    names = ("mmmmmmwwwwww", "WMWM", "numpy")
+    found = browser.look(whole(mix=mix(names), index=index(names)), tmp_path, width=360)
+    assert not found["cut"]
 
 
 def test_all_text_can_be_read(view):

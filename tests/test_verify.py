@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -38,7 +39,7 @@ from curate.verification.prepared import Experiment
 from curate.verification.published import Look, digest_forecast, read_forecast
 from curate.verification.runs import publish_documents, read_documents
 from curate.verification.train import TrainSettings
-from curate.verification.verdict import _outcomes
+from curate.verification.verdict import _enough, _outcomes
 
 SETTINGS = VerifySettings(
     size="tiny", tokens=2_048, seeds=2, calibration=2, block_tokens=32, batch_tokens=256
@@ -510,6 +511,12 @@ def test_tokens_to_a_loss_follow_the_line_in_log_tokens():
     assert tokens_to_reach(curve, 9 - 0.5 * math.log(6400)) == pytest.approx(6400)
     assert tokens_to_reach(curve[:1], 1.0) == math.inf
     assert tokens_to_reach(np.array([[1.0, 2.0], [2.0, 2.0]]), 1.0) == math.inf
+
+
+def test_the_tokens_that_would_be_enough_are_said_with_two_digits():
+    runs = [SimpleNamespace(arm="mix", points=[(100.0, 6.0), (200.0, 5.0)])]
+    assert _enough(runs, 5.0 - 6.6).startswith("about 19,000 tokens a run ")
+    assert _enough(runs, 3.0).startswith("about 800 tokens a run ")
 
 
 def test_tasks_are_compared_pair_by_pair(finished):

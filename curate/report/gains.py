@@ -50,7 +50,7 @@ def gains_chart(
     if not gains:
         note = text("no items were measured", width / 2, 30, classes="quiet", anchor="middle")
         return chart([note], width=width, height=60, label="No gains", standalone=standalone)
-    left, right, top, height = 48.0, 16.0, 22.0, max(0.34 * width, 190.0)
+    left, right, top, height = 48.0, 24.0, 22.0, max(0.34 * width, 190.0)
     bottom = height - 36
     x = Scale(0.0, 1.0, left, width - right)
     y = Scale(*padded([*gains, 0.0], 0.04), bottom, top)

@@ -293,7 +293,8 @@ def _enough(runs: Sequence[Run], goal: float) -> str:
             "give [verify] a larger size, or a pretrained model to go on from (--model): "
             "its loss no longer falls with more tokens"
         )
+    needed = round(needed, 1 - math.floor(math.log10(needed)))
     return (
-        f"about {needed / 1e6:,.2g}M tokens a run ([verify] tokens) would be enough if the "
+        f"about {needed:,.0f} tokens a run ([verify] tokens) would be enough if the "
         "loss goes on falling as it did; a pretrained start (--model) knows the words already"
     )
