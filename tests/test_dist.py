@@ -128,6 +128,13 @@ def test_what_the_image_copies_is_there_and_let_in(image):
                 assert source in allowed, f"{image}: {source}"
 
 
+def test_the_images_differ_by_the_torch_that_they_take():
+    cpu, cuda = ((ROOT / "docker" / image).read_text() for image in IMAGES)
+    assert "-c constraints.txt" in cpu and "\nARG PIP_EXTRA_INDEX_URL\n" in cpu
+    assert "constraints" not in cuda and "INDEX" not in cuda
+    assert cpu.split(" . \\\n")[1] == cuda.split(" . \\\n")[1]
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_the_linter_of_dockerfiles_has_nothing_to_say(image):
     if not shutil.which("hadolint"):
