@@ -190,7 +190,10 @@ def test_rules_become_bounds_of_groups():
     ("keep", "blend", "code", "message"),
     [
         (("other=1%",), (), USAGE, "no such source in the index; known: code, law, web"),
+        (("other=1%",), (), USAGE, "--keep other: no such source"),
         ((), ("other=1%",), USAGE, "--blend other: no such source"),
+        (("law",), (), USAGE, "--keep law: not a share"),
+        ((), ("law",), USAGE, "--blend law: not a share"),
         ((), ("web<=1%",), USAGE, "write web=1%"),
         (("web=40%", "law=30%"), ("general=31%",), USAGE, "ask for 101%"),
         (("web=20%", "web<=19%"), (), USAGE, "floor is above its ceiling"),

@@ -194,3 +194,8 @@ def test_parts_hold_every_row_once(part_tokens):
     if part_tokens == 37:
         sizes = [tokens[a:b].sum() for a, b in parts]
         assert max(sizes) - min(sizes) < 20
+
+
+def test_the_document_nearest_to_the_budget_comes_from_a_shard_that_has_a_part():
+    given, rows = choose([[4], [6, 5]], [0, 10], whole=True)
+    assert given == 11 and rows.shard.tolist() == [1, 1]
