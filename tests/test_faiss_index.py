@@ -131,6 +131,7 @@ def test_one_matrix_product_finds_what_the_flat_index_does(vectors, device, monk
 
 def test_a_gpu_is_what_the_user_names_or_what_torch_finds(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert [find_gpu(name) for name in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda:1", ""]
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert find_gpu("auto") == ""

@@ -174,12 +174,13 @@ def shortlist_by_product(vectors: Floats, query: Floats, *, count: int, device: 
 
 
 def find_gpu(device: str) -> str:
-    """Return the GPU that a device named by the user is, or that `auto` finds; "" if none."""
+    """Return torch's name of the GPU that a device is, as `find_device` finds it; "" if none."""
     if device == "cpu":
         return ""
-    import torch  # seconds, which nobody notices among the minutes of so many shards
+    from curate.task2vec.probe import find_device  # loads torch, unnoticed among so many shards
 
-    return ("cuda" if device == "auto" else device) if torch.cuda.is_available() else ""
+    place = find_device(device)
+    return str(place) if place.type == "cuda" else ""
 
 
 def open_faiss(path: Path, vectors: Floats, *, seed: int = 0) -> Any:

@@ -196,7 +196,7 @@ def _divergence_terms(x: Floats, vx: Floats, y: Floats, vy: Floats, *, measure: 
 
 
 def _closeness(divergence: Floats, noise: Floats) -> Pair:
-    # Noise is known to rounding: times the ratio of a coordinate that is all noise, to nothing.
+    # The ratio of a coordinate that is all noise is huge, and so is the rounding of its noise.
     return np.exp(-divergence), np.exp(-np.maximum(divergence - noise, -1.0))
 
 
