@@ -16,6 +16,7 @@ from curate.report.svg import (
     Scale,
     chart,
     dot,
+    empty_chart,
     interval,
     is_narrow,
     label_text,
@@ -55,8 +56,9 @@ def loss_chart(verification: Verification, *, width: float = WIDE, standalone: b
     curves = {arm: mean_curve(runs, of_target=of_target) for arm, runs in by_arm.items()}
     curves = {arm: curve for arm, curve in curves.items() if len(curve) > 1}
     if not curves:
-        note = text("no curves were recorded", width / 2, 30, classes="quiet", anchor="middle")
-        return chart([note], width=width, height=60, label="No curves", standalone=standalone)
+        return empty_chart(
+            "no curves were recorded", width=width, label="No curves", standalone=standalone
+        )
     names = {arm: show_middle(arm, 16) for arm in curves}
     right = 14 + max(text_width(name) for name in names.values())
     left, top, height = 40.0, 12.0, max(0.46 * width, 220.0)

@@ -10,6 +10,7 @@ from curate.report.svg import (
     WIDE,
     Scale,
     chart,
+    empty_chart,
     is_narrow,
     line,
     padded,
@@ -48,8 +49,9 @@ def gains_chart(
     """
     gains = item_gains(verification)
     if not gains:
-        note = text("no items were measured", width / 2, 30, classes="quiet", anchor="middle")
-        return chart([note], width=width, height=60, label="No gains", standalone=standalone)
+        return empty_chart(
+            "no items were measured", width=width, label="No gains", standalone=standalone
+        )
     left, right, top, height = 48.0, 24.0, 22.0, max(0.34 * width, 190.0)
     bottom = height - 36
     x = Scale(0.0, 1.0, left, width - right)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from curate.records import RankedShard, Ranking
 from curate.report.plots import hover
-from curate.report.svg import WIDE, Box, chart, dot, label_text, place_label, text
+from curate.report.svg import WIDE, Box, chart, dot, empty_chart, label_text, place_label
 from curate.report.text import show_middle
 
 _MOST_POINTS = 1_500
@@ -27,8 +27,9 @@ def map_chart(ranking: Ranking, *, width: float = WIDE, standalone: bool = False
     """
     points = _map_points(ranking)
     if not points:
-        note = text("no map of this ranking", width / 2, 30, classes="quiet", anchor="middle")
-        return chart([note], width=width, height=60, label="No map", standalone=standalone)
+        return empty_chart(
+            "no map of this ranking", width=width, label="No map", standalone=standalone
+        )
     height, places = _layout(points, width)
     ranked = {shard.shard: shard for shard in ranking.shards}
     finite = [s.alignment for s in ranking.shards if math.isfinite(s.alignment)]

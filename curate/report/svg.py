@@ -82,6 +82,12 @@ def chart(
     )
 
 
+def empty_chart(words: str, *, width: float, label: str, standalone: bool) -> str:
+    """Return the chart of nothing: a line that says what is not there."""
+    note = text(words, width / 2, 30, classes="quiet", anchor="middle")
+    return chart([note], width=width, height=60, label=label, standalone=standalone)
+
+
 def escape(text: str) -> str:
     """Return text from data, shown and escaped for an element or a quoted attribute."""
     return html.escape(show(text), quote=True)
