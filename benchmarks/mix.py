@@ -39,12 +39,14 @@ from curate.mixing.reading import read_some
 from curate.mixing.survey import Look, write_target
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
-from curate.records import FileLedger, ProbeInfo, Shard, Target
+from curate.records import Embedding, FileLedger, ProbeInfo, RowBlock, Shard, Target
 from curate.report.numbers import parse_tokens
 from curate.settings import CorpusSettings, RunSettings
 from curate.task2vec.tokenizer import load_encode
+from curate.task2vec.vectors import write_embedding
 
 LEVEL = 3  # of zstd, as the mix is written
+ONE = (RowBlock("", 0, "", 0, 1),)
 PROBE = ProbeInfo(name="builtin", revision="", tokenizer_digest="", n_parameters=0, vocab=0)
 
 
@@ -82,11 +84,13 @@ def index_shards(corpus: Path, folder: Path) -> dict[str, tuple[Shard, Path]]:
     encode, _ = load_encode("builtin", PROBE)
     ledgers: list[FileLedger] = []
     found = {}
+    nothing = Embedding(np.ones((1, 1)), (1,), np.zeros(1, np.int64), np.zeros((1, 1)), 0.0)
     settings = CorpusSettings(inputs=(str(corpus),))
     inputs = find_inputs(settings.inputs, workspace=folder)
     for part in read_shards(inputs, settings, encode=encode, ledgers=ledgers):
-        path = folder / f"{part.shard.name}.npy"
-        np.save(path, np.array([len(ids) for ids in part.tokens], np.int32))
+        path = folder / f"{part.shard.name}.safetensors"
+        counts = [len(ids) for ids in part.tokens]
+        write_embedding(path, nothing, blocks=ONE, text_digest="", lengths=counts)
         keep_prints(folder / "prints", part, setting="text")
         found[part.shard.name] = (part.shard, path)
     return found
@@ -107,7 +111,7 @@ def build(
     with working_on(RunSettings(), folder=facts):  # worker processes are started once
         drawn = draw_rows(
             {name: shard for name, (shard, _) in shards.items()}, wish, look,
-            lengths=lambda shard: shards[shard.name][1], read=partial(read_some, text="text"),
+            embedding=lambda shard: shards[shard.name][1], read=partial(read_some, text="text"),
             cut=cutter(encode), folder=facts, workers=workers,
         )  # fmt: skip
         choices = [

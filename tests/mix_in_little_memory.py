@@ -74,7 +74,7 @@ def build(shards: list[Shard], folder: Path) -> int:
         dict(zip(names, shards, strict=True)),
         Wish(budget=budget, names=names, spread=Spread(order=np.arange(len(names)))),
         Look(text="text", seed=0, count=count, counted_by="characters"),
-        lengths=lambda shard: None,
+        embedding=lambda shard: None,
         read=lambda homes: [""] * len(homes),
         cut=lambda *_: (0, 0),
         folder=folder / "facts",

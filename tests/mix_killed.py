@@ -37,7 +37,7 @@ def build(shards: list[Shard], order: Ints, folder: Path, out: Path) -> None:
         dict(zip(names, shards, strict=True)),
         wish,
         Look(text="text", seed=0, count=count, counted_by="characters"),
-        lengths=lambda shard: None,
+        embedding=lambda shard: None,
         read=partial(read_some, text="text"),
         cut=lambda text, wanted: (4 * wanted, wanted),
         folder=folder / "facts",

@@ -174,8 +174,8 @@ def test_prints_are_the_same_from_the_index_and_from_the_files(tmp_path):
     )
     kept = keep_prints(tmp_path / "index", ShardText(shard, documents, ()), setting="text")
     assert kept.name == prints_name(shard, text="text") != prints_name(shard, text="body")
-    write_prints(tmp_path / "made.arrow", [tabulate(n, block) for n, block in blocks])
-    assert kept.read_bytes() == (tmp_path / "made.arrow").read_bytes()
+    write_prints(tmp_path / "made.arrows", [tabulate(n, block) for n, block in blocks])
+    assert kept.read_bytes() == (tmp_path / "made.arrows").read_bytes()
     found = read_prints(kept)
     assert found.record.tolist() == [*range(20), *range(25, 40)]
     assert found.file.tolist() == [0] * 20 + [1] * 15

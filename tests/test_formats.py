@@ -72,7 +72,7 @@ def draw(shards, folder):
         dict(zip(names, shards, strict=True)),
         wish,
         Look(text="text", seed=0, count=count, counted_by="words"),
-        lengths=lambda shard: None,
+        embedding=lambda shard: None,
         read=lambda homes: [""] * len(homes),
         cut=lambda *_: (0, 0),
         folder=folder / "facts",

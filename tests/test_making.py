@@ -4,13 +4,14 @@ import threading
 import tracemalloc
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from curate.errors import CurateError
 from curate.records import ProbeInfo, RecordRange, Shard
 from curate.settings import CorpusSettings, EmbedSettings
+from curate.store.arrays import publish_arrays
 from curate.store.fingerprint import digest_bytes
-from curate.store.publish import publish_json
 from curate.task2vec import making as making_module
 from curate.task2vec.items import Embedded
 from curate.task2vec.making import Crew, Making, _check_distinct, embed_all, shard_key
@@ -26,9 +27,9 @@ def made(tmp_path):
     def take(vectors, text):
         number = len(making.shards)
         making.shards.append(Shard(f"s-{number}", "s", (), 1, 1, digest=str(number)))
-        stored = StoredEmbedding("0", vectors, text, (1,), 0.5, 2)
-        key = shard_key(str(number), making.embed, info)
-        publish_json(tmp_path / "shards" / f"{key}.json", stored)
+        stored = StoredEmbedding(vectors, text, (1,), 0.5, 2)
+        path = tmp_path / "shards" / f"{shard_key(str(number), making.embed, info)}.safetensors"
+        publish_arrays(path, {}, note=msgspec.json.encode(stored).decode())
         _check_distinct(making, Embedded(number, stored))
 
     return take
@@ -62,7 +63,7 @@ def test_what_is_remembered_of_a_shard_is_less_than_a_kilobyte(tmp_path):
             places = (RecordRange("corpus/all.jsonl", "0" * 64, number * 700, number * 900),)
             shard = Shard(f"all-{number:05}", "all", places, number + 300, number + 4000, digest)
             making.shards.append(shard)
-            stored = StoredEmbedding("0", digest, digest, (1, 1), 0.5, 2)
+            stored = StoredEmbedding(digest, digest, (1, 1), 0.5, 2)
             _check_distinct(making, Embedded(number, stored))
             del shard, stored, digest, places
         kept = tracemalloc.get_traced_memory()[0]

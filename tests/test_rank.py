@@ -720,10 +720,10 @@ def test_beyond_that_words_are_kept_and_every_shard_is_still_measured(
 ):
     full = rank_shards(index, target, RankSettings(), workspace=workspace)
     reads = []
-    real = methods.load_embedding
+    real = methods.load_unigrams
     for module in (methods, by_words):
         monkeypatch.setattr(
-            module, "load_embedding", lambda folder, key: reads.append(key) or real(folder, key)
+            module, "load_unigrams", lambda folder, key: reads.append(key) or real(folder, key)
         )
     monkeypatch.setattr(by_words, "PART", 4)
     monkeypatch.setattr(methods, "EXACT_UP_TO", 3)

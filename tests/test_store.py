@@ -3,6 +3,7 @@
 import ast
 import errno
 import fcntl
+import io
 import json
 import os
 import stat
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
+import safetensors.numpy
 
 import curate
 from curate.errors import LOCKED, CurateError
@@ -21,7 +24,7 @@ from curate.records import Shard
 from curate.settings import CorpusSettings
 from curate.store import failpoint as failpoints
 from curate.store import lock as locks
-from curate.store.arrays import arrays_are_whole, publish_arrays, read_arrays
+from curate.store.arrays import arrays_are_whole, find_arrays, publish_arrays, read_arrays
 from curate.store.fingerprint import digest_bytes, digest_file, digest_texts, fingerprint
 from curate.store.leftovers import sweep
 from curate.store.lock import locked
@@ -193,18 +196,69 @@ def test_no_bit_of_published_arrays_can_change_unnoticed(tmp_path):
 
 
 def test_a_sealed_file_is_whole_only_with_its_seal(tmp_path):
-    path = tmp_path / "x.arrow"
+    path = tmp_path / "x"
     publish_sealed(path, b"12345")
-    seal = tmp_path / "x.arrow.blake2b"
-    for file in (path, seal):
-        before = file.read_bytes()
-        for changed in flips(before):
-            file.write_bytes(changed)
-            assert not is_sealed(path)
-        file.write_bytes(before)
-        assert is_sealed(path)
-    seal.unlink()
+    whole = path.read_bytes()
+    assert whole == b"12345" + digest_bytes(b"12345").encode() + b"\n"
+    for changed in (*flips(whole), whole[:-1], whole + b"\n", whole[:64], whole[5:], b"12345", b""):
+        path.write_bytes(changed)
+        assert not is_sealed(path)
+    path.write_bytes(whole)
+    assert is_sealed(path)
+    path.unlink()
     assert not is_sealed(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"x" * (1 << 20), b"x" * ((1 << 20) + 1)])
+def test_a_sealed_file_of_any_size_is_whole(tmp_path, data):
+    publish_sealed(tmp_path / "x", data)
+    assert is_sealed(tmp_path / "x")
+    assert (tmp_path / "x").read_bytes()[: len(data)] == data
+
+
+def test_formats_that_end_themselves_do_not_see_the_seal(tmp_path):
+    table, stream = pa.table({"a": [1, 2, 3]}), pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    publish_sealed(tmp_path / "x.arrows", stream.getvalue().to_pybytes())
+    with pa.memory_map(str(tmp_path / "x.arrows")) as file:
+        assert pa.ipc.open_stream(file).read_all() == table
+    numbers = io.BytesIO()
+    np.save(numbers, np.arange(5))
+    publish_sealed(tmp_path / "x.npy", numbers.getvalue())
+    assert np.load(tmp_path / "x.npy").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_one_array_is_read_and_held_against_its_own_digest(tmp_path):
+    path = tmp_path / "x.safetensors"
+    arrays = {"a": np.arange(6, dtype=np.int16), "b": np.arange(9.0).reshape(3, 3)}
+    publish_arrays(path, arrays, note="n")
+    found, note = read_arrays(path, ["a"])
+    assert list(found) == ["a"] and found["a"].tolist() == [0, 1, 2, 3, 4, 5] and note == "n"
+    assert read_arrays(path, []) == ({}, "n")
+    assert find_arrays(path, ["c"]) is None
+    place = path.read_bytes().index(arrays["a"].tobytes())
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+    assert find_arrays(path, ["a"]) is None and not arrays_are_whole(path)
+    assert np.array_equal(read_arrays(path, ["b"])[0]["b"], arrays["b"])
+
+
+def test_arrays_of_another_file_do_not_pass_for_those_of_this(tmp_path):
+    """A digest says which array, of which type and shape; the seal says which digests."""
+    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    publish_arrays(one, {"a": np.arange(4, dtype=np.int32), "b": np.arange(4, dtype=np.int32)})
+    note = safetensors.safe_open(one, framework="np").metadata()
+    for arrays in (
+        {"a": np.arange(4, dtype=np.int32)},
+        {"a": np.arange(4, dtype=np.int32), "c": np.arange(4, dtype=np.int32)},
+        {name: np.arange(4, dtype=np.int32) for name in "abc"},
+        {name: np.arange(4, dtype=np.int32).reshape(2, 2) for name in "ab"},
+        {name: np.arange(4, dtype=np.int32).view(np.float32) for name in "ab"},
+    ):
+        safetensors.numpy.save_file(arrays, other, metadata=note)
+        assert not arrays_are_whole(other)
 
 
 def test_what_reads_back_changed_is_not_published(tmp_path, monkeypatch):
@@ -591,12 +645,9 @@ def test_an_unguarded_write_is_seen():
 
 
 def test_a_sealed_file_is_damaged_where_any_part_of_it_is(tmp_path):
-    path = tmp_path / "a.arrow"
+    path = tmp_path / "a"
     assert not is_damaged(path)  # absent, as a whole
     publish_sealed(path, b"some bytes")
     assert is_sealed(path) and not is_damaged(path)
-    path.write_bytes(b"some bytez")
-    assert is_damaged(path)
-    publish_sealed(path, b"some bytes")
-    path.unlink()
+    path.write_bytes(path.read_bytes().replace(b"some", b"same"))
     assert is_damaged(path)

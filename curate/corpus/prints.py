@@ -22,7 +22,7 @@ from curate.records import Document, RecordRange, Shard, ShardText
 from curate.store.fingerprint import fingerprint
 from curate.store.publish import is_sealed, publish_sealed
 
-VERSION = 1
+VERSION = 2
 """Of what is in a file: another one is made where this changes."""
 
 GROUP_CHARS = 200_000
@@ -73,7 +73,7 @@ def prints_name(shard: Shard, *, text: str) -> str:
     mark = fingerprint(
         version=VERSION, digest=shard.digest, ranges=ranges, source=shard.source, text=text
     )
-    return f"{mark[:40]}.arrow"
+    return f"{mark[:40]}.arrows"
 
 
 def tabulate(file: int, block: Block) -> Any:
@@ -100,7 +100,7 @@ def write_prints(path: Path, tables: Sequence[Any]) -> None:
     """Publish the file of a shard from `tabulate`'s tables of all its documents, in order."""
     batches = [batch for table in tables for batch in table.to_batches()]
     table, stream = pa.Table.from_batches(batches, SCHEMA), pa.BufferOutputStream()
-    with pa.ipc.new_file(stream, SCHEMA) as writer:
+    with pa.ipc.new_stream(stream, SCHEMA) as writer:
         writer.write_table(table if len(batches) == 1 else table.combine_chunks())
     publish_sealed(path, stream.getvalue().to_pybytes())
 
@@ -142,7 +142,7 @@ def home_columns(homes: Sequence[tuple[str, int]], count: int) -> list[Any]:
 
 def read_prints(path: Path) -> Prints:
     """Read a published file in place."""
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
     if not len(table):
         table = SCHEMA.empty_table()
     columns = {

@@ -34,7 +34,7 @@ from curate.store.lock import locked
 from curate.store.meta import is_current, publish_meta
 from curate.store.places import note_path
 from curate.store.publish import publish_bytes, publish_json
-from curate.task2vec.reading import lengths_path
+from curate.task2vec.reading import embedding_path
 from curate.task2vec.target import embed_target
 from curate.task2vec.tokenizer import encode_as_indexed, find_place, load_encode
 
@@ -183,13 +183,12 @@ def _draw(
     """Choose the rows of a mix; what is found about documents is kept in the workspace."""
     facts = workspace / "facts"
     ranked = set(names)  # a shortlist, where the index holds very many
-    counted = {
-        each.shard.name: lengths_path(Path(index.folder), each.key)
+    embeddings = {
+        each.shard.name: embedding_path(Path(index.folder), each.key)
         for each in index.shards
         if each.shard.name in ranked
     }
-    # An index of an earlier version has no counts of documents: they are made here, and kept.
-    known = tokenizer_digest == index.probe.tokenizer_digest and all(counted.values())
+    known = tokenizer_digest == index.probe.tokenizer_digest  # the index has counted
     name = settings.tokenizer or index.embed.probe
     look = Look(
         text=index.corpus.text,
@@ -217,7 +216,7 @@ def _draw(
         {each.shard.name: each.shard for each in index.shards},
         wish,
         look,
-        lengths=lambda shard: counted[shard.name] if known else None,
+        embedding=lambda shard: embeddings[shard.name] if known else None,
         read=partial(read_some, text=index.corpus.text),
         cut=cutter(encode),
         folder=facts,

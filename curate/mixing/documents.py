@@ -128,7 +128,7 @@ def select_documents(
                 {each.shard.name: each.shard for each in index.shards},
                 wish,
                 look,
-                lengths=lambda shard: None,
+                embedding=lambda shard: None,
                 read=partial(read_some, text=index.corpus.text),
                 cut=cutter(encode),
                 folder=Path(folder),

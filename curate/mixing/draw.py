@@ -38,7 +38,7 @@ def draw_rows(
     wish: Wish,
     look: Look,
     *,
-    lengths: Callable[[Shard], Path | None],
+    embedding: Callable[[Shard], Path | None],
     read: Read,
     cut: CutText,
     folder: Path,
@@ -54,7 +54,7 @@ def draw_rows(
         shards: by name.
         wish: what is asked.
         look: how documents are looked at.
-        lengths: file with the tokens of a shard's documents, or None.
+        embedding: file of the index with the tokens of a shard's documents, or None.
         read: the texts of some documents, by where they are.
         cut: `cut(text, wanted)`: where a text is cut, and its tokens then.
         folder: where facts are kept.
@@ -66,7 +66,7 @@ def draw_rows(
     """
     states = [Looked(_known(name, shards), None, 0.0) for name in wish.names]
     for state in states:
-        state.lengths = lengths(state.shard)
+        state.embedding = embedding(state.shard)
         state.size = state.shard.n_tokens / max(state.shard.n_documents, 1)
     unchecked = 0
     while True:
@@ -151,7 +151,7 @@ def _look_deeper(
     found = survey(
         [states[place].shard for place in needed],
         list(needed.values()),
-        [states[place].lengths for place in needed],
+        [states[place].embedding for place in needed],
         look=look,
         folder=folder,
         workers=workers,

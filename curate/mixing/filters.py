@@ -38,7 +38,7 @@ class Looked:
     """A shard while it is looked at deeper and deeper."""
 
     shard: Shard
-    lengths: Path | None
+    embedding: Path | None
     size: float  # tokens of a document, about
     depth: int = 0  # documents looked at
     facts: Facts | None = None

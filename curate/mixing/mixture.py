@@ -22,7 +22,7 @@ from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import t_intervals
 from curate.records import Embedding, Forecast, Index, IndexedShard, Ranking, Target
 from curate.settings import Measure
-from curate.task2vec.reading import load_embedding
+from curate.task2vec.reading import load_embedding, load_unigrams
 from curate.task2vec.tokenizer import encode_as_indexed
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def matched_shares(
     keys = {each.shard.name: each.key for each in index.shards}
     words = np.zeros((len(names), len(columns)), np.float32)
     for row, name in enumerate(names):
-        found = load_embedding(Path(index.folder), keys[name]).unigrams
+        found = load_unigrams(Path(index.folder), keys[name])
         words[row] = found[columns] / max(int(found.sum()), 1)
     return match_words(
         words, counts[:, columns], natural=natural, caps=caps, vocab=vocab, tokens=float(budget)

@@ -32,6 +32,7 @@ from curate.store.publish import (
     read_json,
     read_json_if_whole,
 )
+from curate.task2vec.vectors import read_lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Task:
 
     shard: Shard
     prints: str  # file of what its documents are known by
-    lengths: str  # file with the tokens of each document, "" where not counted
+    embedding: str  # file of the index with the tokens of each document, "" where not counted
     depth: int  # documents that are drawn
     look: Look
     folder: str  # of what is found
@@ -86,7 +87,7 @@ def write_target(folder: Path, target: Target) -> str:
 def survey(
     shards: Sequence[Shard],
     depths: Sequence[int],
-    lengths: Sequence[Path | None],
+    embeddings: Sequence[Path | None],
     *,
     look: Look,
     folder: Path,
@@ -98,7 +99,8 @@ def survey(
     Args:
         shards: of one index.
         depths: documents of each, > 0.
-        lengths: file with the tokens of each document of a shard, from the index.
+        embeddings: file of a shard's embedding, which has the tokens of each document; None where
+            they are counted here.
         look: what to look for.
         folder: where facts are kept, by what decides them.
         workers: processes; their number changes nothing.
@@ -115,9 +117,9 @@ def survey(
     ]
     found_in = [_leaks_path(path, look, folder) for path in prints]
     tasks = [
-        Task(shard, str(path), str(length or ""), depth, look, str(folder), str(leaks))
-        for shard, path, length, depth, leaks in zip(
-            shards, prints, lengths, depths, found_in, strict=True
+        Task(shard, str(path), str(embedding or ""), depth, look, str(folder), str(leaks))
+        for shard, path, embedding, depth, leaks in zip(
+            shards, prints, embeddings, depths, found_in, strict=True
         )
     ]
     steps = ((write_missing, _has_prints), (count_documents, _is_counted), (find_leaks, _is_clean))
@@ -224,7 +226,11 @@ def _paraphrase(
 def _facts(task: Task) -> Facts:
     """Return what is known of the documents of a draw, in its order."""
     look = task.look
-    tokens = np.load(Path(task.lengths) if task.lengths else _counts_path(task), allow_pickle=False)
+    tokens = (
+        read_lengths(Path(task.embedding))
+        if task.embedding
+        else np.load(_counts_path(task), allow_pickle=False)
+    )
     known = read_json(Path(task.leaks), _Leaks) if look.items or look.target else {}
     order = draw_order(task.shard, seed=look.seed)[: task.depth]
     return facts_of(read_prints(Path(task.prints)), order, tokens, known.get("leaks", {}))
@@ -237,7 +243,7 @@ def _has_prints(task: Task) -> bool:
 
 
 def _is_counted(task: Task) -> bool:
-    return bool(task.lengths) or is_sealed(_counts_path(task))
+    return bool(task.embedding) or is_sealed(_counts_path(task))
 
 
 def _is_clean(task: Task) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from curate.ranking.lexical import count_items, lexical, word_losses
 from curate.ranking.methods import corpus_words
 from curate.records import Contribution, Index, Target
-from curate.task2vec.reading import load_embedding
+from curate.task2vec.reading import load_unigrams
 from curate.task2vec.tokenizer import Encode, encode_with, open_tokenizer
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def reasons_by_words(
     items = count_items(target.select, encode, vocab=vocab)
     wanted, background = np.asarray(items.sum(axis=0)).ravel(), corpus_words(index)
     key = next(entry.key for entry in index.shards if entry.shard.name == shard)
-    given = load_embedding(Path(index.folder), key).unigrams.astype(np.float64)
+    given = load_unigrams(Path(index.folder), key).astype(np.float64)
     mine = word_losses(wanted, given, background=background)
     usual = word_losses(wanted, background, background=background)
     shares = mine / max(mine.sum(), 1e-300), usual / max(usual.sum(), 1e-300)

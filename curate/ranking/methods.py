@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,12 +22,14 @@ from curate.ranking.stats import Influences
 from curate.ranking.words import find_by_words
 from curate.records import Embedding, Index, IndexedShard, Notify, Target, silent
 from curate.settings import Measure, Method, RankSettings
-from curate.task2vec.reading import load_embedding
+from curate.task2vec.reading import load_embedding, load_unigrams
 from curate.task2vec.target import embed_target
 from curate.task2vec.tokenizer import encode_as_indexed
 
 if TYPE_CHECKING:
-    from curate.records import Floats
+    from curate.records import Counts, Floats
+
+T = TypeVar("T")
 
 NOISY = 0.8  # raw alignment of the target's halves below which noise is worth a warning
 EXACT_UP_TO = 20_000  # shards; of more, the shortlist alone is aligned: a minute against two s
@@ -212,7 +214,7 @@ def _by_words(
         warnings = (_shortened(len(index.shards), len(shards), "of highest alignment"),)
     else:
         background = corpus_words(index)
-    counts = (found.unigrams for found in read_embeddings(shards, index, notify))
+    counts = read_unigrams(shards, index, notify)
     groups = pool_items(items, most=GROUPS, seed=settings.seed)
     values, influence = lexical(groups, counts, background=background)
     halves = own_halves(items, background=background, seed=settings.seed)
@@ -234,8 +236,8 @@ def _shortened(there: int, kept: int, which: str) -> str:
 def corpus_words(index: Index) -> Floats:
     """Return the token counts (vocab,) of all shards."""
     background = np.zeros(index.probe.vocab)
-    for found in read_embeddings(index.shards, index, silent):
-        background += found.unigrams
+    for counts in read_unigrams(index.shards, index, silent):
+        background += counts
     return background
 
 
@@ -273,6 +275,19 @@ def read_embeddings(
     shards: tuple[IndexedShard, ...], index: Index, notify: Notify
 ) -> Iterator[Embedding]:
     """Read the embeddings of some shards one by one."""
+    yield from _read_each(load_embedding, shards, index, notify)
+
+
+def read_unigrams(
+    shards: tuple[IndexedShard, ...], index: Index, notify: Notify
+) -> Iterator[Counts]:
+    """Read only the token counts (vocab,) of some shards one by one."""
+    yield from _read_each(load_unigrams, shards, index, notify)
+
+
+def _read_each(
+    load: Callable[[Path, str], T], shards: tuple[IndexedShard, ...], index: Index, notify: Notify
+) -> Iterator[T]:
     for number, entry in enumerate(shards, start=1):
-        yield load_embedding(Path(index.folder), entry.key)
+        yield load(Path(index.folder), entry.key)
         notify("ranking shards", number, len(shards))

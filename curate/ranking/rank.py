@@ -11,7 +11,7 @@ import numpy as np
 
 from curate.errors import USAGE, CurateError
 from curate.ranking.index import log_embedding
-from curate.ranking.methods import Measured, measure, read_embeddings
+from curate.ranking.methods import Measured, measure, read_embeddings, read_unigrams
 from curate.ranking.stats import Influences, rank_intervals, spearman, t_intervals
 from curate.records import Embedding, Index, Notify, RankedShard, Ranking, Target, silent
 from curate.settings import ALIGNMENTS, Method, RankSettings
@@ -230,7 +230,7 @@ def _map(
     """Place shards and target in the plane: classical scaling of what the method compares."""
     names = [entry.shard.name for entry in found.shards]
     if found.words is not None:
-        counts = [one.unigrams for one in read_embeddings(found.shards, index, silent)]
+        counts = list(read_unigrams(found.shards, index, silent))
         return _labelled([*names, name], plane(_word_rows(np.stack([*counts, found.words]))))
     if found.target is None:
         return ()

@@ -14,7 +14,7 @@ from curate.records import Index, Notify
 from curate.store.arrays import arrays_are_whole, publish_arrays, read_arrays
 from curate.store.fingerprint import fingerprint
 from curate.store.meta import is_current, publish_meta
-from curate.task2vec.reading import load_embedding
+from curate.task2vec.reading import load_unigrams
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
@@ -63,7 +63,7 @@ def _gather(index: Index, paths: list[Path], notify: Notify) -> None:
     for number, path in enumerate(paths):
         some = index.shards[number * PART : (number + 1) * PART]
         if not arrays_are_whole(path):
-            rows = [load_embedding(Path(index.folder), entry.key).unigrams for entry in some]
+            rows = [load_unigrams(Path(index.folder), entry.key) for entry in some]
             columns = [np.flatnonzero(row).astype(np.int32) for row in rows]
             publish_arrays(
                 path,

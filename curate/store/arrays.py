@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from curate.errors import CurateError
+from curate.store.fingerprint import digest_bytes
 from curate.store.publish import publish_bytes, publishing
 
 SMALL_BYTES = 1 << 24
@@ -24,7 +25,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def publish_arrays(path: Path, arrays: Arrays, *, note: str = "") -> None:
-    """Publish named arrays, sealed with the digest of their names, types, shapes and bytes.
+    """Publish named arrays, each with a digest of its type, shape and bytes; those are sealed.
 
     Args:
         path: of the file.
@@ -35,15 +36,16 @@ def publish_arrays(path: Path, arrays: Arrays, *, note: str = "") -> None:
         CurateError: the file system refused.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    digests = {name: _digest(arrays[name]) for name in sorted(arrays)}
     # one key: safetensors writes several in no fixed order
-    about = msgspec.json.encode([_digest(arrays, note), note]).decode()
+    about = msgspec.json.encode([_seal(note, digests), note, digests]).decode()
 
     if sum(array.nbytes for array in arrays.values()) <= SMALL_BYTES:
         publish_bytes(path, safetensors.numpy.save(dict(arrays), metadata={"curate": about}))
         return
 
     def check(written: Path) -> None:
-        if _read(written) is None:
+        if find_arrays(written) is None:
             raise OSError(errno.EIO, "what was written reads back changed")
 
     with publishing(path, check=check) as temporary:
@@ -53,13 +55,19 @@ def publish_arrays(path: Path, arrays: Arrays, *, note: str = "") -> None:
             raise OSError(_error_number(str(error)), str(error)) from error
 
 
-def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
+def read_arrays(
+    path: Path, names: Collection[str] | None = None
+) -> tuple[dict[str, npt.NDArray[Any]], str]:
     """Read what `publish_arrays` wrote: the arrays and the note.
+
+    Args:
+        path: of the file.
+        names: only these are read, and held against their digests; None reads all.
 
     Raises:
         CurateError: absent, cut, or changed since it was published.
     """
-    found = _read(path)
+    found = find_arrays(path, names)
     if found is None:
         raise CurateError(
             f"{path}: missing or changed since it was published; delete it and run again"
@@ -69,29 +77,37 @@ def read_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str]:
 
 def arrays_are_whole(path: Path) -> bool:
     """Say whether a file of `publish_arrays` is there, and unchanged."""
-    return _read(path) is not None
+    return find_arrays(path) is not None
 
 
-def _read(path: Path) -> tuple[dict[str, npt.NDArray[Any]], str] | None:
+def find_arrays(
+    path: Path, names: Collection[str] | None = None
+) -> tuple[dict[str, npt.NDArray[Any]], str] | None:
+    """As `read_arrays`; None where the file is absent, cut, changed, or lacks a name."""
     if not path.is_file():
         return None
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            seal, note = msgspec.json.decode((file.metadata() or {})["curate"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            seal, note, digests = msgspec.json.decode((file.metadata() or {})["curate"])
+            if seal != _seal(note, digests) or set(file.keys()) != set(digests):
+                return None
+            wanted = digests if names is None else names
+            arrays = {name: file.get_tensor(name) for name in wanted}
     except FileNotFoundError as error:  # its word for every reason why a file cannot be opened
         raise OSError(errno.EIO, "cannot be opened", str(path)) from error
     except (safetensors.SafetensorError, msgspec.DecodeError, TypeError, ValueError, KeyError):
         return None
-    return (arrays, note) if seal == _digest(arrays, note) else None
+    whole = all(_digest(array) == digests[name] for name, array in arrays.items())
+    return (arrays, note) if whole else None
 
 
-def _digest(arrays: Arrays, note: str) -> str:
-    state = hashlib.blake2b(digest_size=32)
-    named = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
-    state.update(msgspec.json.encode([note, named], order="sorted"))
-    for name in sorted(arrays):
-        state.update(arrays[name].reshape(-1).view(np.uint8).data)
+def _seal(note: str, digests: Mapping[str, str]) -> str:
+    return digest_bytes(msgspec.json.encode([note, digests]))
+
+
+def _digest(array: npt.NDArray[Any]) -> str:
+    state = hashlib.blake2b(f"{array.dtype} {array.shape} ".encode(), digest_size=32)
+    state.update(array.reshape(-1).view(np.uint8).data)
     return state.hexdigest()
 
 

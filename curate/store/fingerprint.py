@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of every published layout; part of each fingerprint."""
 
 
@@ -19,10 +20,16 @@ def digest_bytes(data: bytes) -> str:
 
 def digest_file(path: Path) -> str:
     """Return the blake2b-256 of a file's bytes, read in blocks of 1 MiB."""
-    state = hashlib.blake2b(digest_size=32)
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            state.update(block)
+        return digest_stream(stream)
+
+
+def digest_stream(stream: BinaryIO, length: int = sys.maxsize) -> str:
+    """Return the blake2b-256 of the next `length` bytes, or of all there are."""
+    state = hashlib.blake2b(digest_size=32)
+    while block := stream.read(min(length, 1 << 20)):
+        state.update(block)
+        length -= len(block)
     return state.hexdigest()
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from curate.errors import CannotWriteError, CurateError
 from curate.store.failpoint import failpoint
-from curate.store.fingerprint import digest_bytes, digest_file
+from curate.store.fingerprint import digest_bytes, digest_stream
 from curate.store.leftovers import temporary_name
 
 T = TypeVar("T")
@@ -172,25 +172,33 @@ def read_json_if_whole(path: Path, kind: type[T]) -> T | None:
 
 
 def publish_sealed(path: Path, data: bytes) -> None:
-    """Publish bytes, and then their digest beside them, at `path` with `.blake2b` at its end."""
-    publish_bytes(path, data)
-    publish_bytes(_beside(path), digest_bytes(data).encode() + b"\n")
+    """Publish bytes that end themselves (an Arrow stream, a .npy), and after them their digest.
+
+    Whoever reads the format stops at its end, and the last 65 bytes say whether all before them
+    is what was written: one file where a digest beside it would be two.
+    """
+    publish_bytes(path, b"".join([data, _end_seal(digest_bytes(data))]))
 
 
 def is_sealed(path: Path) -> bool:
     """Say whether a file of `publish_sealed` is there, byte for byte."""
-    if not (path.is_file() and _beside(path).is_file()):
+    if not path.is_file():
         return False
-    return _beside(path).read_bytes() == digest_file(path).encode() + b"\n"
+    length = path.stat().st_size - len(_end_seal("0" * 64))
+    if length < 0:
+        return False
+    with path.open("rb") as stream:
+        digest = digest_stream(stream, length)
+        return stream.read() == _end_seal(digest)
 
 
 def is_damaged(path: Path) -> bool:
-    """Say whether a file of `publish_sealed` is there in part: changed, or without its digest."""
-    return (path.exists() or _beside(path).exists()) and not is_sealed(path)
+    """Say whether a file of `publish_sealed` is there, but changed."""
+    return path.exists() and not is_sealed(path)
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.blake2b")
+def _end_seal(digest: str) -> bytes:
+    return digest.encode() + b"\n"
 
 
 def make_folder(folder: Path, *, durable: bool = True) -> None:

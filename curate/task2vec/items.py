@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from curate.records import Counts
 
 Drawn = dict[str, npt.NDArray[Any]]
-"""The tokens of a shard that are embedded, and the counts of all, by name."""
+"""The tokens of a shard that are embedded, the counts of all and of each document, by name."""
 
 _device = threading.Lock()
 """Where a process has two shards in hand, one is read or written while the other computes."""
@@ -49,7 +49,6 @@ class EmbedItem:
     name: str
     tokens: Path  # of `publish_tokens`
     path: Path  # where the embedding is published
-    lengths: str  # digest of the tokens of each document, which lie beside it
     settings: EmbedSettings
     revision: str  # of the probe
     device: str
@@ -66,9 +65,9 @@ class Embedded:
 
 
 def draw_tokens(text: ShardText, settings: EmbedSettings, *, vocab: int) -> Drawn:
-    """Return what of a shard is embedded, and the counts of all its tokens.
+    """Return what of a shard is embedded, the counts of all its tokens, those of each document.
 
-    A quarter of a megabyte with the default settings, whatever the size of the shard.
+    A quarter of a megabyte with the default settings, and four bytes a document.
 
     Args:
         text: the shard.
@@ -86,6 +85,7 @@ def draw_tokens(text: ShardText, settings: EmbedSettings, *, vocab: int) -> Draw
         "owners": np.array([owner for part in owners for owner in part], np.int64),
         "ids": ids.astype(np.int32),
         "counts": unigrams[ids].astype(np.int64),
+        "documents": np.array([len(ids) for ids in text.tokens], np.int32),
     }
 
 
@@ -113,12 +113,13 @@ def embed_item(item: EmbedItem) -> Embedded:
     # Who held the tokens back for this process has just looked for the embedding.
     stored = check_embedding(item.path) if item.held is None else None
     if stored is None:
-        parts, owners, unigrams = _read_tokens(item)
+        drawn = read_arrays(item.tokens)[0] if item.held is None else item.held
+        parts, owners = _parts_of(drawn)
         probe = shared_probe(item.settings.probe, item.revision, item.device)
         what = f"shard {item.name}"
         with _device:
             found, documents = embed_parts(
-                what, parts, unigrams(probe.info.vocab), probe, item.settings,
+                what, parts, _unigrams(drawn, probe.info.vocab), probe, item.settings,
                 owners=owners if item.settings.documents else None,
             )  # fmt: skip
         failpoint("embed.item")
@@ -129,7 +130,7 @@ def embed_item(item: EmbedItem) -> Embedded:
             blocks=_coordinates(item.settings, item.revision, item.device),
             text_digest=digest_parts(parts),
             documents=digest,
-            lengths=item.lengths,
+            lengths=drawn["documents"],
         )
     return Embedded(item.number, stored)
 
@@ -158,20 +159,19 @@ def digest_parts(parts: Sequence[Sequence[Counts]]) -> str:
     return fingerprint(parts=[[block.tolist() for block in part] for part in parts])
 
 
-def _read_tokens(item: EmbedItem) -> tuple[list[list[Counts]], list[list[int]], Any]:
-    """Return sub-batches, the document of each sequence, and what gives the counts."""
-    arrays = read_arrays(item.tokens)[0] if item.held is None else item.held
-    blocks = np.split(arrays["tokens"], np.cumsum(arrays["lengths"])[:-1])
-    stops = np.cumsum(arrays["parts"]).tolist()
+def _parts_of(drawn: Drawn) -> tuple[list[list[Counts]], list[list[int]]]:
+    """Return the sub-batches, and the document of each sequence."""
+    blocks = np.split(drawn["tokens"], np.cumsum(drawn["lengths"])[:-1])
+    stops = np.cumsum(drawn["parts"]).tolist()
     spans = list(zip([0, *stops], stops, strict=False))
-    owners = arrays["owners"].tolist()
+    owners = drawn["owners"].tolist()
+    return [blocks[a:b] for a, b in spans], [owners[a:b] for a, b in spans]
 
-    def unigrams(vocab: int) -> Counts:
-        counts = np.zeros(vocab, np.int64)
-        counts[arrays["ids"]] = arrays["counts"]
-        return counts
 
-    return [blocks[a:b] for a, b in spans], [owners[a:b] for a, b in spans], unigrams
+def _unigrams(drawn: Drawn, vocab: int) -> Counts:
+    counts = np.zeros(vocab, np.int64)
+    counts[drawn["ids"]] = drawn["counts"]
+    return counts
 
 
 def _draw_owned(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from curate.corpus.afar import bring, drop, hand_over
@@ -36,9 +33,8 @@ from curate.records import (
     ShardText,
 )
 from curate.settings import CorpusSettings, EmbedSettings
-from curate.store.fingerprint import digest_bytes, fingerprint
+from curate.store.fingerprint import fingerprint
 from curate.store.meta import publish_meta
-from curate.store.publish import publish_bytes, read_json_if_whole
 from curate.task2vec.embedding import check_probe
 from curate.task2vec.items import (
     Embedded,
@@ -50,10 +46,7 @@ from curate.task2vec.items import (
 )
 from curate.task2vec.model_files import find_revision
 from curate.task2vec.probe import Probe, encode_texts
-from curate.task2vec.vectors import StoredEmbedding, check_embedding, lengths_path, shard_key
-
-if TYPE_CHECKING:
-    from curate.records import Counts
+from curate.task2vec.vectors import StoredEmbedding, check_embedding, read_stored, shard_key
 
 HOPELESS = 20
 """So many shards that fail before one succeeds are no accident of the shards."""
@@ -193,22 +186,18 @@ def _prepare(making: Making, number: int, text: ShardText) -> _Prepared:
     key = shard_key(text.shard.digest, making.embed, making.info)
     path = making.folder / "shards" / f"{key}.safetensors"
     stored = check_embedding(path)
-    tokens, held, lengths = _items_path(making, key), None, ""
+    tokens, held = _items_path(making, key), None
     if stored is None:
         drawn = draw_tokens(text, making.embed, vocab=making.info.vocab)
         if making.here:
             held = drawn
         else:
             publish_tokens(tokens, drawn)
-        counts = lengths_path(path)
-        lengths = _publish_lengths(counts, text.tokens)
-        if making.store:
-            named = [each.relative_to(making.folder).as_posix() for each in (tokens, counts)]
-            hand_over(making.store, making.folder, *named)
+            if making.store:
+                hand_over(making.store, making.folder, tokens.relative_to(making.folder).as_posix())
     item = EmbedItem(
-        number=number, name=text.shard.name, tokens=tokens, path=path, lengths=lengths,
-        settings=making.embed, revision=making.info.revision, device=making.device,
-        held=held, store=making.store,
+        number=number, name=text.shard.name, tokens=tokens, path=path, settings=making.embed,
+        revision=making.info.revision, device=making.device, held=held, store=making.store,
     )  # fmt: skip
     return _Prepared(text.shard, item, stored)
 
@@ -251,14 +240,6 @@ def _items_path(making: Making, key: str) -> Path:
     return making.folder / "items" / making.run / f"{key}.safetensors"
 
 
-def _publish_lengths(path: Path, tokens: Sequence[Counts]) -> str:
-    """Keep the tokens of each document, so that no later stage counts again; return the digest."""
-    stream = io.BytesIO()
-    np.save(stream, np.array([len(ids) for ids in tokens], np.int32), allow_pickle=False)
-    publish_bytes(path, stream.getvalue())
-    return digest_bytes(stream.getvalue())
-
-
 def _key(making: Making, number: int) -> str:
     return shard_key(making.shards[number].digest, making.embed, making.info)
 
@@ -272,10 +253,10 @@ def _check_distinct(making: Making, one: Embedded) -> None:
     number = making.owners.setdefault(int(one.stored.vectors_digest[:16], 16), one.number)
     if number == one.number:
         return
-    path = making.folder / "shards" / f"{_key(making, number)}.json"
+    path = making.folder / "shards" / f"{_key(making, number)}.safetensors"
     if making.store and not path.is_file():
         bring(making.store, making.folder, path.relative_to(making.folder).as_posix())
-    other = read_json_if_whole(path, StoredEmbedding)
+    other = read_stored(path)
     if other is None or other.vectors_digest != one.stored.vectors_digest:
         return
     if other.text_digest != one.stored.text_digest:

@@ -16,18 +16,18 @@ from curate.records import Embedding, FileLedger, Index
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_file
 from curate.store.meta import read_meta
-from curate.store.publish import is_damaged, read_json_if_whole
+from curate.store.publish import is_damaged
 from curate.task2vec.model_files import find_revision
 from curate.task2vec.vectors import (
-    StoredEmbedding,
     check_embedding,
     documents_path,
     read_embedding,
+    read_unigrams,
     shard_key,
 )
-from curate.task2vec.vectors import lengths_path as counts_path
 
 if TYPE_CHECKING:
+    from curate.records import Counts
     from curate.task2vec.documents import DocumentVectors
 
 
@@ -90,28 +90,26 @@ def load_embedding(folder: Path, key: str) -> Embedding:
     Raises:
         CurateError: missing, or changed since it was published.
     """
-    inside = folder if (folder / "shards").is_dir() else folder / "index"
-    return read_embedding(inside / "shards" / f"{key}.safetensors")
+    return read_embedding(embedding_path(folder, key))
 
 
-def lengths_path(folder: Path, key: str) -> Path | None:
-    """Return the file with the tokens of each document of a shard; None where there is none.
+def load_unigrams(folder: Path, key: str) -> Counts:
+    """Read the token counts (vocab,) of an indexed shard, and nothing else of its embedding.
 
-    It holds (n_documents,) int32 in the order of the documents, counted by the probe's tokenizer.
+    Args:
+        folder: as in `load_embedding`.
+        key: of the shard.
 
     Raises:
-        CurateError: it is not what was published.
+        CurateError: as `load_embedding`.
     """
-    path = folder / "shards" / f"{key}.safetensors"
-    stored = read_json_if_whole(path.with_suffix(".json"), StoredEmbedding)
-    if stored is None or not stored.lengths:
-        return None
-    lengths = counts_path(path)
-    if not lengths.is_file():
-        return None
-    if digest_file(lengths) != stored.lengths:
-        raise CurateError(f"{lengths}: changed since it was published; run curate index")
-    return lengths
+    return read_unigrams(embedding_path(folder, key))
+
+
+def embedding_path(folder: Path, key: str) -> Path:
+    """Return where the embedding of an indexed shard lies; `folder` as in `load_embedding`."""
+    inside = folder if (folder / "shards").is_dir() else folder / "index"
+    return inside / "shards" / f"{key}.safetensors"
 
 
 def load_documents(folder: Path, key: str) -> DocumentVectors:
@@ -126,8 +124,7 @@ def load_documents(folder: Path, key: str) -> DocumentVectors:
     """
     from curate.task2vec.documents import read_documents  # loads a tensor library
 
-    inside = folder if (folder / "shards").is_dir() else folder / "index"
-    return read_documents(documents_path(inside / "shards" / f"{key}.safetensors"))
+    return read_documents(documents_path(embedding_path(folder, key)))
 
 
 def _inputs_unchanged(files: Sequence[InputFile], ledgers: Sequence[FileLedger]) -> bool:

@@ -1,44 +1,43 @@
-"""Embeddings on disk: 16-bit levels of log2 values, checked against a digest when read."""
+"""Embeddings on disk: a file a shard, 16-bit levels of log2 values, held against its digests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from curate.corpus.tokens import DRAW
 from curate.errors import CurateError
 from curate.records import Embedding, ProbeInfo, RowBlock
 from curate.settings import EmbedSettings
-from curate.store.arrays import publish_arrays
+from curate.store.arrays import find_arrays, publish_arrays
 from curate.store.fingerprint import digest_bytes, digest_file, fingerprint
-from curate.store.publish import publish_json, read_json_if_whole
 from curate.task2vec.quantity import COINS, CONTRAST
 
 if TYPE_CHECKING:
-    from curate.records import Floats
+    from curate.records import Counts, Floats
 
+_Arrays = dict[str, npt.NDArray[Any]]
 _TOP = 65_535  # highest level
+_UNIGRAMS = ("token_ids", "token_counts")
+_LENGTHS = "document_tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEmbedding:
-    """What lies beside an embedding's arrays; published after them."""
+    """What describes an embedding: the note of its file."""
 
-    blake2b: str  # of the arrays' file
     vectors_digest: str  # of the levels: two texts may not share it
     text_digest: str  # of the token blocks that were embedded
     n_sequences: tuple[int, ...]
     loss: float
     vocab: int
-    documents: str = ""  # blake2b of the documents' vectors; "" where there are none
-    lengths: str = ""  # blake2b of the tokens of each document; "" where there are none
+    documents: str = ""  # blake2b of the documents' vectors beside it; "" where there are none
 
 
 def shard_key(digest: str, settings: EmbedSettings, info: ProbeInfo) -> str:
@@ -104,17 +103,17 @@ def write_embedding(
     blocks: Sequence[RowBlock],
     text_digest: str,
     documents: str = "",
-    lengths: str = "",
+    lengths: Sequence[int] | Counts = (),
 ) -> StoredEmbedding:
-    """Publish an embedding at `path` (.safetensors), and what describes it beside it (.json).
+    """Publish an embedding, what describes it, and the tokens of each document: one file.
 
     Args:
         path: ends in .safetensors.
         embedding: finite and positive.
         blocks: its coordinates.
         text_digest: of the token blocks that were embedded.
-        documents: digest of the documents' vectors, which lie there already.
-        lengths: digest of the tokens of each document, which lie there already.
+        documents: digest of the documents' vectors, which lie beside it already.
+        lengths: (n_documents,) tokens of each document, where a later stage asks for them.
 
     Raises:
         CurateError: the file system refused.
@@ -133,66 +132,76 @@ def write_embedding(
         "token_ids": ids.astype(np.int32),
         "token_counts": embedding.unigrams[ids].astype(np.int64),
         "hidden": embedding.hidden.astype(np.float32),
+        _LENGTHS: np.asarray(lengths, dtype=np.int32),
     }
     if embedding.gradients is not None:
         arrays["gradients"] = embedding.gradients.astype(np.float32)
-    publish_arrays(path, arrays)
     stored = StoredEmbedding(
-        blake2b=digest_file(path),
         vectors_digest=digest_bytes(levels.tobytes() + low.tobytes() + step.tobytes()),
         text_digest=text_digest,
         n_sequences=embedding.n_sequences,
         loss=embedding.loss,
         vocab=len(embedding.unigrams),
         documents=documents,
-        lengths=lengths,
     )
-    publish_json(path.with_suffix(".json"), stored)
+    publish_arrays(path, arrays, note=msgspec.json.encode(stored).decode())
     return stored
 
 
 def read_embedding(path: Path) -> Embedding:
-    """Read an embedding back, after holding its file against its digest.
+    """Read an embedding back, its arrays held against their digests.
 
     Raises:
         CurateError: missing, cut, or changed since it was published.
     """
-    stored = _check_arrays(path)
-    if stored is None:
-        raise CurateError(f"{path}: missing or changed since it was published; run curate index")
-    try:
-        arrays = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CurateError(f"{path}: cannot be read ({error}); run curate index") from None
-    unigrams = np.zeros(stored.vocab, dtype=np.int64)
-    unigrams[arrays["token_ids"]] = arrays["token_counts"]
+    arrays, stored = _read(path)
     return Embedding(
         vectors=restore(
             arrays["levels"], low=arrays["low"], step=arrays["step"], stops=arrays["stops"].tolist()
         ),
         n_sequences=stored.n_sequences,
-        unigrams=unigrams,
+        unigrams=_dense(arrays, stored.vocab),
         hidden=arrays["hidden"],
         loss=stored.loss,
         gradients=arrays.get("gradients"),
     )
 
 
+def read_unigrams(path: Path) -> Counts:
+    """Read only the token counts (vocab,) of an embedding: a quarter of its file.
+
+    Raises:
+        CurateError: as `read_embedding`.
+    """
+    arrays, stored = _read(path, _UNIGRAMS)
+    return _dense(arrays, stored.vocab)
+
+
+def read_lengths(path: Path) -> Counts:
+    """Read only the tokens of each document, (n_documents,) int32, in the order of the shard.
+
+    Raises:
+        CurateError: as `read_embedding`.
+    """
+    return _read(path, (_LENGTHS,))[0][_LENGTHS]
+
+
+def read_stored(path: Path) -> StoredEmbedding | None:
+    """Read what describes an embedding; None where it is missing or not what was published."""
+    found = _find(path, ())
+    return found[1] if found else None
+
+
 def check_embedding(path: Path) -> StoredEmbedding | None:
-    """Return what describes an embedding, if it and all that lies beside it is there, unchanged."""
-    stored = _check_arrays(path)
-    if stored is None:
+    """Return what describes an embedding, if it and what lies beside it is there, unchanged."""
+    found = _find(path)
+    if found is None:
         return None
-    if stored.documents and not _is_whole(documents_path(path), stored.documents):
-        return None
-    if stored.lengths and not _is_whole(lengths_path(path), stored.lengths):
+    stored = found[1]
+    beside = documents_path(path)
+    if stored.documents and not (beside.is_file() and digest_file(beside) == stored.documents):
         return None
     return stored
-
-
-def _check_arrays(path: Path) -> StoredEmbedding | None:
-    stored = read_json_if_whole(path.with_suffix(".json"), StoredEmbedding)
-    return stored if stored and _is_whole(path, stored.blake2b) else None
 
 
 def documents_path(path: Path) -> Path:
@@ -200,10 +209,26 @@ def documents_path(path: Path) -> Path:
     return path.with_suffix(".documents.parquet")
 
 
-def lengths_path(path: Path) -> Path:
-    """Return where the tokens of each document of the embedding at `path` lie."""
-    return path.with_suffix(".lengths.npy")
+def _dense(arrays: _Arrays, vocab: int) -> Counts:
+    unigrams = np.zeros(vocab, dtype=np.int64)
+    unigrams[arrays["token_ids"]] = arrays["token_counts"]
+    return unigrams
 
 
-def _is_whole(path: Path, digest: str) -> bool:
-    return path.is_file() and digest_file(path) == digest
+def _read(path: Path, names: Collection[str] | None = None) -> tuple[_Arrays, StoredEmbedding]:
+    found = _find(path, names)
+    if found is None:
+        raise CurateError(f"{path}: missing or changed since it was published; run curate index")
+    return found
+
+
+def _find(
+    path: Path, names: Collection[str] | None = None
+) -> tuple[_Arrays, StoredEmbedding] | None:
+    found = find_arrays(path, names)
+    if found is None:
+        return None
+    try:
+        return found[0], msgspec.json.decode(found[1], type=StoredEmbedding)
+    except (msgspec.DecodeError, msgspec.ValidationError):  # whole, of another version
+        return None

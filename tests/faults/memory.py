@@ -143,11 +143,10 @@ def not_finite(home: Path) -> str:
     from curate.task2vec.vectors import read_embedding
 
     for path in home.glob(".curate/index/shards/*.safetensors"):
-        if path.with_suffix(".json").is_file():
-            found = read_embedding(path)
-            values = [found.vectors, found.hidden, np.array([found.loss])]
-            if not all(np.isfinite(value).all() for value in values):
-                return path.name
+        found = read_embedding(path)
+        values = [found.vectors, found.hidden, np.array([found.loss])]
+        if not all(np.isfinite(value).all() for value in values):
+            return path.name
     return ""
 
 
