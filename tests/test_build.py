@@ -544,6 +544,7 @@ def test_a_tokenizer_of_the_probe_that_changed_is_refused_and_not_counted_with(p
         (["--encoder", "x"], "--encoder goes with --decontaminate semantic"),
         (["--encoder", "x", "--no-decontaminate"], "--encoder goes with --decontaminate semantic"),
         (["--priority", "a", "--no-dedup"], "--priority goes without --no-dedup"),
+        (["--manifest-only", "--format", "parquet"], "no text in any format: leave out --format"),
     ],
 )
 def test_an_option_that_would_decide_nothing_is_refused(tmp_path, options, message):

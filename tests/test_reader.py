@@ -27,6 +27,7 @@ from curate.corpus.reader import (
 )
 from curate.errors import REJECTED, CurateError
 from curate.records import FileLedger
+from curate.store.meta import publish_meta
 
 NOISE = random.Random(0)
 TEXTS = [f"document {n} says ü, \u2028 and {'x' * n}" for n in range(50)]
@@ -255,6 +256,22 @@ def test_inputs_are_expanded_named_and_sorted(tmp_path):
     ):
         with pytest.raises(CurateError):
             find_inputs(wrong, workspace=tmp_path)
+
+
+def test_a_mix_that_was_built_in_a_folder_is_not_read_with_it(tmp_path):
+    """It is drawn from that corpus: read with it, every next index would count it once more."""
+    mix, plain = tmp_path / "work" / "mix", tmp_path / "work" / "plain"
+    for folder in (tmp_path / "work", mix / "data", plain):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{folder.name}.jsonl").write_bytes(lines())
+    publish_meta(mix, kind="mix", fingerprint="f", files=[], body={})
+    (plain / "meta.json").write_text('{"kind": "mix"}')  # another program's
+    skipped = []
+    found = find_inputs([str(tmp_path / "work")], workspace=tmp_path, skipped=skipped)
+    assert [file.source for file in found] == ["meta", "plain", "work"] and skipped == [mix]
+    for named in (mix, mix / "data", tmp_path / "work" / "m*x"):  # a mix that is named is read
+        found = find_inputs([str(named)], workspace=tmp_path)
+        assert "data" in [file.source for file in found]
 
 
 def test_records_are_read_whatever_they_are_called(tmp_path):

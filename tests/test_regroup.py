@@ -229,7 +229,7 @@ def test_skipped_files_are_said(tmp_path):
         notify=lambda what, *_: said.append(what),
     )
     assert len(said) == 1
-    assert said[0].startswith("8 files skipped") and said[0].endswith("and 3 more")
+    assert said[0].startswith("8 skipped, no documents") and said[0].endswith("and 3 more")
 
 
 CORPORA = Path(os.environ.get("CURATE_DATA_DIR", "absent")) / "corpora"

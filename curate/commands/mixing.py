@@ -63,7 +63,7 @@ from curate.settings import Selection, Settings
 @click.option("--manifest-only", is_flag=True, help="Write weights and records, copy no text.")
 @click.option(
     "--format", "fmt", type=click.Choice(["parquet", "jsonl", "mds", "tokens", "megatron"]),
-    default="parquet", show_default=True, help="Of the files of the mix.",
+    help="Of the files of the mix; parquet by default.",
 )  # fmt: skip
 @click.option(
     "--trainer",
@@ -73,9 +73,9 @@ from curate.settings import Selection, Settings
 @options.engine
 @options.as_json
 def build_mix(
-    budget: int | None, out: str, workspace: Path, settings: Settings, fmt: str, as_json: bool,
-    manifest_only: bool, trainer: str | None, decontaminate: str | None, no_decontaminate: bool,
-    **given: Any,
+    budget: int | None, out: str, workspace: Path, settings: Settings, fmt: str | None,
+    as_json: bool, manifest_only: bool, trainer: str | None, decontaminate: str | None,
+    no_decontaminate: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Write an aligned training mix of exactly that many tokens, with its forecast.
 
@@ -94,6 +94,8 @@ def build_mix(
     clean = not no_decontaminate if decontaminate or no_decontaminate else None
     given |= {"decontaminate": clean}
     given |= {"paraphrases": decontaminate == "semantic" if decontaminate else None}
+    if manifest_only and fmt:
+        raise click.UsageError("--manifest-only writes no text in any format: leave out --format")
     several = {name: given.pop(name) or None for name in ("keep", "blend", "priority")}
     settings = dataclasses.replace(settings, mix=override(settings.mix, **given, **several))
     if given["encoder"] and not (settings.mix.decontaminate and settings.mix.paraphrases):
@@ -103,6 +105,7 @@ def build_mix(
     with terminal.progress() as notify:
         found = run(
             budget, settings=settings, workspace=workspace, out=out,
-            fmt="manifest" if manifest_only else fmt, trainer=trainer or "", notify=notify,
+            fmt="manifest" if manifest_only else fmt or "parquet", trainer=trainer or "",
+            notify=notify,
         )  # fmt: skip
     show_result(found, as_json, mix_table, mix_json)

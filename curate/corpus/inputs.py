@@ -18,6 +18,7 @@ from curate.corpus.formats import (
     inner_suffix,
 )
 from curate.errors import USAGE, CurateError
+from curate.store.meta import kind_of
 
 _CARDS = ("readme", "license", "licence", "notice", "citation")
 _SETTINGS = "curate.toml"  # lies in the folder of a project, and is no document of its corpus
@@ -53,7 +54,8 @@ def find_inputs(
             `gs://` and `hf://`.
         workspace: hub data sets and the files of addresses are copied into its `sources/`, once;
             `refresh_remote` brings copies up to date.
-        skipped: receives the files in folders that no reader knows, and links to folders.
+        skipped: receives what is left out of folders: files that no reader knows, links to
+            folders, and mixes that were built there.
         by_folder: a file's source is the folder that it lies in instead.
 
     Raises:
@@ -135,6 +137,11 @@ def _folder(folder: Path, skipped: list[Path] | None) -> Iterator[tuple[Path, st
         names[:] = sorted(name for name in names if not name.startswith((".", "__pycache__")))
         if skipped is not None:
             skipped.extend(Path(here) / name for name in names if (Path(here) / name).is_symlink())
+        if here != str(folder) and kind_of(Path(here)) == "mix":  # drawn from this very corpus
+            names.clear()
+            if skipped is not None:
+                skipped.append(Path(here))
+            continue
         paths = [Path(here) / name for name in sorted(files) if not name.startswith((".", "_"))]
         holds_records = any(inner_suffix(path) in RECORD_SUFFIXES for path in paths)
         for path in paths:

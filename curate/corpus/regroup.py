@@ -98,7 +98,7 @@ def open_corpus(
     if skipped:
         names = ", ".join(path.name for path in skipped[:5])
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-        notify(f"{len(skipped)} files skipped, no reader knows them: {names}{more}", 0, 0)
+        notify(f"{len(skipped)} skipped, no documents of a corpus: {names}{more}", 0, 0)
     check_inputs(files, text=settings.text)
     if kind in ("file", "folder"):
         return Corpus(files=tuple(files))

@@ -45,7 +45,13 @@ def bound_spread(
     for rule in settings.keep:
         source, sign, share = read_rule(rule, option="keep")
         group = _group(source, sources, option="keep")
-        (ceilings if sign == "<=" else floors)[group] = share
+        bounds = ceilings if sign == "<=" else floors
+        if group in bounds:
+            raise CurateError(
+                f"--keep {rule}: {source} has that bound already, {bounds[group]:.1%}; name one",
+                exit_code=USAGE,
+            )
+        bounds[group] = share
     blend = []
     for rule in settings.blend:
         source, sign, share = read_rule(rule, option="blend")

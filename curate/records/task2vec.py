@@ -108,7 +108,7 @@ class IndexPlan(Frame):
     seconds: float  # reading and embedding on this machine, as fast as a short trial
     disk_bytes: int  # that the workspace would grow by, at most
     exact: bool  # documents and tokens were counted, not estimated
-    skipped: int  # files that no reader knows
+    skipped: int  # files and folders that hold no documents of a corpus
     uncounted: tuple[str, ...] = ()  # inputs of the hub: streamed when indexed, not before
 
     def summary(self) -> str:

@@ -72,7 +72,7 @@ def plan_table(plan: IndexPlan) -> RenderableType:
         f"{format_bytes(plan.disk_bytes)} on disk, less what is indexed already"
     )
     if plan.skipped:
-        lines.append(f"{format_count(plan.skipped)} files skipped, no reader knows them")
+        lines.append(f"{format_count(plan.skipped)} skipped, no documents of a corpus")
     lines += [f"{show(name)}: not counted, it is streamed when it is indexed"
               for name in plan.uncounted]  # fmt: skip
     return Group(table, *[Text(line) for line in lines])

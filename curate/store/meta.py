@@ -9,7 +9,7 @@ import msgspec
 
 from curate.errors import CurateError
 from curate.store.fingerprint import SCHEMA, digest_file
-from curate.store.publish import publish_json, read_json
+from curate.store.publish import publish_json, read_json, read_json_if_whole
 
 T = TypeVar("T")
 
@@ -69,6 +69,13 @@ def read_meta(folder: Path, *, kind: str, body: type[T], check: bool = True) -> 
         return meta.fingerprint, msgspec.json.decode(meta.body, type=body)
     except msgspec.ValidationError as error:
         raise CurateError(f"{path}: {error}; run the command again") from None
+
+
+def kind_of(folder: Path) -> str:
+    """Return the kind of artefact that a folder says it is; "" for any other folder."""
+    path = folder / "meta.json"
+    meta = read_json_if_whole(path, _Meta)
+    return meta.kind if meta else ""
 
 
 def is_current(folder: Path, *, kind: str, fingerprint: str) -> bool:
