@@ -4,9 +4,10 @@ Every shard is embedded once, in sub-batches of 4,096 tokens; an embedding of fe
 mean of its first sub-batches, dealt to four, which is what embedding fewer tokens gives. Then 95 %
 intervals of embeddings of 16k tokens, drawn from the sub-batches without replacement, are held
 against the value of all of them. With --items 8 20 50 so are intervals of targets of so many of
-its items, drawn without replacement. With --published the published recipe stands beside it, on the
-same tokens in rows of 128: --published 0 leaves its head as it is (its vectors are then means over
-mini-batches, so that one pass serves all sizes), 10 tunes it as published, for every size anew.
+its items, drawn without replacement (by words: few_items.py). With --published the published
+recipe stands beside it, on the same tokens in rows of 128: --published 0 leaves its head as it is
+(its vectors are then means over mini-batches, so that one pass serves all sizes), 10 tunes it as
+published, for every size anew.
 Run: python benchmarks/stability.py --data DATA --corpora formal_lean3 wikipedia --json
 DATA holds corpora/NAME.jsonl.zst and targets/NAME/SPLIT.jsonl.
 """
@@ -25,7 +26,6 @@ import numpy as np
 from curate.corpus.targets import load_target
 from curate.corpus.tokens import cut_blocks, draw_batches
 from curate.ranking.alignment import Alignments, align_all
-from curate.ranking.lexical import entropy, lexical
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import rank_intervals, t_intervals
 from curate.records import RowBlock
@@ -199,34 +199,6 @@ def item_coverage(
         }
 
 
-def word_coverage(
-    items: Sequence[Ids], shards: Sequence[Sequence[Ids]], vocab: int, sizes: Sequence[int]
-) -> Iterator[dict[str, float]]:
-    """Yield the same by words: of the whole interval, and where the entropy were known.
-
-    `ranks` are the rank intervals, from which the entropy drops out.
-    """
-    counts = [np.bincount(np.concatenate(own), minlength=vocab) for own in shards]
-    rows = np.stack([np.bincount(ids, minlength=vocab) for ids in items])
-    background, generator = np.sum(counts, axis=0), np.random.default_rng(0)
-    truth, _ = lexical(rows, counts, background=background)
-    true_rank = 1 + (truth[:, None] < truth).sum(axis=1)
-    for size in sizes:
-        found = []
-        for _ in range(DRAWINGS):
-            some = rows[generator.permutation(len(rows))[:size]]
-            values, moves = lexical(some, counts, background=background)
-            off = entropy(some.sum(axis=0)) - entropy(rows.sum(axis=0))
-            low, high = t_intervals(values, moves)
-            ranks = rank_intervals(values, moves, confidence=0.95, draws=1_000, seed=0)
-            held = (low <= truth) & (truth <= high), (low - off <= truth) & (truth <= high - off)
-            ranked = (ranks.low <= true_rank) & (true_rank <= ranks.high)
-            found.append([*(each.mean() for each in (*held, ranked)), off])
-        names = ("by_words", "entropy_known", "ranks", "entropy_off")
-        means = np.mean(found, axis=0).round(3).tolist()
-        yield {"items": size, **dict(zip(names, means, strict=True))}
-
-
 def main() -> None:
     """Embed, align at every size, print one line a measure and shard."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -257,8 +229,6 @@ def main() -> None:
     tokens = encode_texts(probe, list(target.select)) if arguments.items else []
     if tokens:
         lines += item_coverage(tokens, probe, rows, arguments.items)
-        texts_of = [[block for part in each for block in part] for each in parts.values()]
-        lines += word_coverage(tokens, texts_of, probe.info.vocab, arguments.items)
     for epochs in arguments.published:
         sizes = [size for size in SIZES if size <= arguments.published_tokens]
         targets = embed_published(own, probe, [PIECE * len(own)], epochs)

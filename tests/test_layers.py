@@ -34,6 +34,7 @@ NUMERICS = {
     "ranking.baselines",
     "ranking.classifier",
     "ranking.compression",
+    "ranking.entropy",
     "ranking.lexical",
     "ranking.ngrams",
     "ranking.terms",

@@ -239,7 +239,7 @@ def test_few_items_give_a_warning_and_wider_intervals(index, target, workspace):
         few = make_target(target.select[:count], name=f"few{count}")
         found = rank_shards(index, few, RankSettings(method="lexical"), workspace=workspace)
         assert bool(found.warnings) == (count < 60)
-        said = f"{count} items to rank by: intervals are wide, values too low, all by one factor"
+        said = f"{count} items to rank by: intervals are wide; more than 50 would"
         assert not found.warnings or said in found.warnings[0]
         widths.append(np.mean([line.high - line.low for line in found.shards]))
     # How much wider is held in test_stats.py: these items follow one another, they are not drawn.

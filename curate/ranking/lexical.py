@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from curate.ranking.entropy import item_entropy
 from curate.ranking.stats import Influences, Measured
 
 if TYPE_CHECKING:
@@ -35,26 +36,6 @@ def count_items(texts: Sequence[str], encode: Encode, *, vocab: int) -> sparse.c
     return sparse.csr_array((ones, (rows, np.concatenate(found))), shape=shape, dtype=np.float64)
 
 
-def entropy(counts: Counts | Floats) -> float:
-    """Return the entropy of the distribution that counts were drawn from, nats.
-
-    Chao and Shen (2003): the counts seen are shrunk by the share of the distribution that they
-    are likely to cover (Good's 1 - singletons / total), and each term is weighed by the chance
-    that its word was seen at all. The plain entropy of a few thousand tokens is 0.1 to 0.3 too
-    low, because rare words are not among them.
-
-    Args:
-        counts: (vocab,), whole numbers ≥ 0, sum > 0.
-    """
-    seen = np.asarray(counts, dtype=np.float64)
-    seen = seen[seen > 0]
-    total, single = seen.sum(), float((seen == 1).sum())
-    cover = 1.0 - single / total if single < total else 1.0 / total
-    share = cover * seen / total
-    there = -np.expm1(total * np.log1p(-np.minimum(share, 1 - 1e-12)))
-    return float(-(share * np.log(share) / there).sum())
-
-
 def lexical(
     items: Any,
     shards: Iterable[Counts | Floats],
@@ -74,8 +55,8 @@ def lexical(
     could be. It is asymmetric, as transfer is: what the target needs has to be in the shard,
     and not the reverse.
 
-    Influences are of the cross-entropy over the target's items; the shard's own counts are
-    complete, not drawn, and the entropy is a point of reference that all shards have in common.
+    Influences are of the target's items, on the cross-entropy and on the entropy, which moves
+    all shards alike; the shard's own counts are complete, not drawn.
 
     Args:
         items: (n_items, vocab) token counts of the target's items, dense or sparse.
@@ -99,13 +80,13 @@ def lexical(
     whole = np.asarray(counts.sum(axis=0)).ravel()
     columns = np.flatnonzero(whole)
     counts, whole = counts[:, columns], whole[columns]
-    known, corpus = entropy(whole), shares_of(background)[columns]
+    (known, common), corpus = item_entropy(counts), shares_of(background)[columns]
     values, moves = [], []
     for row in shards:
         nats = -(counts @ np.log(fill_gaps(row[columns], row.sum(), corpus, filled)))
         rate = nats.sum() / tokens.sum()
         values.append(known - rate)
-        moves.append((rate * tokens - nats) / tokens.mean())
+        moves.append(common + (rate * tokens - nats) / tokens.mean())
     return np.array(values), _of_items(np.array(moves).reshape(len(values), len(tokens)))
 
 
@@ -117,7 +98,9 @@ def lexical_values(
     background: Floats,
     filled: float = FILLED,
 ) -> npt.NDArray[np.float64]:
-    """Return the values of `lexical` for very many shards at once, without influences.
+    """Return the values of `lexical` for very many shards at once, less the target's entropy.
+
+    It is common to all shards: their order is the same.
 
     Args:
         target: (vocab,) token counts, sum > 0.
@@ -127,13 +110,13 @@ def lexical_values(
         filled: as for `lexical`.
 
     Returns:
-        (n,) nats/token.
+        (n,) -nats/token.
     """
     wanted, corpus = target / target.sum(), shares_of(background)
     rows = sparse.csr_array(rows, dtype=np.float64, copy=True)
     per_token = np.repeat(1.0 / np.maximum(tokens, 1), np.diff(rows.indptr))
     rows.data = np.log1p((1 - filled) / filled * rows.data * per_token / corpus[rows.indices])
-    base = float(wanted @ np.log(corpus)) + entropy(target)
+    base = float(wanted @ np.log(corpus))
     return base + np.where(np.asarray(tokens) > 0, np.log(filled), 0.0) + rows @ wanted
 
 
@@ -172,7 +155,7 @@ def own_halves(items: Any, *, background: Floats, filled: float = FILLED, seed: 
     if counts.shape[0] < 2:
         return float("nan")
     whole, generator = np.asarray(counts.sum(axis=0)).ravel(), np.random.default_rng(seed)
-    corpus, known = shares_of(background), entropy(whole)
+    corpus, (known, _) = shares_of(background), item_entropy(counts)
     found = []
     for _ in range(DEALS):
         chosen = generator.permutation(counts.shape[0])[: counts.shape[0] // 2]

@@ -14,7 +14,7 @@ from curate.ranking.index import log_embedding
 from curate.ranking.methods import Measured, measure, read_embeddings, read_unigrams
 from curate.ranking.stats import Influences, rank_intervals, spearman, t_intervals
 from curate.records import Embedding, Index, Notify, RankedShard, Ranking, Target, silent
-from curate.settings import ALIGNMENTS, Method, RankSettings
+from curate.settings import ALIGNMENTS, RankSettings
 from curate.store.fingerprint import digest_texts, fingerprint
 from curate.store.leftovers import sweep
 from curate.store.lock import locked
@@ -24,7 +24,7 @@ from curate.store.publish import publish_json, read_json, read_json_if_whole
 if TYPE_CHECKING:
     from curate.records import Floats
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """State of the arithmetic of all methods, measures and intervals; a part of every ranking's
 fingerprint. Raise it with any change by which the same index, target and settings would give
 other numbers or warnings: a ranking that an earlier state made is then made again."""
@@ -174,12 +174,12 @@ def _in_order(
         select_digest=target.select_digest,
         index_fingerprint=index.fingerprint,
         fingerprint=mark,
-        warnings=_warnings(target, settings.method, lines) + found.warnings,
+        warnings=_warnings(target, lines) + found.warnings,
         map=_map(replace(found, shards=nearest), index, target.name, settings),
     )
 
 
-def _warnings(target: Target, method: Method, lines: tuple[RankedShard, ...]) -> tuple[str, ...]:
+def _warnings(target: Target, lines: tuple[RankedShard, ...]) -> tuple[str, ...]:
     warnings, items = [], len(target.select)
     if items == 1:
         warnings.append(
@@ -187,10 +187,9 @@ def _warnings(target: Target, method: Method, lines: tuple[RankedShard, ...]) ->
             "interval holds it"
         )
     elif items <= FEW_ITEMS:
-        low = ", values too low, all by one factor" if method == "lexical" else ""  # its entropy is
         warnings.append(
-            f"the target has {items} items to rank by: intervals are wide{low}; more than "
-            f"{FEW_ITEMS} would mend it"
+            f"the target has {items} items to rank by: intervals are wide; more than {FEW_ITEMS} "
+            "would mend it"
         )
     if len(lines) == 1:
         warnings.append("one shard only: there is nothing to rank it against")

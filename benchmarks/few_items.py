@@ -1,0 +1,202 @@
+"""Do intervals of targets of a few items hold what many items give?
+
+    python benchmarks/few_items.py --data FOLDER --corpora formal_lean3 wikipedia --json
+
+FOLDER/corpora holds one file a corpus, FOLDER/targets the named targets. So many items of a
+target are drawn without replacement, again and again, and the shards, one of each corpus, are
+ranked by words: how often does the 95 % interval hold the value of all of the target's items,
+and that of ranks the rank? A target may also be a corpus, whose items are then the beginnings of
+its documents. Beside it stands the same were the words of a target drawn one by one, not item by
+item: their entropy after Chao, Wang and Jost, and an interval of the cross-entropy alone.
+--vocab trains byte-pair tokens of that many kinds on the corpora, in place of the built-in
+probe's 4,096. With --methods so are the other methods that read text, on small shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from evidence.estimators import read_texts
+
+from curate.corpus.targets import load_target
+from curate.ranking.baselines import measure_texts
+from curate.ranking.entropy import entropy, item_entropy
+from curate.ranking.lexical import count_items, lexical, pool_items
+from curate.ranking.methods import GROUPS
+from curate.ranking.stats import Measured, rank_intervals, t_intervals
+from curate.settings import TargetSettings
+from curate.task2vec.probe import encode_texts, load_probe
+
+Floats = npt.NDArray[np.float64]
+Encode = Callable[[list[str]], Sequence[Any]]
+
+SHARD_CHARACTERS = 1_000_000
+ITEM_CHARACTERS = 500  # of a document of a corpus that is a target
+MOST_ITEMS = 3_000  # of those
+SMALL_DOCUMENTS = 30  # of a shard, for methods that read text
+SMALL_CHARACTERS = 2_000  # of each
+
+
+def read_items(name: str, data: Path) -> list[str]:
+    """Return the items of a named target, or the beginnings of a corpus's documents."""
+    path = data / "corpora" / f"{name}.jsonl.zst"
+    if path.is_file():
+        return [text[:ITEM_CHARACTERS] for text in islice(read_texts(path), MOST_ITEMS)]
+    target = load_target(TargetSettings(name=name, data_dir=str(data)))
+    return list(target.select)
+
+
+def read_shard(path: Path) -> list[str]:
+    """Return the first texts of a corpus, until they are `SHARD_CHARACTERS` long together."""
+    found, length = [], 0
+    for text in read_texts(path):
+        found.append(text)
+        length += len(text)
+        if length >= SHARD_CHARACTERS:
+            break
+    return found
+
+
+def train_tokens(texts: Sequence[str], vocab: int) -> tuple[Encode, int]:
+    """Return the tokens of a byte-level byte-pair encoding of texts, and how many kinds."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, initial_alphabet=letters, show_progress=False, special_tokens=[]
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return lambda some: [found.ids for found in tokenizer.encode_batch(some)], vocab
+
+
+def one_by_one(counts: Any, found: Measured) -> Measured:
+    """Return what is measured where the words of a target count as drawn one by one."""
+    values, moves = found
+    known, common = item_entropy(counts)
+    other = entropy(np.asarray(counts.sum(axis=0)).ravel())
+    return values - known + other, dataclasses.replace(moves, target=moves.target - common)
+
+
+def holds(found: Measured, truth: Floats) -> tuple[float, float, float]:
+    """Return the share of intervals that hold the truth, the mean error, and the mean reach."""
+    low, high = t_intervals(*found)
+    inside = (low <= truth) & (truth <= high)
+    return float(inside.mean()), float((found[0] - truth).mean()), float((high - low).mean() / 2)
+
+
+def holds_ranks(found: Measured, truth: Floats) -> float:
+    """Return the share of rank intervals that hold the true rank."""
+    true_rank = 1 + (truth[:, None] < truth).sum(axis=1)
+    ranks = rank_intervals(*found, confidence=0.95, draws=1_000, seed=0)
+    return float(((ranks.low <= true_rank) & (true_rank <= ranks.high)).mean())
+
+
+def by_words(
+    counts: Any, shards: Sequence[Floats], sizes: Sequence[int], drawings: int
+) -> Iterator[dict[str, Any]]:
+    """Yield a line for every number of items that is at most half of them."""
+    background, generator = np.sum(shards, axis=0), np.random.default_rng(0)
+
+    def measured(items: Any) -> tuple[Any, Measured]:
+        pooled = pool_items(items, most=GROUPS, seed=0)
+        return pooled, lexical(pooled, shards, background=background)
+
+    truth = measured(counts)[1][0]
+    for size in [size for size in sizes if 2 * size <= counts.shape[0]]:
+        rows = []
+        for _ in range(drawings):
+            pooled, found = measured(counts[generator.permutation(counts.shape[0])[:size]])
+            plain = holds(one_by_one(pooled, found), truth)
+            rows.append([*holds(found, truth), *plain, holds_ranks(found, truth)])
+        names = ("holds", "off", "reach", "holds_1by1", "off_1by1", "reach_1by1", "holds_ranks")
+        means = np.mean(rows, axis=0).round(3).tolist()
+        yield {"items": size, **dict(zip(names, means, strict=True))}
+
+
+def by_text(
+    method: Any,
+    items: list[str],
+    shards: Sequence[list[str]],
+    sizes: Sequence[int],
+    drawings: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield the same of another method; the shards are the same in every drawing."""
+    generator = np.random.default_rng(0)
+
+    def measured(some: list[str]) -> Measured:
+        values, moves = measure_texts(method, some, shards)
+        return values, dataclasses.replace(moves, shard=np.zeros_like(moves.shard))
+
+    truth = measured(items)[0]
+    for size in [size for size in sizes if 2 * size <= len(items)]:
+        rows = []
+        for _ in range(drawings):
+            found = measured([items[n] for n in generator.permutation(len(items))[:size]])
+            rows.append([*holds(found, truth), holds_ranks(found, truth)])
+        names = ("holds", "off", "reach", "holds_ranks")
+        means = np.mean(rows, axis=0).round(3).tolist()
+        yield {"method": method, "items": size, **dict(zip(names, means, strict=True))}
+
+
+def main() -> None:
+    """Count, draw, print one line a target and number of items."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--corpora", nargs="+", required=True, help="a shard each")
+    parser.add_argument("--targets", nargs="+", default=["proofnet"], help="or corpora")
+    parser.add_argument("--items", nargs="+", type=int, default=[8, 20, 50, 100, 200])
+    parser.add_argument("--drawings", type=int, default=200)
+    parser.add_argument("--vocab", type=int, default=0, help="of trained tokens; 0: built in")
+    parser.add_argument("--methods", nargs="*", default=[], help="in place of words")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    texts = {
+        name: read_shard(arguments.data / "corpora" / f"{name}.jsonl.zst")
+        for name in arguments.corpora
+    }
+    encode: Encode
+    if arguments.vocab:
+        joined = [text for each in texts.values() for text in each]
+        encode, vocab = train_tokens(joined, arguments.vocab)
+    else:
+        probe = load_probe("builtin", device="cpu")
+        encode, vocab = (lambda some: encode_texts(probe, some)), probe.info.vocab
+    shards = {
+        name: np.asarray(count_items(each, encode, vocab=vocab).sum(axis=0)).ravel()
+        for name, each in texts.items()
+    }
+    sizes, drawings = arguments.items, arguments.drawings
+    for target in arguments.targets:
+        items = [item for item in read_items(target, arguments.data) if item.strip()]
+        others = [name for name in shards if name != target]
+        lines = [
+            line
+            for method in arguments.methods
+            for line in by_text(
+                method,
+                items,
+                [[t[:SMALL_CHARACTERS] for t in texts[n][:SMALL_DOCUMENTS]] for n in others],
+                sizes,
+                drawings,
+            )
+        ]
+        if not arguments.methods:
+            counts = count_items(items, encode, vocab=vocab)
+            lines = list(by_words(counts, [shards[n] for n in others], sizes, drawings))
+        for each in lines:
+            line = {"target": target, "of": len(items), **each}
+            print(json.dumps(line) if arguments.json else "  ".join(map(str, line.values())))
+
+
+if __name__ == "__main__":
+    main()
