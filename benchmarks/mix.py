@@ -50,6 +50,14 @@ ONE = (RowBlock("", 0, "", 0, 1),)
 PROBE = ProbeInfo(name="builtin", revision="", tokenizer_digest="", n_parameters=0, vocab=0)
 
 
+def probe_of_index() -> ProbeInfo:
+    """Return the probe as an index names it: with the digest by which its tokenizer is known.
+
+    Without it `load_encode` asks `transformers`, which no mix does.
+    """
+    return dataclasses.replace(PROBE, tokenizer_digest=load_encode("builtin", PROBE)[1])
+
+
 def make_corpus(folder: Path, *, tokens: int, files: int = 8) -> None:
     """Write zstd JSON lines of about `tokens` tokens: words by a power law, documents of 2 KB."""
     rng = np.random.default_rng(0)
@@ -97,11 +105,11 @@ def index_shards(corpus: Path, folder: Path) -> dict[str, tuple[Shard, Path]]:
 
 
 def build(
-    shards: dict[str, tuple[Shard, Path]], folder: Path, facts: Path, *, budget: int, look: Look,
-    seen: Seen | None, workers: int,
+    shards: dict[str, tuple[Shard, Path]], folder: Path, facts: Path, *, probe: ProbeInfo,
+    budget: int, look: Look, seen: Seen | None, workers: int,
 ) -> None:  # fmt: skip
     """Draw and write one mix, as the stage does after its weights are chosen."""
-    encode, _ = load_encode("builtin", PROBE)
+    encode, _ = load_encode("builtin", probe)
     wish = Wish(
         budget=budget,
         names=tuple(shards),
@@ -152,7 +160,7 @@ def measure(corpus: Path | None, *, tokens: int, workers: int, repeats: int) -> 
         held = sum(shard.n_tokens for shard, _ in shards.values())
         items = tuple(f"an item number {n} of the target that nothing has" * 2 for n in range(300))
         target = Target("t", items[:150], items[150:], "", "", "")
-        facts = place / "facts"
+        facts, probe = place / "facts", probe_of_index()
         kept = str(place / "counts" / "prints")
         full = Look(text="text", seed=0, target=write_target(facts, target), kept=kept)
         cases = {
@@ -169,8 +177,8 @@ def measure(corpus: Path | None, *, tokens: int, workers: int, repeats: int) -> 
             seconds["limit"].append(clock(partial(recompress, corpus)))
             for case, (look, seen, processes) in cases.items():
                 make = partial(
-                    build, shards, place / "mix", facts, budget=held * 9 // 10, look=look,
-                    seen=seen, workers=processes,
+                    build, shards, place / "mix", facts, probe=probe, budget=held * 9 // 10,
+                    look=look, seen=seen, workers=processes,
                 )  # fmt: skip
                 seconds[case].append(clock(make))
         wall, cpu = (
