@@ -129,8 +129,10 @@ def _target_line(held: list[Path]) -> str:
     if not select:
         return 'name = "proofnet"  # curate targets lists the known ones; or a file'
     splits = ",".join(str(p) for p in [select[0], *after[:1]])
-    stem = re.sub(r"[^\w.-]+", "-", _stem(select[0]))
-    called = "target" if stem in _SELECT else stem  # `select.jsonl` does not say what it asks
+    names = (_stem(select[0]), select[0].parent.name, "target")  # `valid.jsonl` says not of what
+    called = next(
+        re.sub(r"[^\w.-]+", "-", name) for name in names if name not in {"", "data", *_SELECT}
+    )
     name = f"name = {_quoted(f'{called}={splits}')}  # select split, eval split; or curate targets"
     fields = _string_fields(select[0])
     if not set(fields) - _LABELS or "text" in fields:

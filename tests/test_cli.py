@@ -425,7 +425,10 @@ def test_init_writes_settings_that_are_read(tmp_path, monkeypatch):
     assert settings.target.name == "target=target/select.jsonl,target/eval.jsonl"
     assert settings.target.template == "{question} {answer}"
     assert run("init").exit_code == 1
+    (tmp_path / "target").rename(tmp_path / "olympiad 9")  # a folder that says what it asks
     assert run("init", "--force").exit_code == 0
+    names = "olympiad-9=olympiad 9/select.jsonl,olympiad 9/eval.jsonl"
+    assert read_settings().target.name == names
 
 
 def test_init_says_which_files_have_another_field(tmp_path, monkeypatch):
