@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,12 @@ import torch
 
 from curate.errors import CurateError
 from curate.settings import VerifySettings
+from curate.task2vec.probe import load_probe
 from curate.verification.answers import alone, continuation_nats, write_greedily
 from curate.verification.evaluate import item_nats
-from curate.verification.tasks import by_metric, find_outcomes
+from curate.verification.small_model import SmallModel
+from curate.verification.start import train_settings
+from curate.verification.tasks import ask, by_metric, find_outcomes, foresee
 from curate.verification.train import train_models
 from tests.test_harness import write_set
 from tests.test_train import EOS, SETTINGS, VOCAB, texts
@@ -93,11 +97,26 @@ def test_values_are_kept_by_metric_and_filter_where_every_item_has_one():
         return {"doc_id": doc_id, "filter": filter_name, "metrics": [*metrics], **metrics}
 
     one = [sample(0, acc=1.0, odd="text"), sample(1, acc=0.0, odd="text")]
-    other = [sample(0, acc=True, extra=2.0, bits=(-6.0, 3))]
-    assert by_metric([one, other]) == {"acc": [1.0, 0.0, 1.0]}
-    assert by_metric([other]) == {"acc": [1.0], "extra": [2.0], "bits": [2.0]}
+    other = [sample(0, acc=True, extra=2.0, bits=(-6.0, 3), ppl=-4.0)]
+    joined_by = {"acc": "mean", "bits": "bits_per_byte", "ppl": "perplexity"}
+    assert by_metric([(one, joined_by), (other, joined_by)]) == {"acc": [1.0, 0.0, 1.0]}
+    assert by_metric([(other, joined_by)]) == {
+        "acc": [1.0],
+        "extra": [2.0],
+        "bits, nats a unit": [2.0],
+        "ppl, nats an answer": [4.0],
+    }
     filtered = [sample(0, "strict", match=0), sample(0, "loose", match=1)]
-    assert by_metric([filtered]) == {"match (strict)": [0.0], "match (loose)": [1.0]}
+    assert by_metric([(filtered, {})]) == {"match (strict)": [0.0], "match (loose)": [1.0]}
+
+
+def test_a_pair_of_an_answer_and_the_right_one_is_no_value():
+    def sample(**metrics):
+        return {"doc_id": 0, "filter": "none", "metrics": [*metrics], **metrics}
+
+    pairs = sample(f1=(1, 0), bleu=("a cat", "the cat"), brier_score=(1, [0.5, 0.5]), acc=1)
+    joined_by = {"f1": "f1_score", "bleu": "bleu", "brier_score": "brier_score", "acc": "mean"}
+    assert by_metric([([pairs], joined_by)]) == {"acc": [1.0]}
 
 
 def test_an_outcome_that_is_no_task_is_refused():
@@ -106,12 +125,98 @@ def test_an_outcome_that_is_no_task_is_refused():
         find_outcomes(VerifySettings(outcomes=("gsm8k",)))
 
 
+def test_a_task_that_runs_what_models_answer_is_refused_before_any_trains(monkeypatch):
+    with pytest.raises(CurateError, match="lm-eval:own: runs the code of its answers"):
+        shipped(monkeypatch, **WRITTEN, unsafe_code=True)
+
+
+DOCUMENTS = [{"text": f"{n} and {n} and one is {2 * n + 1}"} for n in range(40)]
+
+
+def shipped(monkeypatch, **given):
+    """Let `lm-eval:own` be a task of the real harness whose documents are at hand."""
+    lm_eval = pytest.importorskip("lm_eval.api.task")
+    datasets = pytest.importorskip("datasets")
+    config = {
+        "task": "own",
+        "custom_dataset": lambda **_: {
+            split: datasets.Dataset.from_list(DOCUMENTS[part])
+            for split, part in (("train", slice(0, 30)), ("test", slice(30, 40)))
+        },
+        "training_split": "train",
+        "test_split": "test",
+        "num_fewshot": 2,
+        "doc_to_text": "{{text.split(' is ')[0]}} is",
+        "doc_to_target": " {{text.split(' is ')[1]}}",
+        **given,
+    }
+
+    class Manager:
+        all_tasks = ("own",)
+
+        def load(self, name):
+            return {"tasks": {name: lm_eval.ConfigurableTask(config=dict(config))}}
+
+    monkeypatch.setattr("curate.corpus.harness._shipped", Manager)
+    settings = VerifySettings(size="tiny", outcomes=("lm-eval:own",), eval_items=6)
+    probe = load_probe("builtin", device="cpu")
+    train = train_settings(settings, probe, tokens=1, seed=0)
+    model, drawn = SmallModel("tiny", vocab=train.vocab, seeds=[0]), torch.Generator()
+    for weights in model.parameters():  # a fresh one says the same whatever it is asked
+        weights.data += 0.05 * torch.randn(weights.shape, generator=drawn)
+    return find_outcomes(settings), train, model
+
+
+LIKELY = {
+    "output_type": "loglikelihood",
+    "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
+}
+WRITTEN = {
+    "output_type": "generate_until",
+    "generation_kwargs": {"until": ["~"], "max_gen_toks": 5},
+    "metric_list": [{"metric": "exact_match"}],
+}
+
+
+def test_models_are_asked_with_the_same_examples_each_time(monkeypatch, capsys):
+    outcomes, train, model = shipped(monkeypatch, **LIKELY)
+    state = random.getstate()
+    first = ask(model, outcomes, train)
+    assert set(first) == {"lm-eval:own perplexity, nats an answer", "lm-eval:own acc"}
+    nats = first["lm-eval:own perplexity, nats an answer"]
+    assert len(nats) == 6 and all(4 < each < 60 for each in nats)
+    random.seed(9)
+    assert ask(model, outcomes, train) == first  # examples are drawn from thirty
+    assert capsys.readouterr() == ("", "")  # no bar goes through the live table
+    random.setstate(state)
+
+
+@pytest.mark.parametrize("kind", [LIKELY, WRITTEN])
+def test_what_tasks_take_is_foreseen_by_their_prompts(monkeypatch, kind):
+    outcomes, train, model = shipped(monkeypatch, **kind)
+    passed = 0
+
+    def counted(ids, starts):
+        nonlocal passed
+        passed += ids.numel()
+        return forward(ids, starts)
+
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", counted)
+    monkeypatch.setattr("curate.verification.tasks.SOME_ITEMS", 3)  # of six, as long as the rest
+    foreseen = foresee(outcomes, train)
+    ask(model, outcomes, train)
+    assert passed == pytest.approx(foreseen.positions, rel=0.1)
+    assert foreseen.seconds > 0
+
+
 PROGRAM = """
 import json, sys
 from pathlib import Path
 import numpy as np
 from curate.errors import CurateError
 from curate.settings import VerifySettings
+from curate.task2vec.probe import load_probe
 from curate.store.publish import read_json
 from curate.records import Run
 from curate.task2vec.probe import encode_texts, load_probe
@@ -189,5 +294,7 @@ def test_every_kind_of_task_is_asked_and_every_item_scored(tmp_path):
         assert {len(values) for values in outcomes.values()} == {3}
         assert set(outcomes["lm-eval:arc_easy acc"]) <= {0.0, 1.0}
         assert set(outcomes["lm-eval:gsm8k exact_match (strict-match)"]) <= {0.0, 1.0}
-        assert all(2 < value < 60 for value in outcomes["lm-eval:wikitext word_perplexity"])
+        assert all(
+            2 < value < 60 for value in outcomes["lm-eval:wikitext word_perplexity, nats a unit"]
+        )
     assert found[0] != found[1]

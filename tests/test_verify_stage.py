@@ -5,8 +5,10 @@ import dataclasses
 import io
 import json
 import math
+import re
 import shutil
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -19,6 +21,7 @@ from curate.mixing.items import index_target
 from curate.mixing.opened import read_mix_texts
 from curate.ranking.rank import rank_shards
 from curate.records import Target
+from curate.report.json_lines import verification_json
 from curate.report.overview import verification_plan_table
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings, VerifySettings
 from curate.store.fingerprint import digest_texts
@@ -397,6 +400,16 @@ def test_tables_for_mixture_laws_have_a_row_a_run_and_shares_that_sum_to_one(ver
         ]
         assert sum(float(row[name]) for name in verified.arms[0].sources) == pytest.approx(1)
         assert float(of["loss"]) == run.loss
+
+
+def test_the_page_names_every_key_of_the_json(verified):
+    page = (Path(__file__).parents[1] / "docs" / "commands" / "verify.md").read_text("utf-8")
+    listed = re.search(r"`--json` prints `(.*?)`\.\n", page)[1]
+    told = json.loads(verification_json(verified))
+    outside = re.sub(r"\[.*?\]", "", re.sub(r"\{.*?\}", "", listed))
+    assert set(told) == set(re.findall(r"\w+", outside))
+    (of_an_arm,) = re.findall(r"arms \[\{(.*?)\}\]", listed)
+    assert {key for arm in told["arms"] for key in arm} == set(re.findall(r"\w+", of_an_arm))
 
 
 def test_a_verification_goes_on_from_a_pretrained_model(chain):

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import difflib
 import logging
+import random
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
+
+import numpy as np
 
 from curate.corpus.containers import one_line
 from curate.errors import USAGE, CurateError
 
 PREFIX = "lm-eval:"
+
+SEED = 1234
+"""Of what tasks draw at random, as in the harness's own command: examples, orders of choices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +49,20 @@ def load_task(name: str) -> TaskItems:
     from curate.corpus.hub import FAILURES  # the hub client takes seconds to import
 
     task_name = name.removeprefix(PREFIX)
-    tasks = list(find_tasks(name)["tasks"].values())
-    try:
-        splits = [_splits(task) for task in tasks]
-        select, held_out = (
-            tuple(
-                item
-                for task, both in zip(tasks, splits, strict=True)
-                for item in _items(task, both[place])
+    with steadily():
+        tasks = list(find_tasks(name)["tasks"].values())
+        try:
+            splits = [_splits(task) for task in tasks]
+            select, held_out = (
+                tuple(
+                    item
+                    for task, both in zip(tasks, splits, strict=True)
+                    for item in _items(task, both[place])
+                )
+                for place in (0, 1)
             )
-            for place in (0, 1)
-        )
-    except FAILURES as error:
-        raise _unreadable(name, error) from None
+        except FAILURES as error:
+            raise _unreadable(name, error) from None
     sets = dict.fromkeys(str(getattr(task, "DATASET_PATH", "") or "") for task in tasks)
     origin = f"lm-eval {version('lm_eval')} {task_name} ({', '.join(filter(None, sets))})"
     if not all(both[1] is not None for both in splits):
@@ -84,10 +92,38 @@ def find_tasks(name: str) -> dict[str, Any]:
     if task_name not in manager.all_tasks:
         raise CurateError(_unknown(name, task_name, manager.all_tasks), exit_code=USAGE)
     try:
-        found: dict[str, Any] = manager.load(task_name)
+        with steadily():
+            found: dict[str, Any] = manager.load(task_name)
     except FAILURES as error:
         raise _unreadable(name, error) from None
+    for task in found["tasks"].values():
+        task.set_fewshot_seed(SEED)  # else each process draws examples of its own
     return found
+
+
+@contextmanager
+def steadily() -> Iterator[None]:
+    """Let tasks draw the same each time, and show no bar of their own on the terminal.
+
+    Some shuffle by the generators of the whole process when their documents are read.
+    """
+    import datasets
+    import lm_eval.api.task as harness
+
+    before, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what tasks use
+    hidden, bar = datasets.are_progress_bars_disabled(), harness.tqdm
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002
+    datasets.disable_progress_bars()
+    harness.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        harness.tqdm = bar
+        if not hidden:
+            datasets.enable_progress_bars()
+        np.random.set_state(legacy)  # noqa: NPY002
+        random.setstate(before)
 
 
 def _unreadable(name: str, error: BaseException) -> CurateError:

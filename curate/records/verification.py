@@ -140,3 +140,4 @@ class VerificationPlan:
     expected_loss: float = float("nan")  # nats/token of the mix at the end of a run, about
     start_loss: float = float("nan")  # of the pretrained start; of `builtin` where there is none
     from_pilot: bool = False  # whether these are of a pilot, not of the last verification
+    task_seconds: float = 0.0  # that each model is asked tasks for, counted in `seconds`

@@ -103,6 +103,11 @@ def verification_plan_table(plan: VerificationPlan) -> RenderableType:
         f"{plan.seconds_a_step:.3g} s here (measured)",
         f"about {format_seconds(plan.seconds)} in all, less what is there already",
     ]
+    if plan.task_seconds:
+        lines.append(
+            f"each model is asked its tasks for about {format_seconds(plan.task_seconds)} of that, "
+            "by their prompts and the longest answers"
+        )
     return Group(*[Text(line) for line in [*lines, *_beyond_words(plan)]])
 
 

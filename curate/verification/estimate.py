@@ -25,6 +25,7 @@ from curate.verification.published import open_verification
 from curate.verification.schedule import share_out
 from curate.verification.small_model import count_parameters
 from curate.verification.start import Start, find_start, load_start, train_settings
+from curate.verification.tasks import Outcomes, find_outcomes, foresee
 from curate.verification.train import Progress, TrainSettings, train_models
 from curate.verification.verdict import mean_points
 
@@ -63,11 +64,13 @@ def estimate_verification(
         workers: processes; 0 chooses as `verify_mix` does.
 
     Raises:
-        CurateError: a setting out of its range, or an empty eval split.
+        CurateError: a setting out of its range, a task that cannot be asked, or an empty eval
+            split.
     """
     check_settings(settings)
     probe = load_probe(settings.model or settings.tokenizer, device=device)
     check_start(settings, probe)
+    outcomes = find_outcomes(settings)
     tokens = settings.tokens or min(mix.tokens, MOST_TOKENS)
     train = train_settings(settings, probe, tokens=tokens, seed=settings.seed)
     start = find_start(settings, probe.info.revision)
@@ -83,7 +86,10 @@ def estimate_verification(
     _, items = draw_items(target, settings, probe)
     evaluated = sum(map(len, items)) + settings.control_items * settings.block_tokens
     steps = math.ceil(tokens / step_tokens)
-    seconds_a_run = seconds_a_step * (steps + FORWARD * evaluated / step_tokens)
+    asked = _time_tasks(outcomes, train, FORWARD * seconds_a_step / step_tokens)
+    seconds_a_run = (
+        seconds_a_step * (steps + FORWARD * evaluated / step_tokens) + side_by_side * asked
+    )
     at_once = [crew * most for crew, most in shared]
     rounds = sum(math.ceil(n / size) for n, size in zip(stages, at_once, strict=True))
     return VerificationPlan(
@@ -96,6 +102,7 @@ def estimate_verification(
         else count_parameters(train.size, vocab=train.vocab),
         seconds_a_step=seconds_a_step,
         seconds=rounds * seconds_a_run,
+        task_seconds=asked,
         **_enough(mix, items, settings, probe, train, workspace, seconds_a_step / step_tokens),
     )
 
@@ -123,6 +130,16 @@ def _time_steps(
         on_step=on_step,
     )
     return float(np.median(np.diff(at)))
+
+
+def _time_tasks(
+    outcomes: Outcomes | None, train: TrainSettings, seconds_a_position: float
+) -> float:
+    """Return the seconds that a model is asked its tasks for, about; 0 without any."""
+    if outcomes is None:
+        return 0.0
+    found = foresee(outcomes, train)
+    return found.seconds + found.positions * seconds_a_position
 
 
 def _enough(
