@@ -49,6 +49,16 @@ def test_the_table_has_a_row_an_arm_and_a_column_a_seed():
     assert below.strip() == "1 of 4 runs, 50 s left"
 
 
+def test_runs_that_an_earlier_call_left_are_no_work_of_this_one():
+    now = [0.0]
+    runs = RunsShown(lambda: now[0])
+    assert runs.update(states(100, 100, 0, 0, ended=(0, 1))) == []  # no line of them either
+    runs.update(states(100, 100, 0, 0, ended=(0, 1)))
+    now[0] = 10.0
+    runs.update(states(100, 100, 50, 0, ended=(0, 1)))
+    assert runs.left == pytest.approx(150 * 10 / 50)
+
+
 def test_off_a_terminal_each_run_that_ends_is_a_line():
     paper = io.StringIO()
     with progress_of_runs(Console(file=paper, width=40)) as (_, tell):
@@ -106,10 +116,17 @@ def test_runs_say_how_far_they_are_while_they_train(tmp_path, monkeypatch):
     ]
     assert len(ended) == 8
     assert not list((tmp_path / "runs").glob("*.state"))
+    looks.clear()
     run_experiment(
-        make_experiment(tmp_path), arm_documents, SETTINGS, workers=1, on_run=ended.append
+        make_experiment(tmp_path),
+        arm_documents,
+        SETTINGS,
+        workers=1,
+        watch=looks.append,
+        on_run=ended.append,
     )
     assert len(ended) == 8  # what was there is not told again
+    assert all(state.ended for state in looks[0])  # nor is it taken for work done just now
 
 
 def test_a_torn_state_is_a_run_that_waits(tmp_path):

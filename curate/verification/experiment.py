@@ -36,7 +36,7 @@ from curate.verification.runs import (
 )
 from curate.verification.schedule import train_runs
 from curate.verification.verdict import Measured, conclude, needed_seeds
-from curate.verification.watch import waiting
+from curate.verification.watch import state_of
 
 STAGES = (
     ("calibration", "forecast-calibration.json", ("calibration",)),
@@ -76,7 +76,7 @@ def run_experiment(
             forecast that was changed after it was published.
     """
     ready = prepare(experiment, arm_documents, settings, notify=notify)
-    watch([waiting(item) for arm in experiment.arms for item in _plan_arm(ready, arm, None)])
+    watch([state_of(item, {}) for arm in experiment.arms for item in _plan_arm(ready, arm, None)])
     runs: list[Run] = []
     forecasts: list[PublishedForecast] = []
     for what, file, roles in STAGES:

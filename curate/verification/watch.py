@@ -49,7 +49,7 @@ def watched(items: Sequence[RunItem], watch: Watch) -> Iterator[None]:
     stop, afar = threading.Event(), next((item for item in items if item.store), None)
 
     def look() -> None:
-        watch([_state(item, ended) for item in items])
+        watch([state_of(item, ended) for item in items])
 
     def keep_looking() -> None:
         while not stop.wait(SEND_S if afar else EVERY_S):
@@ -69,19 +69,14 @@ def watched(items: Sequence[RunItem], watch: Watch) -> Iterator[None]:
         look()
 
 
-def waiting(item: RunItem) -> RunState:
-    """Return the state of a run that has not begun."""
-    return RunState(item.arm, item.settings.seed, 0, item.settings.tokens, float("nan"))
-
-
-def _state(item: RunItem, ended: dict[Path, RunState]) -> RunState:
-    """Return the state of a run; what has ended is read once."""
+def state_of(item: RunItem, ended: dict[Path, RunState]) -> RunState:
+    """Return how far a run is; what has ended is read once, and kept in `ended`."""
     if item.path in ended:
         return ended[item.path]
-    seed, of = item.settings.seed, item.settings.tokens
+    arm, seed, of = item.arm, item.settings.seed, item.settings.tokens
     if (run := read_json_if_whole(item.path, Run)) is not None:
-        ended[item.path] = RunState(item.arm, seed, of, of, run.loss, ended=True)
+        ended[item.path] = RunState(arm, seed, of, of, run.loss, ended=True)
         return ended[item.path]
     with suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
         return msgspec.json.decode(state_path(item).read_bytes(), type=RunState)
-    return waiting(item)
+    return RunState(arm, seed, 0, of, float("nan"))
