@@ -194,7 +194,7 @@ def _foreign(settings: VerifySettings, target: Target) -> list[str]:
         return []
     return [
         f"the arms were decontaminated against {target.name}, not against {', '.join(others)}: "
-        "its items may be among the documents"
+        f"{'its' if len(others) == 1 else 'their'} items may be among the documents"
     ]
 
 
