@@ -81,7 +81,7 @@ def refused(path: Path, error: OSError) -> CannotWriteError:
 def publish_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Publish `data` at `path`, whole or not at all.
 
-    As `publishing`, through one descriptor and with names as text: an index publishes five small
+    As `publishing`, through one descriptor and with names as text: an index publishes two small
     files a shard, and of a million shards that is most of the time.
 
     Args:
