@@ -303,6 +303,23 @@ def test_a_damaged_embedding_is_found_and_made_again(case, embedded, damage):
     assert published(workspace) == before
 
 
+@pytest.mark.parametrize("damage", ["flip", "delete"])
+def test_what_documents_are_known_by_is_made_again_without_embedding(case, embedded, damage):
+    corpus, embed, workspace = case
+    build_index(corpus, embed, workspace=workspace, device="cpu")
+    before = published(workspace)
+    path = next((workspace / "index" / "prints").iterdir())
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "flip":
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    assert not index_is_current(corpus, embed, workspace)
+    del embedded[:]
+    build_index(corpus, embed, workspace=workspace, device="cpu")
+    assert embedded == [] and published(workspace) == before
+    assert index_is_current(corpus, embed, workspace)
+
+
 def test_settings_decide_the_embedding(case, embedded):
     corpus, embed, workspace = case
     build_index(corpus, embed, workspace=workspace, device="cpu")

@@ -375,5 +375,5 @@ TIMED = {"blake2b", "seconds", "started_at", "forecast"}
 
 
 def _embedded(found):
-    done = [n for n in found if "/shards/" in n and n.endswith(".json")]
+    done = [n for n in found if "/shards/" in n and n.endswith(".safetensors")]
     return found if len(done) >= 3 else None

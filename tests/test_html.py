@@ -321,6 +321,14 @@ def test_tasks_gains_and_the_times_of_forecasts_are_shown():
     assert "Tasks that every model" not in words(whole())
 
 
+def test_each_arm_is_shown_in_every_unit_that_was_measured():
+    measured = verification()
+    arm = dataclasses.replace(measured.arms[0], loss=2.0, bpb=0.987, control_loss=4.321)
+    text = words(whole(verification=dataclasses.replace(measured, arms=(arm, *measured.arms[1:]))))
+    row = text[text.index("arm loss interval forecast bits/byte perplexity on other text") :]
+    assert f"{arm.arm} 2.000" in row and "0.987 7.389 4.321" in row
+
+
 def test_names_break_at_their_joints_and_stay_harmless():
     assert doctest.testmod(html).failed == 0
     assert show_name("<i>_x/y'&\x1b", 40) == "&lt;i&gt;_<wbr>x/<wbr>y&#39;&amp;\ufffd"

@@ -361,15 +361,15 @@ def test_meta_is_read_only_as_what_it_is(tmp_path):
     assert read() == ("f", SHARD) and is_current(tmp_path, kind="mix", fingerprint="f")
 
 
-def test_a_seal_without_its_file_and_a_file_without_its_seal_are_damage(tmp_path):
+def test_a_seal_without_its_bytes_and_bytes_without_their_seal_are_not_whole(tmp_path):
     path = tmp_path / "x"
-    assert not store.is_sealed(path) and not store.is_damaged(path)
+    assert not store.is_sealed(path)
     store.publish_sealed(path, b"1")
-    assert names(tmp_path) == ["x"] and store.is_sealed(path) and not store.is_damaged(path)
+    assert names(tmp_path) == ["x"] and store.is_sealed(path)
     assert path.read_text() == "1" + digest_bytes(b"1") + "\n"
     for part in (path.read_bytes()[:1], path.read_bytes()[1:], b""):
         path.write_bytes(part)
-        assert store.is_damaged(path) and not store.is_sealed(path)
+        assert not store.is_sealed(path)
 
 
 def test_a_sweep_takes_temporary_files_and_nothing_else(tmp_path):

@@ -31,7 +31,6 @@ from curate.store.lock import locked
 from curate.store.meta import is_current, publish_meta, read_meta
 from curate.store.owner import Owner, is_gone, is_mark_gone, this_owner
 from curate.store.publish import (
-    is_damaged,
     is_sealed,
     publish_bytes,
     publish_json,
@@ -642,12 +641,3 @@ def test_an_unguarded_write_is_seen():
     assert unguarded_writes("def f(path):\n    path.write_bytes(b'')\n") == [2]
     assert unguarded_writes("def f(path):\n    with path.open('wb') as s:\n        s\n") == [2]
     assert not unguarded_writes("def f(p):\n    with publishing(p) as t:\n        t.write_text('')")
-
-
-def test_a_sealed_file_is_damaged_where_any_part_of_it_is(tmp_path):
-    path = tmp_path / "a"
-    assert not is_damaged(path)  # absent, as a whole
-    publish_sealed(path, b"some bytes")
-    assert is_sealed(path) and not is_damaged(path)
-    path.write_bytes(path.read_bytes().replace(b"some", b"same"))
-    assert is_damaged(path)

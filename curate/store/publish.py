@@ -82,7 +82,7 @@ def publish_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Publish `data` at `path`, whole or not at all.
 
     As `publishing`, through one descriptor and with names as text: an index publishes two small
-    files a shard, and of a million shards that is most of the time.
+    files a shard, and of a million shards such steps add up.
 
     Args:
         path: the final one.
@@ -190,11 +190,6 @@ def is_sealed(path: Path) -> bool:
     with path.open("rb") as stream:
         digest = digest_stream(stream, length)
         return stream.read() == _end_seal(digest)
-
-
-def is_damaged(path: Path) -> bool:
-    """Say whether a file of `publish_sealed` is there, but changed."""
-    return path.exists() and not is_sealed(path)
 
 
 def _end_seal(digest: str) -> bytes:

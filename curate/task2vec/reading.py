@@ -16,7 +16,7 @@ from curate.records import Embedding, FileLedger, Index
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.store.fingerprint import digest_file
 from curate.store.meta import read_meta
-from curate.store.publish import is_damaged
+from curate.store.publish import is_sealed
 from curate.task2vec.model_files import find_revision
 from curate.task2vec.vectors import (
     check_embedding,
@@ -47,7 +47,7 @@ def open_index(workspace: Path) -> Index:
 def index_is_current(corpus: CorpusSettings, embed: EmbedSettings, workspace: Path) -> bool:
     """Say whether the published index is what `build_index` would publish now.
 
-    Compares settings, the probe's revision, the bytes of every input and of every embedding;
+    Compares settings, the probe's revision, the bytes of every input and of what is kept of shards;
     loads no model. Of remote inputs the copies count that `build_index` made.
 
     Raises:
@@ -71,7 +71,7 @@ def index_is_current(corpus: CorpusSettings, embed: EmbedSettings, workspace: Pa
     if not all(check_embedding(path) for path in paths):
         return False
     names = (prints_name(one.shard, text=corpus.text) for one in index.shards)
-    if any(is_damaged(folder / "prints" / name) for name in names):
+    if not all(is_sealed(folder / "prints" / name) for name in names):
         return False
     if disk_refused(index.ledgers):
         return False

@@ -42,9 +42,13 @@ def check_settings(settings: VerifySettings) -> None:
     for name, (is_wrong, need) in wrong.items():
         if is_wrong:
             raise CurateError(
-                f"[verify] {name} is {getattr(settings, name)}: it has to be {need}",
+                f"[verify] {name} is {_said(getattr(settings, name))}: it has to be {need}",
                 exit_code=USAGE,
             )
+
+
+def _said(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def check_start(settings: VerifySettings, probe: Probe) -> None:
