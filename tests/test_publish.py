@@ -361,6 +361,16 @@ def test_meta_is_read_only_as_what_it_is(tmp_path):
     assert read() == ("f", SHARD) and is_current(tmp_path, kind="mix", fingerprint="f")
 
 
+def test_a_record_that_is_whole_is_read_and_no_other(tmp_path):
+    path = tmp_path / "x.json"
+    assert store.read_json_if_whole(path, Shard) is None
+    store.publish_json(path, SHARD)
+    assert store.read_json_if_whole(path, Shard) == SHARD
+    assert store.read_json_if_whole(path, Owner) is None
+    path.write_bytes(path.read_bytes().replace(b'"d"', b'"e"'))
+    assert store.read_json_if_whole(path, Shard) is None
+
+
 def test_a_seal_without_its_bytes_and_bytes_without_their_seal_are_not_whole(tmp_path):
     path = tmp_path / "x"
     assert not store.is_sealed(path)
