@@ -102,7 +102,7 @@ def write_prints(path: Path, tables: Sequence[Any]) -> None:
     table, stream = pa.Table.from_batches(batches, SCHEMA), pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, SCHEMA) as writer:
         writer.write_table(table if len(batches) == 1 else table.combine_chunks())
-    publish_sealed(path, stream.getvalue().to_pybytes())
+    publish_sealed(path, memoryview(stream.getvalue()).cast("B"))
 
 
 def keep_prints(folder: Path, text: ShardText, *, setting: str) -> Path | None:

@@ -13,7 +13,7 @@ SCHEMA = 3
 """Version of every published layout; part of each fingerprint."""
 
 
-def digest_bytes(data: bytes) -> str:
+def digest_bytes(data: bytes | memoryview) -> str:
     """Return the blake2b-256 of `data` as 64 hex digits."""
     return hashlib.blake2b(data, digest_size=32).hexdigest()
 

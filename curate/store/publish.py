@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,15 +78,15 @@ def refused(path: Path, error: OSError) -> CannotWriteError:
     )
 
 
-def publish_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Publish `data` at `path`, whole or not at all.
+def publish_bytes(path: Path, *parts: bytes | memoryview, durable: bool = True) -> None:
+    """Publish bytes at `path`, whole or not at all.
 
     As `publishing`, through one descriptor and with names as text: an index publishes two small
     files a shard, and of a million shards such steps add up.
 
     Args:
         path: the final one.
-        data: all of it.
+        parts: one after the other, all of it.
         durable: sync it. False is for what carries its digest and is made again where that does
             not agree: a kill leaves the file whole or absent, a power loss may leave it cut.
     """
@@ -97,13 +97,14 @@ def publish_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
         failpoint("publish.open")
         descriptor, mode = _create(temporary, folder, durable=durable)
         failpoint("publish.write")
-        _write(descriptor, data)
+        for part in parts:
+            _write(descriptor, part)
         failpoint("publish.after_tmp")
         if durable:
             failpoint("publish.fsync")
             os.fsync(descriptor)
         failpoint("publish.check")
-        if not _reads_back(descriptor, data):
+        if not _reads_back(descriptor, parts):
             raise OSError(errno.EIO, "what was written reads back changed")
         renamed = _rename(temporary, path, folder, mode, durable=durable)
     except OSError as error:
@@ -171,13 +172,13 @@ def read_json_if_whole(path: Path, kind: type[T]) -> T | None:
         return None
 
 
-def publish_sealed(path: Path, data: bytes) -> None:
+def publish_sealed(path: Path, data: bytes | memoryview) -> None:
     """Publish bytes that end themselves (an Arrow stream, a .npy), and after them their digest.
 
     Whoever reads the format stops at its end, and the last 65 bytes say whether all before them
     is what was written: one file where a digest beside it would be two.
     """
-    publish_bytes(path, b"".join([data, _end_seal(digest_bytes(data))]))
+    publish_bytes(path, data, _end_seal(digest_bytes(data)))
 
 
 def is_sealed(path: Path) -> bool:
@@ -227,20 +228,21 @@ def _create(temporary: str, folder: str, *, durable: bool = True) -> tuple[int, 
     return descriptor, mode
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _write(descriptor: int, data: bytes | memoryview) -> None:
     left = memoryview(data)
     while len(left):
         left = left[os.write(descriptor, left) :]
 
 
-def _reads_back(descriptor: int, data: bytes) -> bool:
-    if os.fstat(descriptor).st_size != len(data):
-        return False
-    block = 1 << 20
-    return all(
-        os.pread(descriptor, block, start) == data[start : start + block]
-        for start in range(0, len(data), block)
-    )
+def _reads_back(descriptor: int, parts: Sequence[bytes | memoryview]) -> bool:
+    place, block = 0, 1 << 20
+    for part in parts:
+        for start in range(0, len(part), block):
+            wanted = part[start : start + block]
+            if os.pread(descriptor, len(wanted), place) != wanted:
+                return False
+            place += len(wanted)
+    return os.fstat(descriptor).st_size == place
 
 
 def _rename(temporary: str, path: Path, folder: str, mode: int, *, durable: bool = True) -> bool:
