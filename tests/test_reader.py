@@ -4,6 +4,7 @@ import gzip
 import lzma
 import os
 import random
+from pathlib import Path
 
 import msgspec
 import pyarrow as pa
@@ -27,7 +28,7 @@ from curate.corpus.reader import (
 )
 from curate.errors import REJECTED, CurateError
 from curate.records import FileLedger
-from curate.store.meta import publish_meta
+from curate.store.meta import kind_of, publish_meta
 
 NOISE = random.Random(0)
 TEXTS = [f"document {n} says ü, \u2028 and {'x' * n}" for n in range(50)]
@@ -272,6 +273,21 @@ def test_a_mix_that_was_built_in_a_folder_is_not_read_with_it(tmp_path):
     for named in (mix, mix / "data", tmp_path / "work" / "m*x"):  # a mix that is named is read
         found = find_inputs([str(named)], workspace=tmp_path)
         assert "data" in [file.source for file in found]
+
+
+def test_of_a_foreign_meta_json_only_the_beginning_is_read(tmp_path, monkeypatch):
+    publish_meta(tmp_path / "mix", kind="mix", fingerprint="f", files=[], body={})
+    assert kind_of(tmp_path / "mix") == "mix" and kind_of(tmp_path) == ""
+    (tmp_path / "meta.json").write_bytes(b'{"text": "' + b"a" * 1000 + b'"}')
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read whole"))
+    assert kind_of(tmp_path) == ""
+    monkeypatch.undo()
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "open", refuse)  # the reader says what is wrong with it
+    assert kind_of(tmp_path) == ""
 
 
 def test_records_are_read_whatever_they_are_called(tmp_path):

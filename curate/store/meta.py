@@ -9,7 +9,7 @@ import msgspec
 
 from curate.errors import CurateError
 from curate.store.fingerprint import SCHEMA, digest_file
-from curate.store.publish import publish_json, read_json, read_json_if_whole
+from curate.store.publish import begins_sealed, publish_json, read_json, read_json_if_whole
 
 T = TypeVar("T")
 
@@ -72,9 +72,15 @@ def read_meta(folder: Path, *, kind: str, body: type[T], check: bool = True) -> 
 
 
 def kind_of(folder: Path) -> str:
-    """Return the kind of artefact that a folder says it is; "" for any other folder."""
+    """Return the kind of artefact that a folder says it is; "" for any other folder.
+
+    Of a file of that name that is not ours, however large, only the beginning is read.
+    """
     path = folder / "meta.json"
-    meta = read_json_if_whole(path, _Meta)
+    try:
+        meta = read_json_if_whole(path, _Meta) if begins_sealed(path) else None
+    except OSError:
+        return ""
     return meta.kind if meta else ""
 
 

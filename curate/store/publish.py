@@ -172,6 +172,18 @@ def read_json_if_whole(path: Path, kind: type[T]) -> T | None:
         return None
 
 
+def begins_sealed(path: Path) -> bool:
+    """Say whether a file begins as a published record does; False where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return _SEAL.match(stream.read(100)) is not None
+
+
 def publish_sealed(path: Path, data: bytes | memoryview) -> None:
     """Publish bytes that end themselves (an Arrow stream, a .npy), and after them their digest.
 
