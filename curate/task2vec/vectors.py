@@ -168,7 +168,7 @@ def read_embedding(path: Path) -> Embedding:
 
 
 def read_unigrams(path: Path) -> Counts:
-    """Read only the token counts (vocab,) of an embedding: a quarter of its file.
+    """Read only the token counts (vocab,) of an embedding, and hold only them against a digest.
 
     Raises:
         CurateError: as `read_embedding`.
