@@ -185,12 +185,13 @@ def test_nothing_more_to_give_is_said():
     assert len(gather_rows([taken([])]).shard) == 0
 
 
-@pytest.mark.parametrize("part_tokens", [1, 10, 37, 1000])
+@pytest.mark.parametrize("part_tokens", [10, 37, 400, 1000, 3000])
 def test_parts_hold_every_row_once(part_tokens):
     tokens = np.random.default_rng(0).integers(1, 9, 100)
     parts = divide_rows(tokens, part_tokens=part_tokens)
     assert [row for a, b in parts for row in range(a, b)] == list(range(100))
     assert all(b > a for a, b in parts)
+    assert len(parts) % 2 == 0 or 4 * tokens.sum() < part_tokens
     if part_tokens == 37:
         sizes = [tokens[a:b].sum() for a, b in parts]
         assert max(sizes) - min(sizes) < 20

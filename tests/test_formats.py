@@ -101,7 +101,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("fmt", ["parquet", "jsonl"])
-@pytest.mark.parametrize("part_tokens", [1000, 50])
+@pytest.mark.parametrize("part_tokens", [5000, 50])
 def test_every_row_is_read_back_byte_for_byte(tmp_path, drawn, fmt, part_tokens):
     files = write(tmp_path / "x", drawn[0], fmt=fmt, part_tokens=part_tokens)
     found = list(read_rows(tmp_path / "x" / "mix", [file.path for file in files]))

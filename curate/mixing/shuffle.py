@@ -85,7 +85,8 @@ def write_plan(path: Path, drawn: Drawn, *, seed: int) -> None:
 def divide_rows(tokens: Ints, *, part_tokens: int) -> list[tuple[int, int]]:
     """Divide rows in parts of about `part_tokens`: (first row, row after the last).
 
-    More than one are an even number, so that two that are packed beside each other end together.
+    They are an even number, so that two that are packed beside each other end together; only
+    what is less than a quarter of a part is one.
 
     Example:
         >>> divide_rows(np.array([5, 5, 5, 5]), part_tokens=10)
@@ -94,7 +95,7 @@ def divide_rows(tokens: Ints, *, part_tokens: int) -> list[tuple[int, int]]:
     ends = np.cumsum(tokens)
     total = int(ends[-1]) if len(ends) else 0
     n_parts = max(1, round(total / part_tokens))
-    n_parts += n_parts % 2 if n_parts > 1 else 0
+    n_parts += n_parts % 2 if 4 * total >= part_tokens else 0
     marks = [total * number // n_parts for number in range(1, n_parts)]
     edges = [0, *np.searchsorted(ends, marks).tolist(), len(tokens)]
     edges[1:-1] = [edge + 1 for edge in edges[1:-1]]
