@@ -176,10 +176,10 @@ def describe_forecasts(
     found: dict[str, Any] = {}
     gains, drops = [], []
     for column, name in enumerate(names[: len(settings.targets)]):
-        features = {"lexical": unigram[:, column]}
+        features = {"token pairs": losses.bigrams[:, column], "lexical": unigram[:, column]}
         if PUBLISHED in values:
-            features = {"task2vec": values[PUBLISHED][:, column], **features}
-        tried = {feature: {feature: x} for feature, x in features.items()} | {"both": features}
+            features |= {"task2vec": values[PUBLISHED][:, column]}
+        tried = {feature: {feature: x} for feature, x in features.items()}
         found[name] = {
             kind: forecasts.hold_forecasts(some, loss[:, column]) for kind, some in tried.items()
         }
@@ -227,6 +227,7 @@ def write(
         "targets": names,
         "loss": losses.mean,
         "unigram": losses.unigram,
+        "bigrams": losses.bigrams,
         "values": dict(values),
     }
     publish_json(path.with_suffix(".json"), page.as_plain({**found, "details": details}))

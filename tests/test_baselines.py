@@ -9,10 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curate.corpus.tokens import count_unigrams
+from curate.mixing.forecast import lexical_cross_entropy
 from curate.ranking import baselines
 from curate.ranking.classifier import classifier
 from curate.ranking.compression import compression
-from curate.ranking.ngrams import WORD, WORD_BUCKETS, ngram_importance, ngram_lm
+from curate.ranking.ngrams import (
+    WORD,
+    WORD_BUCKETS,
+    ngram_cross_entropy,
+    ngram_importance,
+    ngram_lm,
+)
 from curate.ranking.stats import t_intervals
 
 TEXT_METHODS = ["lexical", "ngram", "ngram-lm", "compression", "classifier"]
@@ -252,6 +260,72 @@ def test_longer_contexts_help_where_the_order_of_words_tells():
     one = ngram_lm(items, shards, order=1)[0]
     two = ngram_lm(items, shards, order=2)[0]
     assert two[1] - two[0] > 2 > abs(one[1] - one[0])
+
+
+def numbered(*groups):
+    """The words of texts as token ids, the same word the same id in all groups."""
+    seen = {}
+    return [
+        [np.array([seen.setdefault(w, len(seen)) for w in re.findall(WORD, t)]) for t in texts]
+        for texts in groups
+    ], len(seen)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_the_model_of_a_mix_is_absolute_discounting_over_lidstone(order):
+    (items, documents), vocab = numbered(ITEMS, LAW[:3] + LEAN[:1])
+    found = ngram_cross_entropy(items, documents, vocab=vocab, order=order, pseudo=0.3)
+    assert found == pytest.approx(by_hand(items, documents, vocab, order, 0.3), rel=1e-9)
+    if order == 1:
+        counts, wanted = (count_unigrams(part, vocab) for part in (documents, items))
+        tokens = int(counts.sum())
+        plain = lexical_cross_entropy(wanted, counts / tokens, tokens=tokens, pseudo=0.3)
+        assert found == pytest.approx(plain, rel=1e-12)
+
+
+def by_hand(items, documents, vocab, order, pseudo):
+    """Absolute discounting, one token and one dictionary at a time."""
+    start = [-1] * (order - 1)
+    rows = [start + row.tolist() for row in documents]
+    grams = {
+        n: Counter(tuple(r[i - n + 1 : i + 1]) for r in rows for i in range(order - 1, len(r)))
+        for n in range(1, order + 1)
+    }
+    tokens = grams[1].total()
+
+    def probability(history, word):
+        if not history:
+            return (grams[1][(word,)] + pseudo) / (tokens + pseudo * vocab)
+        shorter = probability(history[1:], word)
+        known = grams[len(history) + 1]
+        after = {g[-1]: c for g, c in known.items() if g[:-1] == history}
+        if not after:
+            return shorter
+        sizes = Counter(known.values())
+        cut = sizes[1] / (sizes[1] + 2 * sizes[2]) if sizes[1] else 0.5
+        kept = max(after.get(word, 0) - cut, 0) + cut * len(after) * shorter
+        return kept / sum(after.values())
+
+    found = []
+    for row in items:
+        padded = start + row.tolist()
+        for i in range(order - 1, len(padded)):
+            found.append(math.log(probability(tuple(padded[i - order + 1 : i]), padded[i])))
+    return -float(np.mean(found))
+
+
+def test_the_model_of_a_mix_knows_neither_order_nor_type_nor_emptiness():
+    (items, documents), vocab = numbered(ITEMS, LAW)
+    whole = ngram_cross_entropy(items, documents, vocab=vocab)
+    turned = [row.astype(np.int32) for row in documents[::-1]] + [np.zeros(0, np.int32)]
+    assert ngram_cross_entropy(items[::-1], turned, vocab=vocab) == pytest.approx(whole, rel=1e-12)
+    assert ngram_cross_entropy(items, [], vocab=vocab) == pytest.approx(math.log(vocab))
+    assert ngram_cross_entropy(items, items, vocab=vocab) < whole
+    for wrong in ({"vocab": 0}, {"vocab": vocab, "order": 0}, {"vocab": vocab, "pseudo": 0.0}):
+        with pytest.raises(ValueError, match="needed"):
+            ngram_cross_entropy(items, documents, **wrong)
+    with pytest.raises(ValueError, match="a token"):
+        ngram_cross_entropy([np.zeros(0, np.int64)], documents, vocab=vocab)
 
 
 def test_items_without_a_word_do_not_matter():

@@ -16,9 +16,11 @@ import pytest
 from scipy import stats
 
 from curate.errors import CurateError
+from curate.ranking.ngrams import ngram_cross_entropy
 from curate.records import NEVER, Forecast, Interval, Run, Verification
 from curate.settings import VerifySettings
 from curate.store.publish import publish_json
+from curate.verification import prepared
 from curate.verification import training as training_module
 from curate.verification.arms import plan_arms
 from curate.verification.checkpoint import read_checkpoint
@@ -68,7 +70,7 @@ def arm_documents(arm):
 
 def look(mixtures):
     shares = np.array([[mixture.get(kind, 0.0) for kind in KINDS] for mixture in mixtures])
-    return Look(shares @ ALIGNMENTS, shares @ ALIGNMENTS, shares, np.log(shares + 0.01))
+    return Look(shares @ ALIGNMENTS, shares, np.log(shares + 0.01))
 
 
 def make_experiment(folder, *, mix=(2_000, 0, 0, 0), settings=SETTINGS):
@@ -114,6 +116,26 @@ def make_experiment(folder, *, mix=(2_000, 0, 0, 0), settings=SETTINGS):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify")
     return folder, run_experiment(make_experiment(folder), arm_documents, SETTINGS, workers=1)
+
+
+def test_a_forecast_goes_by_the_token_pairs_of_the_documents(finished):
+    """Loss follows which tokens follow each other: words alone would call both orders alike."""
+    folder, _ = finished
+    forecast = read_forecast(folder / "forecast.json")
+    experiment = make_experiment(folder)
+    for point in forecast.points:
+        (arm,) = (arm for arm in experiment.arms if arm.name == point.arm)
+        wanted = ngram_cross_entropy(experiment.select, arm_documents(arm), vocab=VOCAB, order=2)
+        assert point.bigrams == pytest.approx(wanted, rel=1e-12)
+    assert len({point.bigrams for point in forecast.points}) == len(forecast.points) > 2
+
+
+def test_of_very_many_documents_some_are_counted(monkeypatch):
+    documents = write(0, 900, seed=1)
+    monkeypatch.setattr(prepared, "COUNTED", 300)
+    found = prepared.bigram_entropy(write(0, 200, seed=2), documents, vocab=VOCAB)
+    thirds = ngram_cross_entropy(write(0, 200, seed=2), documents[::3], vocab=VOCAB)
+    assert found == thirds
 
 
 def outcome(verification):

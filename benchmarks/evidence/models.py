@@ -12,10 +12,13 @@ import numpy.typing as npt
 
 from curate.corpus.tokens import count_unigrams
 from curate.mixing.forecast import lexical_cross_entropy
+from curate.ranking.methods import READ_ITEMS
+from curate.ranking.samples import draw_items
 from curate.records import Notify, Run, Target
 from curate.settings import VerifySettings
 from curate.store.fingerprint import fingerprint
 from curate.task2vec.probe import Probe, encode_texts
+from curate.verification.prepared import bigram_entropy
 from curate.verification.runs import (
     RunItem,
     plan_run,
@@ -37,6 +40,7 @@ class Losses:
     mean: Floats  # (arms, targets), over seeds
     seeds: tuple[Floats, ...]  # (arms, targets) each; NaN where an arm has no such seed
     unigram: Floats  # (arms, targets): cross-entropy under the arm's own word frequencies
+    bigrams: Floats  # (arms, targets): of the select splits, under the arm's token pairs
     trained_s: float  # seconds that all runs took
     item_nats: Floats  # (seeds, arms, items of all targets); NaN where an arm has no such seed
     item_tokens: Floats  # (items of all targets,)
@@ -111,6 +115,7 @@ def measure_losses(
         mean=np.nanmean(np.stack(seeds), axis=0),
         seeds=tuple(seeds),
         unigram=_unigram_losses([paths[arm.name] for arm in arms], items, tokenizer),
+        bigrams=_bigram_losses([paths[arm.name] for arm in arms], targets, tokenizer),
         trained_s=sum(run.seconds for run in runs),
         item_nats=item_nats,
         item_tokens=np.array(runs[0].item_tokens, np.float64),
@@ -148,4 +153,15 @@ def _unigram_losses(
         counts = count_unigrams(read_documents(token_path(path)), vocab)
         total = int(counts.sum())
         rows.append([lexical_cross_entropy(t, counts / total, tokens=total) for t in targets])
+    return np.array(rows)
+
+
+def _bigram_losses(paths: Sequence[Path], targets: Sequence[Target], tokenizer: Probe) -> Floats:
+    """Return what `verify` forecasts from, of the items that it may see."""
+    chosen = [draw_items(target.select, READ_ITEMS, seed=0) for target in targets]
+    items = [encode_texts(tokenizer, part) for part in chosen]
+    vocab, rows = tokenizer.info.vocab, []
+    for path in paths:
+        documents = read_documents(token_path(path))
+        rows.append([bigram_entropy(part, documents, vocab=vocab) for part in items])
     return np.array(rows)

@@ -132,6 +132,50 @@ def ngram_lm(
     return np.array(values), gather_influences(item_moves, document_moves)
 
 
+def ngram_cross_entropy(
+    target: Sequence[npt.NDArray[Any]],
+    documents: Sequence[npt.NDArray[Any]],
+    *,
+    vocab: int,
+    order: int = 2,
+    pseudo: float = 0.5,
+) -> float:
+    """Return the cross-entropy of a target's tokens under an n-gram model of some documents.
+
+    The model is that of `ngram_lm`, but for the gaps of its unigrams: `pseudo` is added to every
+    count (Lidstone), so that no text beside these documents has a part in it.
+
+    Args:
+        target: token ids of its texts, at least one token in all.
+        documents: token ids of each.
+        vocab: tokens that there are.
+        order: longest n-gram, >= 1.
+        pseudo: above 0.
+
+    Returns:
+        nats/token.
+
+    Raises:
+        ValueError: the target has no token, or a number is out of range.
+
+    Example:
+        >>> abab, ab = np.array([0, 1, 0, 1]), np.array([0, 1])
+        >>> one, two = (ngram_cross_entropy([ab], [abab], vocab=2, order=n) for n in (1, 2))
+        >>> round(one, 3), two < one
+        (0.693, True)
+    """
+    texts = [np.asarray(ids, np.uint64) for ids in target if len(ids)]
+    if not texts or vocab < 1 or order < 1 or pseudo <= 0:
+        raise ValueError("a target with a token, vocab and order >= 1, pseudo above 0 are needed")
+    wanted = _grams(texts, order)
+    nothing = np.zeros(0, np.uint64)
+    read = [nothing, *(np.asarray(ids, np.uint64) for ids in documents)]
+    found = _Counts.of(read, wanted, order)
+    spread = np.full(len(wanted[0][1]), 1.0 / vocab)
+    filled = pseudo * vocab / (found.words + pseudo * vocab)
+    return float(-np.log(found.probability(spread, filled)).mean())
+
+
 def hash_words(texts: Sequence[str]) -> list[Words]:
     """Return the bucket of every word of each text."""
     pattern, seen = re.compile(WORD), dict[str, int]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -155,9 +155,8 @@ def _forecast(
     forecast = publish_forecast(
         experiment.folder / file,
         points=points,
-        arms={arm.name: ready.lexical[arm.name] for arm in arms},
+        arms={arm.name: ready.bigrams[arm.name] for arm in arms},
         look=experiment.look(mixtures),
-        breadths=[_entropy(shares) for shares in mixtures],
         random_loss=float(np.mean(random)) if random else None,
         confidence=ready.settings.confidence,
         blind=not any(has_begun(item) for arm in arms for item in _plan_arm(ready, arm, None)),
@@ -178,7 +177,7 @@ def _measured(ready: Prepared, runs: Sequence[Run]) -> tuple[MeasuredArm, ...]:
             arm=arm.name,
             documents=digest_file(ready.documents[arm.name]),
             shares=_shares(ready, arm),
-            lexical=ready.lexical[arm.name],
+            bigrams=ready.bigrams[arm.name],
             loss=float(np.mean(losses[arm.name])),
             seeds=arm.seeds,
             context=ready.context,
@@ -209,8 +208,3 @@ def _look(ready: Prepared, arms: Sequence[Arm]) -> Look:
 def _shares(ready: Prepared, arm: Arm) -> dict[str, float]:
     named = zip(ready.experiment.shards, arm.shares, strict=True)
     return {name: share for name, share in named if share > 0}
-
-
-def _entropy(shares: Mapping[str, float]) -> float:
-    values = np.array([share for share in shares.values() if share > 0])
-    return float(-(values @ np.log(values)))

@@ -134,7 +134,6 @@ def look_at(
     )
     return Look(
         alignments=np.array([found[name].alignment for name in named]),
-        fisher=np.array([found[name].fisher for name in named]),
         shares=_grouped(index, mixtures),
         embeddings=_embedded(index, mixtures),
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from curate.corpus.tokens import count_unigrams
 from curate.errors import CurateError
 from curate.mixing.forecast import lexical_cross_entropy
+from curate.ranking.ngrams import ngram_cross_entropy
 from curate.records import Notify
 from curate.settings import VerifySettings
 from curate.store.arrays import arrays_are_whole
@@ -22,6 +23,9 @@ from curate.verification.runs import publish_documents, read_documents
 from curate.verification.start import Start
 from curate.verification.tasks import Outcomes
 from curate.verification.train import TrainSettings
+
+COUNTED = 16_000_000
+"""Tokens of an arm whose pairs are counted: a GB while they are sorted."""
 
 ArmDocuments = Callable[[Arm], Sequence[IntArray]]
 """Token ids of an arm's documents, in no particular order."""
@@ -61,7 +65,7 @@ class Prepared:
     documents: Mapping[str, Path]  # of each arm
     items: Path
     control: Path
-    lexical: Mapping[str, float]  # nats/token of the select split under each arm's unigrams
+    bigrams: Mapping[str, float]  # nats/token of the select split under each arm's token pairs
     context: str
     earlier: tuple[MeasuredArm, ...]
 
@@ -98,8 +102,8 @@ def prepare(
         items=items,
         control=control,
         # The eval split has no part in what a forecast is computed from but measured losses.
-        lexical={
-            name: unigram_entropy(
+        bigrams={
+            name: bigram_entropy(
                 experiment.select, read_documents(path), vocab=experiment.train.vocab
             )
             for name, path in documents.items()
@@ -138,3 +142,14 @@ def unigram_entropy(
     counts = count_unigrams(documents, vocab)
     total = int(counts.sum())
     return lexical_cross_entropy(count_unigrams(target, vocab), counts / total, tokens=total)
+
+
+def bigram_entropy(
+    target: Sequence[IntArray], documents: Sequence[IntArray], *, vocab: int
+) -> float:
+    """Return the cross-entropy of `target` under the token pairs of `documents`, nats/token.
+
+    Of very many documents every second, third, … is counted, `COUNTED` tokens or a little more.
+    """
+    step = max(1, sum(map(len, documents)) // COUNTED)
+    return ngram_cross_entropy(target, documents[::step], vocab=vocab)

@@ -27,7 +27,7 @@ class MeasuredArm:
     arm: str
     documents: str  # digest of its documents
     shares: dict[str, float]  # shard → share of the tokens
-    lexical: float  # nats/token of the select split under the unigrams of those documents
+    bigrams: float  # nats/token of the select split under the token pairs of those documents
     loss: float  # nats/token on the eval split, mean over seeds
     seeds: int
     context: str  # digest of corpus, target, model and tokens: only equal ones compare
@@ -69,7 +69,6 @@ class Look:
     """Mixtures as the index sees them, row by row."""
 
     alignments: Floats  # (n,) as the ranking measures it
-    fisher: Floats  # (n,) Task2Vec alignment
     shares: Floats  # (n, p) of the sources, or of the shards where there is one source
     embeddings: Floats  # (n, d) logarithms
 
@@ -80,7 +79,6 @@ def publish_forecast(
     points: Sequence[MeasuredArm],
     arms: Mapping[str, float],
     look: Look,
-    breadths: Sequence[float],
     random_loss: float | None,
     confidence: float,
     blind: bool,
@@ -92,9 +90,9 @@ def publish_forecast(
     Args:
         path: of the forecast.
         points: measured mixtures, at least two.
-        arms: name → lexical cross-entropy of the mixtures to forecast, the mix first.
+        arms: name → cross-entropy of the select split under the token pairs of the mixtures to
+            forecast, the mix first.
         look: of the points, then of the arms.
-        breadths: entropy of the shares over shards, nats, in the same order.
         random_loss: measured; None where it is not.
         confidence: of the intervals.
         blind: no run of these arms is there.
@@ -106,9 +104,7 @@ def publish_forecast(
     if (there := _kept(path, key)) is not None:
         return there
     scalars = {
-        "Task2Vec alignment": look.fisher,
-        "lexical cross-entropy": np.array([*(p.lexical for p in points), *arms.values()]),
-        "breadth": np.array(breadths),
+        "cross-entropy of token pairs": np.array([*(p.bigrams for p in points), *arms.values()])
     }
     views = Views(scalars, look.shares, look.embeddings)
     law, found = forecast_losses(views, np.array([p.loss for p in points]), confidence=confidence)
