@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import sparse
 
+from curate.mixing import mixture
 from curate.mixing.mixture import describe_mixtures, vectors_a_token
 from curate.ranking.alignment import alignment
 from curate.settings import CorpusSettings, EmbedSettings
@@ -48,5 +50,19 @@ def test_the_embedding_of_a_mix_is_that_of_its_text_whatever_the_length_of_docum
             apart, target, {"mix": shares}, tokens=one.shard.n_tokens, measure="scaled"
         )["mix"]
         real = alignment(target.vectors, truth.vectors, blocks=apart.blocks)
-        assert found.fisher == pytest.approx(real, abs=1e-4)
+        assert found.alignment == pytest.approx(real, abs=1e-4)
         assert real < 0.995  # one that counts tokens would say 1 of the long documents
+
+
+def test_where_alignment_is_by_words_no_vector_is_read(indices, monkeypatch):
+    apart, _ = indices
+    shares = {each.shard.name: float(each.shard.n_tokens) for each in apart.shards}
+    target = load_embedding(Path(apart.folder), apart.shards[0].key)
+    items = sparse.csr_array(target.unigrams[None].astype(np.float64))
+    monkeypatch.setattr(mixture, "load_embedding", None)
+    found = mixture.describe_mixtures(
+        apart, target, {"mix": shares}, tokens=1_000, measure="scaled", items=items
+    )["mix"]
+    assert 0.3 < found.alignment < 1
+    assert found.lexical > 3
+    assert found.forecast.drop == 0  # the mix is natural

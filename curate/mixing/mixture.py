@@ -33,7 +33,9 @@ BY_WORDS = ("lexical", "ngram-lm")
 """Methods of `rank` that count words: their match is one of words."""
 
 Sums = dict[str, "tuple[Floats, Floats]"]
-"""Of mixtures by name: the stack of sub-batches (n_batches, dim), the unigrams (vocab,), sum 1."""
+"""Of mixtures by name: the stack of sub-batches (n_batches, dim), the unigrams (vocab,), sum 1.
+
+Where alignment is by words, dim is 0."""
 
 TARGET_PARTS = 4
 """Of the select split, items dealt at random: one half tells how far to trust the other."""
@@ -46,7 +48,6 @@ class Mixture:
     alignment: float  # 0 to 1, as the ranking measures it
     low: float
     high: float
-    fisher: float  # Task2Vec alignment, 0 to 1
     lexical: float  # nats/token of the target's select split under the mixture's unigrams
     forecast: Forecast  # of the drop against natural proportions
 
@@ -90,21 +91,18 @@ def describe_mixtures(
     found_sums = {} if kept is None else kept
     wanted = {name: parts for name, parts in {**mixtures, "": natural}.items()
               if name not in found_sums}  # fmt: skip
-    found_sums |= _sum_up(index, target, wanted)
-    sums = {name: stack for name, (stack, _) in found_sums.items()}
+    found_sums |= _sum_up(index, target, wanted, vectors=items is None)
     unigrams = {name: row for name, (_, row) in found_sums.items()}
     control, prior = unigrams[""], read_prior()
-    stacks = (each.vectors for _, each in _embeddings(index))
-    reference = corpus_reference(stacks, measure=measure, blocks=index.blocks)
-    found = align_all(
-        target.vectors,
-        (sums[name] for name in mixtures),
-        measure=measure,
-        blocks=index.blocks,
-        reference=reference,
-    )
-    fisher = np.clip(found.values, 0.0, 1.0).tolist()
     if items is None:
+        stacks = (each.vectors for _, each in _embeddings(index))
+        found = align_all(
+            target.vectors,
+            (found_sums[name][0] for name in mixtures),
+            measure=measure,
+            blocks=index.blocks,
+            reference=corpus_reference(stacks, measure=measure, blocks=index.blocks),
+        )
         rows = [found.values, *t_intervals(found.values, found.moves, confidence=confidence)]
     else:
         drawn = [unigrams[name] * tokens for name in mixtures]
@@ -116,7 +114,6 @@ def describe_mixtures(
             alignment=value[place],
             low=low[place],
             high=high[place],
-            fisher=fisher[place],
             lexical=lexical_cross_entropy(target.unigrams, unigrams[name], tokens=tokens),
             forecast=forecast_without_runs(
                 target.unigrams, unigrams[name], control, tokens=tokens, prior=prior
@@ -252,30 +249,35 @@ def sequences_a_token(index: Index, entry: IndexedShard, one: Embedding) -> floa
     return sum(one.n_sequences) / max(drawn, 1)
 
 
-def _sum_up(index: Index, target: Embedding, mixtures: Mapping[str, Mapping[str, float]]) -> Sums:
-    """Return each mixture's stack of sub-batches and its unigram distribution."""
+def _sum_up(
+    index: Index, target: Embedding, mixtures: Mapping[str, Mapping[str, float]], *, vectors: bool
+) -> Sums:
+    """Return each mixture's stack of sub-batches, with `vectors`, and its unigram distribution."""
     totals = {name: sum(parts.values()) for name, parts in mixtures.items()}
     batches = np.arange(max(index.embed.batches, 1))
     sequences = dict.fromkeys(mixtures, 0.0)
+    width = target.vectors.shape[1] if vectors else 0
     found: Sums = {
-        name: (np.zeros((len(batches), target.vectors.shape[1])), np.zeros(len(target.unigrams)))
-        for name in mixtures
+        name: (np.zeros((len(batches), width)), np.zeros(len(target.unigrams))) for name in mixtures
     }
+    folder = Path(index.folder)
     for each in index.shards:
         shard = each.shard.name
         shares = {name: parts.get(shard, 0.0) / totals[name] for name, parts in mixtures.items()}
-        if not any(shares.values()):
+        shares = {name: share for name, share in shares.items() if share}
+        if not shares:
             continue
-        one = load_embedding(Path(index.folder), each.key)
-        vectors, counts = one.vectors[batches % len(one.vectors)], one.unigrams.astype(np.float64)
-        made = sequences_a_token(index, each, one)
-        for name, (stack, unigrams) in found.items():
-            if share := shares[name]:
+        counts = load_unigrams(folder, each.key).astype(np.float64)
+        for name, share in shares.items():
+            found[name][1][:] += share * counts / max(counts.sum(), 1.0)
+        if vectors:
+            one = load_embedding(folder, each.key)
+            made = sequences_a_token(index, each, one)
+            for name, share in shares.items():
                 sequences[name] += share * made
-                stack += share * made * vectors
-                unigrams += share * counts / max(counts.sum(), 1.0)
+                found[name][0][:] += share * made * one.vectors[batches % len(one.vectors)]
     for name, (stack, _) in found.items():
-        stack /= sequences[name]
+        stack /= max(sequences[name], 1e-300)
     return found
 
 
