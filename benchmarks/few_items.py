@@ -9,7 +9,9 @@ and that of ranks the rank? A target may also be a corpus, whose items are then 
 its documents. Beside it stands the same were the words of a target drawn one by one, not item by
 item: their entropy after Chao, Wang and Jost, and an interval of the cross-entropy alone.
 --vocab trains byte-pair tokens of that many kinds on the corpora, in place of the built-in
-probe's 4,096. With --methods so are the other methods that read text, on small shards.
+probe's 4,096. With --methods so are the other methods that read text, on small shards. With --parts
+each corpus is so many shards, the target's own corpus among them: how often do a few items put
+shards above 1, and what does it mend to take that off all shards, where they were cut to 1 before?
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from evidence.estimators import read_texts
 from curate.corpus.targets import load_target
 from curate.ranking.baselines import measure_texts
 from curate.ranking.entropy import entropy, item_entropy
-from curate.ranking.lexical import count_items, lexical, pool_items
+from curate.ranking.lexical import count_items, excess, lexical, pool_items
 from curate.ranking.methods import GROUPS
 from curate.ranking.stats import Measured, rank_intervals, t_intervals
 from curate.settings import TargetSettings
@@ -63,6 +65,13 @@ def read_shard(path: Path) -> list[str]:
         if length >= SHARD_CHARACTERS:
             break
     return found
+
+
+def cut(counts: Any, parts: int) -> list[Floats]:
+    """Return the counts of so many runs of documents, about as many tokens in each."""
+    ends = np.cumsum(np.asarray(counts.sum(axis=1)).ravel())
+    part = np.minimum((ends * parts / ends[-1]).astype(int), parts - 1)
+    return [np.asarray(counts[np.flatnonzero(part == n)].sum(axis=0)).ravel() for n in set(part)]
 
 
 def train_tokens(texts: Sequence[str], vocab: int) -> tuple[Encode, int]:
@@ -123,6 +132,39 @@ def by_words(
         yield {"items": size, **dict(zip(names, means, strict=True))}
 
 
+def by_parts(
+    counts: Any, shards: Sequence[Floats], sizes: Sequence[int], drawings: int
+) -> Iterator[dict[str, Any]]:
+    """Yield a line for every number of items: alignments cut to 1, and with the excess off."""
+    background, generator = np.sum(shards, axis=0), np.random.default_rng(0)
+
+    def measured(items: Any) -> Measured:
+        return lexical(pool_items(items, most=GROUPS, seed=0), shards, background=background)
+
+    def aligned(*logs: Floats) -> list[Floats]:
+        return [np.clip(np.exp(row), 0.0, 1.0) for row in logs]
+
+    values = measured(counts)[0]
+    (truth,) = aligned(values - excess(values))
+    near = truth > 0.8 * truth.max()
+    for size in [size for size in sizes if 2 * size <= counts.shape[0]]:
+        rows = []
+        for _ in range(drawings):
+            values, moves = measured(counts[generator.permutation(counts.shape[0])[:size]])
+            over, reach = excess(values), t_intervals(values, moves)
+            row = [float(over > 0), over]
+            for off in (0.0, over):
+                found, low, high = aligned(*(each - off for each in (values, *reach)))
+                inside = (low <= truth) & (truth <= high)
+                error = np.abs(found - truth)[near].mean()
+                row += [(found == 1).sum(), inside.mean(), inside[near].mean(), error]
+            rows.append(row)
+        kinds = ("at_1", "holds", "holds_near", "error_near")
+        names = ("above_1", "excess", *(f"{kind}_cut" for kind in kinds), *kinds)
+        means = np.mean(rows, axis=0).round(3).tolist()
+        yield {"items": size, **dict(zip(names, means, strict=True))}
+
+
 def by_text(
     method: Any,
     items: list[str],
@@ -157,6 +199,7 @@ def main() -> None:
     parser.add_argument("--items", nargs="+", type=int, default=[8, 20, 50, 100, 200])
     parser.add_argument("--drawings", type=int, default=200)
     parser.add_argument("--vocab", type=int, default=0, help="of trained tokens; 0: built in")
+    parser.add_argument("--parts", type=int, default=0, help="shards of a corpus; 0: one, not own")
     parser.add_argument("--methods", nargs="*", default=[], help="in place of words")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -171,10 +214,8 @@ def main() -> None:
     else:
         probe = load_probe("builtin", device="cpu")
         encode, vocab = (lambda some: encode_texts(probe, some)), probe.info.vocab
-    shards = {
-        name: np.asarray(count_items(each, encode, vocab=vocab).sum(axis=0)).ravel()
-        for name, each in texts.items()
-    }
+    counted = {name: count_items(each, encode, vocab=vocab) for name, each in texts.items()}
+    shards = {name: np.asarray(each.sum(axis=0)).ravel() for name, each in counted.items()}
     sizes, drawings = arguments.items, arguments.drawings
     for target in arguments.targets:
         items = [item for item in read_items(target, arguments.data) if item.strip()]
@@ -192,7 +233,11 @@ def main() -> None:
         ]
         if not arguments.methods:
             counts = count_items(items, encode, vocab=vocab)
-            lines = list(by_words(counts, [shards[n] for n in others], sizes, drawings))
+            if arguments.parts:
+                parts = [part for each in counted.values() for part in cut(each, arguments.parts)]
+                lines = list(by_parts(counts, parts, sizes, drawings))
+            else:
+                lines = list(by_words(counts, [shards[n] for n in others], sizes, drawings))
         for each in lines:
             line = {"target": target, "of": len(items), **each}
             print(json.dumps(line) if arguments.json else "  ".join(map(str, line.values())))

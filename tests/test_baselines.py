@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -135,12 +136,13 @@ def test_ngram_importance_is_a_mean_over_ngrams_not_a_sum():
     assert longer == pytest.approx(once, abs=0.15)
 
 
+def grams(text):
+    words = re.findall(WORD, text.lower())
+    return [*words, *(f"{a} {b}" for a, b in itertools.pairwise(words))]
+
+
 def naive_importance(items, shards):
     """DSIR with a bucket a different n-gram, 1e-8 added to every probability."""
-
-    def grams(text):
-        words = re.findall(WORD, text.lower())
-        return [*words, *(f"{a} {b}" for a, b in itertools.pairwise(words))]
 
     target = Counter(g for item in items for g in grams(item))
     corpus = Counter(g for shard in shards for text in shard for g in grams(text))
@@ -155,6 +157,49 @@ def naive_importance(items, shards):
 def test_ngram_importance_without_smoothing_is_dsirs():
     values, _ = ngram_importance(ITEMS, [LAW, LEAN], buckets=1 << 19, smoothing=0)
     np.testing.assert_allclose(values, naive_importance(ITEMS, [LAW, LEAN]), rtol=1e-9)
+
+
+def test_what_few_items_lack_is_in_the_interval_of_ngram_importance_and_not_in_the_value():
+    shards, items = [LAW, LEAN], [*ITEMS, "a new word", "theorem new"]
+
+    def values_of(some):
+        return ngram_importance(some, shards, buckets=1 << 19)[0]
+
+    values, influence = ngram_importance([*items, ""], shards, buckets=1 << 19)
+    held, n = Counter(gram for item in items for gram in set(grams(item))), len(items)
+    recurring = np.mean([count > 1 for count in held.values()])
+    without = [values_of(items[:k] + items[k + 1 :]) for k in range(n)]
+    weight, mean = (n - 1) / max(recurring, 1 / n), np.mean(without, axis=0)
+    np.testing.assert_allclose(influence.bias, weight * (mean - values), rtol=1e-9)
+    np.testing.assert_allclose(influence.target, weight * (mean - without).T, atol=1e-9)
+
+
+def test_intervals_of_ngram_importance_of_few_items_hold_the_value_of_many():
+    rng = np.random.default_rng(3)
+    shares = 1 / np.arange(1, 2_001)
+    shares /= shares.sum()
+
+    def drawn(count, words, alike=300.0):
+        own = rng.gamma(alike * shares, size=(count, len(shares))) + 1e-300
+        own /= own.sum(axis=1, keepdims=True)
+        return [" ".join(f"w{n}" for n in rng.choice(2_000, words, p=row)) for row in own]
+
+    items = drawn(600, 60)
+    other = [" ".join(f"w{n}" for n in rng.integers(0, 2_000, 60)) for _ in range(30)]
+    shards = [drawn(30, 60), drawn(15, 60) + other[:15], other]
+    truth, _ = ngram_importance(items, shards)
+    for count in (8, 20):
+        hits, ranks = [], []
+        for _ in range(25):
+            some = [items[k] for k in rng.permutation(len(items))[:count]]
+            values, influence = ngram_importance(some, shards)
+            influence = replace(influence, shard=np.zeros_like(influence.shard))
+            low, high = t_intervals(values, influence)
+            hits.append((low <= truth) & (truth <= high))
+            ranks.append(values.argsort())
+            assert (values < truth - 0.2).all()
+        assert np.mean(hits) >= 0.9
+        assert (np.array(ranks) == truth.argsort()).mean() > 0.9
 
 
 def test_ngram_importance_of_a_lone_item_has_no_influence_of_the_target():

@@ -10,6 +10,7 @@ from curate.ranking.entropy import entropy, item_entropy
 from curate.ranking.lexical import (
     DEALS,
     count_items,
+    excess,
     fill_gaps,
     lexical,
     lexical_values,
@@ -147,6 +148,12 @@ def test_a_small_shard_gains_nothing_by_being_small():
     assert lexical(items, small, background=background)[0] < whole
     none = lexical(items, np.zeros((1, 400)), background=background)[0]
     assert none == pytest.approx(lexical(items, background[None], background=background)[0], 1e-3)
+
+
+def test_what_the_best_value_is_above_none_is_off_all_and_nothing_else_is():
+    assert excess(np.array([-0.5, 0.25, 0.1])) == 0.25
+    assert excess(np.array([-0.5, -0.1])) == 0.0
+    assert excess(np.array([])) == 0.0
 
 
 def test_empty_items_do_not_matter_and_an_empty_target_is_refused():

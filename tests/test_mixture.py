@@ -10,9 +10,10 @@ from scipy import sparse
 from curate.mixing import mixture
 from curate.mixing.mixture import describe_mixtures, vectors_a_token
 from curate.ranking.alignment import alignment
+from curate.ranking.lexical import lexical
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.task2vec.embed import build_index
-from curate.task2vec.reading import load_embedding
+from curate.task2vec.reading import load_embedding, load_unigrams
 from tests.conftest import python_sources, write_jsonl
 
 WHOLE = EmbedSettings(batches=1, batch_tokens=100_000, block_tokens=128)  # of all text
@@ -66,3 +67,28 @@ def test_where_alignment_is_by_words_no_vector_is_read(indices, monkeypatch):
     assert 0.3 < found.alignment < 1
     assert found.lexical > 3
     assert found.forecast.drop == 0  # the mix is natural
+
+
+def test_a_mixture_of_one_shard_has_the_alignment_that_a_few_items_rank_the_shard_by(indices):
+    """What too few items put the best shard above 1 by is off mixtures as it is off shards."""
+    apart, _ = indices
+    folder = Path(apart.folder)
+    counts = {each.shard.name: load_unigrams(folder, each.key) for each in apart.shards}
+    first, second = counts
+    a_word_each = np.argsort(-counts[first], kind="stable")[:6]
+    items = np.eye(len(counts[first]))[a_word_each]
+    background = sum(counts.values())
+    logs, _ = lexical(items, counts.values(), background=background)
+    assert logs[0] > 0 and logs[0] > logs[1]
+    target = load_embedding(folder, apart.shards[0].key)
+    for name, expected in ((first, 1.0), (second, np.exp(logs[1] - logs[0]))):
+        found = describe_mixtures(
+            apart,
+            target,
+            {"mix": {name: 1.0}},
+            tokens=int(counts[name].sum()),
+            measure="scaled",
+            items=items,
+            first=first,
+        )["mix"]
+        assert found.alignment == pytest.approx(expected, rel=1e-3)

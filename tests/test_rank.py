@@ -15,6 +15,7 @@ from curate.errors import CurateError
 from curate.ranking import candidates, methods, samples
 from curate.ranking import words as by_words
 from curate.ranking.compare import compare_methods, side_by_side
+from curate.ranking.entropy import item_entropy
 from curate.ranking.explain import explain_shard
 from curate.ranking.measures import measure_rows, shortfalls
 from curate.ranking.prepared import prepare
@@ -244,6 +245,31 @@ def test_few_items_give_a_warning_and_wider_intervals(index, target, workspace):
         widths.append(np.mean([line.high - line.low for line in found.shards]))
     # How much wider is held in test_stats.py: these items follow one another, they are not drawn.
     assert widths[0] > widths[3]
+
+
+def test_shards_that_too_high_an_entropy_puts_above_one_are_still_told_apart(
+    index, target, workspace, monkeypatch
+):
+    def ranked(name):
+        one = dataclasses.replace(target, name=name)
+        return rank_shards(index, one, RankSettings(bootstrap=200), workspace=workspace)
+
+    plain = ranked("plain")
+    values = np.array([line.alignment for line in plain.shards])
+    assert 0.5 < values[1] < values[0] < 1
+
+    def too_high(items):
+        known, moves = item_entropy(items)
+        return known + 1.0, moves
+
+    monkeypatch.setattr("curate.ranking.lexical.item_entropy", too_high)
+    high = ranked("high")
+    assert [line.shard for line in high.shards] == [line.shard for line in plain.shards]
+    assert [line.alignment for line in high.shards] == pytest.approx(values / values[0])
+    assert high.ceiling == pytest.approx(plain.ceiling / values[0])
+    for line in high.shards:
+        assert line.low < line.high <= 1
+        assert line.low <= line.alignment <= line.high
 
 
 def test_of_a_lone_item_it_is_said_that_no_interval_holds_its_choice(index, target, workspace):

@@ -16,7 +16,7 @@ from curate.corpus.tokens import count_unigrams
 from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_entropy
 from curate.mixing.matching import match_embeddings, match_words
 from curate.ranking.alignment import align_all
-from curate.ranking.lexical import count_items, lexical, pool_items
+from curate.ranking.lexical import count_items, excess, lexical, pool_items
 from curate.ranking.methods import GROUPS
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import t_intervals
@@ -66,6 +66,7 @@ def describe_mixtures(
     tokens: int,
     measure: Measure,
     items: Any = None,
+    first: str = "",
     confidence: float = 0.95,
     kept: Sums | None = None,
 ) -> dict[str, Mixture]:
@@ -83,6 +84,8 @@ def describe_mixtures(
         tokens: size of each mixture, for the smoothing of its unigrams.
         measure: of Task2Vec alignment; `log` and `whitened` read the embeddings twice.
         items: (n_items, vocab) token counts of the target's items, where alignment is lexical.
+        first: the shard that was ranked first by these items; what its value is above 1 was taken
+            off all shards, and is off the mixtures.
         confidence: of the intervals.
         kept: what an earlier call found of mixtures of these names, which is not summed again;
             what this one finds is added.
@@ -106,7 +109,12 @@ def describe_mixtures(
         rows = [found.values, *t_intervals(found.values, found.moves, confidence=confidence)]
     else:
         drawn = [unigrams[name] * tokens for name in mixtures]
-        logs, moves = lexical(items, drawn, background=control * sum(natural.values()))
+        background = control * sum(natural.values())
+        logs, moves = lexical(items, drawn, background=background)
+        best = [
+            load_unigrams(Path(index.folder), e.key) for e in index.shards if e.shard.name == first
+        ]
+        logs = logs - excess(lexical(items, best, background=background)[0])
         rows = [np.exp(row) for row in (logs, *t_intervals(logs, moves, confidence=confidence))]
     value, low, high = (np.clip(row, 0.0, 1.0).tolist() for row in rows)
     return {
@@ -154,7 +162,14 @@ def compare_mixtures(
     natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
     mixtures = {"mix": parts, "random": natural, "worst": worst}
     return describe_mixtures(
-        index, target, mixtures, tokens=tokens, measure=ranking.measure, items=items, kept=kept
+        index,
+        target,
+        mixtures,
+        tokens=tokens,
+        measure=ranking.measure,
+        items=items,
+        first=ranking.shards[0].shard,
+        kept=kept,
     )
 
 

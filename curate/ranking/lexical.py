@@ -65,7 +65,8 @@ def lexical(
         filled: above 0, at most 1.
 
     Returns:
-        Values in nats/token, 0 is the best there could be (chance may lift one above it).
+        Values in nats/token, 0 is the best there could be (chance may lift one above it:
+        `excess`).
 
     Raises:
         ValueError: vocabularies differ, or the target has no token.
@@ -88,6 +89,16 @@ def lexical(
         values.append(known - rate)
         moves.append(common + (rate * tokens - nats) / tokens.mean())
     return np.array(values), _of_items(np.array(moves).reshape(len(values), len(tokens)))
+
+
+def excess(values: Floats) -> float:
+    """Return what is to be taken off values of one target so that none is above 0, nats/token.
+
+    A cross-entropy is never below the entropy, so the lowest one of any shard bounds it from
+    above. An entropy that was estimated higher, from a few items, is wrong by so much at least,
+    for all shards alike: taken off all of them, their differences stay.
+    """
+    return max(float(np.max(values, initial=0.0)), 0.0)
 
 
 def lexical_values(

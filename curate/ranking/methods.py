@@ -14,7 +14,7 @@ from curate.ranking import baselines
 from curate.ranking.alignment import align_all
 from curate.ranking.candidates import find_candidates
 from curate.ranking.index import find_gpu, index_kind
-from curate.ranking.lexical import count_items, lexical, own_halves, pool_items
+from curate.ranking.lexical import count_items, excess, lexical, own_halves, pool_items
 from curate.ranking.ngrams import Number
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.samples import draw_items, read_samples
@@ -217,10 +217,11 @@ def _by_words(
     counts = read_unigrams(shards, index, notify)
     groups = pool_items(items, most=GROUPS, seed=settings.seed)
     values, influence = lexical(groups, counts, background=background)
-    halves = own_halves(items, background=background, seed=settings.seed)
+    over = excess(values)
+    halves = own_halves(items, background=background, seed=settings.seed) - over
     return Measured(
         shards,
-        values,
+        values - over,
         influence,
         ceiling=0.0 if np.isnan(halves) else float(np.exp(halves)),
         warnings=warnings,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +42,8 @@ def ngram_importance(
     Hashed words and pairs of words; importance is log p_target - log p_corpus of the bucket
     (Xie et al. 2023, DSIR), here a mean over the shard's n-grams and not a sum, so that long
     documents do not win by length. Intervals: groups of items and of documents left out in turn.
+    An n-gram that the items lack counts against a shard, so that few items give every shard too
+    low a value: how much too low is in the interval, and not in the value (`_without_each`).
 
     Args:
         items: of the target, not empty.
@@ -58,21 +62,26 @@ def ngram_importance(
     vectorizer = HashingVectorizer(
         n_features=buckets, ngram_range=(1, 2), token_pattern=WORD, norm=None, alternate_sign=False
     )
+    each = vectorizer.transform(items)
     target = _grouped(vectorizer, items).toarray()
     groups = [_grouped(vectorizer, documents) for documents in shards]
     corpus = sum((group.sum(axis=0) for group in groups), start=np.zeros(buckets))
     subsets = [target.sum(axis=0)]
     subsets += [subsets[0] - row for row in target] if len(target) > 1 else []
-    weights = np.stack([_log_importance(row, corpus, smoothing) for row in subsets])
-    values, item_moves, document_moves = [], [], []
+    known = [_log_importance(row, corpus, smoothing) for row in subsets]
+    without, n_items, growth = _without_each(each, corpus, smoothing)
+    weights = np.stack([*known, without])
+    values, biases, item_moves, document_moves = [], [], [], []
     for group in groups:
         sizes = np.maximum(np.asarray(group.sum(axis=1)).ravel(), 1e-9)
-        sums = group @ weights.T  # (groups, 1 + target groups)
+        sums = group @ weights.T  # (groups, 1 + target groups + 1)
         means = sums.sum(axis=0) / sizes.sum()
         values.append(means[0])
-        item_moves.append(influences(means[1:]))
+        biases.append(growth * (n_items - 1) * (means[-1] - means[0]))
+        item_moves.append(growth * influences(means[1:-1]))
         document_moves.append((sums[:, 0] - means[0] * sizes) / sizes.mean())
-    return np.array(values), gather_influences(item_moves, document_moves)
+    moves = gather_influences(item_moves, document_moves)
+    return np.array(values), replace(moves, bias=np.array(biases))
 
 
 def ngram_lm(
@@ -262,6 +271,33 @@ def _leave_outs(texts: list[Words]) -> list[list[Words]]:
     if groups < 2:
         return [texts]
     return [texts, *([t for n, t in enumerate(texts) if n % groups != g] for g in range(groups))]
+
+
+def _without_each(items: Any, corpus: Floats, smoothing: float) -> tuple[Floats, int, float]:
+    """Return the mean log importance without each item, how many items, and a weight, at least 1.
+
+    The n - 1 of a jackknife is right where what few items lack falls as 1 / n. It falls slower
+    where every item brings n-grams of its own: their number grows as n^s, where s is the share of
+    them that are in one item only, and 1 / (1 - s) times as much is missing if that goes on for
+    ever (as in `curate.ranking.entropy`; how this does on targets: docs/experiments.md).
+
+    Args:
+        items: (n, buckets) sparse counts; those of no n-gram do not count.
+        corpus: (buckets,).
+        smoothing: as for `ngram_importance`.
+    """
+    rows = sparse.csr_array(items[np.diff(items.indptr) > 0])
+    n, whole = rows.shape[0], np.asarray(rows.sum(axis=0)).ravel()
+    if n < 2:
+        return _log_importance(whole, corpus, smoothing), n, 1.0
+    total = np.zeros(len(corpus))
+    for start, stop in pairwise(rows.indptr):
+        left = whole.copy()
+        left[rows.indices[start:stop]] -= rows.data[start:stop]
+        total += _log_importance(left, corpus, smoothing)
+    holders = np.bincount(rows.indices, minlength=len(corpus))
+    recurring = float((holders > 1).sum() / (holders > 0).sum())
+    return total / n, n, 1 / max(recurring, 1 / n)
 
 
 def _log_importance(target: Floats, corpus: Floats, smoothing: float) -> Floats:

@@ -131,6 +131,7 @@ def look_at(
         tokens=tokens,
         measure=chain.ranking.measure,
         items=ranked_items(index, chain.ranking, chain.target),
+        first=chain.ranking.shards[0].shard,
     )
     return Look(
         alignments=np.array([found[name].alignment for name in named]),
