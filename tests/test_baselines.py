@@ -15,11 +15,11 @@ from curate.mixing.forecast import lexical_cross_entropy
 from curate.ranking import baselines
 from curate.ranking.classifier import classifier
 from curate.ranking.compression import compression
+from curate.ranking.importance import ngram_importance
 from curate.ranking.ngrams import (
     WORD,
     WORD_BUCKETS,
     ngram_cross_entropy,
-    ngram_importance,
     ngram_lm,
 )
 from curate.ranking.stats import t_intervals

@@ -36,6 +36,7 @@ NUMERICS = {
     "ranking.compression",
     "ranking.entropy",
     "ranking.lexical",
+    "ranking.importance",
     "ranking.ngrams",
     "ranking.terms",
     "corpus.words",

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from curate.ranking.alignment import align_all
 from curate.ranking.classifier import classifier
 from curate.ranking.compression import compression
-from curate.ranking.ngrams import Number, ngram_importance, ngram_lm
+from curate.ranking.importance import ngram_importance
+from curate.ranking.ngrams import Number, ngram_lm
 from curate.ranking.stats import Influences, Measured, gather_influences
 from curate.settings import Method
 
