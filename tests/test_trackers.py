@@ -1,16 +1,20 @@
 """Runs sent to the real trackers, offline: what arrives is read back with their own readers."""
 
+import dataclasses
 import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from curate.errors import CurateError
 from curate.records import Run
 from curate.report.trackers import _series, open_tracker
+from curate.settings import RunSettings, Settings
+from curate.stages import verifying
 
 RUN = Run(
     arm="mix",
@@ -71,6 +75,71 @@ def test_none_is_sent_by_default_and_what_is_not_installed_is_said(tmp_path, mon
         open_tracker("wandb", folder=tmp_path)
 
 
+def fake_wandb(monkeypatch, arrived, refused):
+    """Stand in for the package: it raises `OSError` for the runs named in `refused`."""
+
+    def init(name, **_):
+        if name in refused:
+            raise OSError("no route to host")
+        return SimpleNamespace(log=lambda *_, **__: None, finish=lambda: arrived.append(name))
+
+    fake = SimpleNamespace(init=init, Settings=lambda **_: None, Error=ValueError)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+
+
+def test_a_run_is_sent_once_and_what_was_refused_is_sent_later(tmp_path, monkeypatch):
+    arrived, refused = [], {"mix-seed2"}
+    fake_wandb(monkeypatch, arrived, refused)
+    other = dataclasses.replace(RUN, arm="random")
+    for run in (RUN, other):
+        send = open_tracker("wandb", folder=tmp_path)  # as another command would
+        if run is RUN:
+            with pytest.raises(CurateError, match="no route to host; mend it"):
+                send(run)
+        else:
+            send(run)
+    assert arrived == ["random-seed2"]
+    refused.clear()
+    for _ in range(2):
+        for run in (RUN, other):
+            open_tracker("wandb", folder=tmp_path)(run)
+    assert arrived == ["random-seed2", "mix-seed2"]
+    again = dataclasses.replace(RUN, started_at="2026-01-02T00:00:00+00:00")
+    open_tracker("wandb", folder=tmp_path)(again)  # trained anew: another run
+    assert arrived[-1] == "mix-seed2" and len(arrived) == 3
+
+
+def test_a_tracker_that_fails_ends_no_training_and_is_said_once(tmp_path, monkeypatch):
+    arrived, refused = [], {"mix-seed2"}
+    fake_wandb(monkeypatch, arrived, refused)
+    runs = [RUN, dataclasses.replace(RUN, arm="random")]
+    found = SimpleNamespace(runs=runs, fingerprint="f")
+
+    def verify_mix(*_, on_run, **__):
+        for run in runs:
+            on_run(run)
+        return found
+
+    monkeypatch.setattr(verifying, "verify_mix", verify_mix)
+    for name in ("open_index", "open_ranking", "open_mix", "ranked_target"):
+        monkeypatch.setattr(verifying, name, lambda place: None)
+    said = []
+    settings = Settings(run=RunSettings(track="wandb"))
+
+    def verify():
+        return verifying.verify(
+            settings=settings, workspace=tmp_path, notify=lambda what, *_: said.append(what)
+        )
+
+    with pytest.raises(CurateError, match="sends what is missing"):
+        verify()  # both runs were trained, and `random` waits for the mend
+    (line,) = said
+    assert "no route to host" in line and line.endswith("training goes on")
+    refused.clear()
+    assert verify() is found
+    assert sorted(arrived) == ["mix-seed2", "random-seed2"]
+
+
 def test_tensorboard_has_every_point(tmp_path):
     send("tensorboard", tmp_path)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -86,7 +155,9 @@ def test_a_tracker_that_refuses_is_one_line(name, tmp_path, monkeypatch):
     pytest.importorskip(name)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "no-such-store://here")
-    with pytest.raises(CurateError, match=f"--track {name}: .*the same command goes on"):
+    with pytest.raises(
+        CurateError, match=f"--track {name}: .*the same command sends what is missing"
+    ):
         open_tracker(name, folder=tmp_path / "file")(RUN)
 
 

@@ -1,7 +1,8 @@
 """Training runs sent to an experiment tracker: one run here is one run there, whole, at its end.
 
 Where to is the tracker's own affair, by its own variables (WANDB_MODE, MLFLOW_TRACKING_URI,
-TRACKIO_DIR). Steps are tokens seen.
+TRACKIO_DIR). Steps are tokens seen. What was sent is written down, so that no run is sent twice
+and none is forgotten after a tracker was out of reach.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ Series = list[tuple[int, dict[str, float]]]
 
 
 def open_tracker(name: str, *, folder: Path) -> Callable[[Run], None] | None:
-    """Return what sends a finished run to a tracker; None for no tracker.
+    """Return what sends a finished run to a tracker, once; None for no tracker.
 
     Args:
         name: wandb, trackio, mlflow, tensorboard, or nothing.
-        folder: for files of a tracker that keeps them where it is told to.
+        folder: for the list of what was sent, and files of a tracker that keeps them where it is
+            told to.
 
     Returns:
         A function that raises `CurateError` where the tracker refuses a run.
@@ -46,13 +48,20 @@ def open_tracker(name: str, *, folder: Path) -> Callable[[Run], None] | None:
         raise CurateError(f"--track {name}: not installed; pip install 'curate[{name}]'") from None
 
     caught: Failures = (OSError, *failures)
+    ledger = folder / f"{name}.sent"
 
     def send_run(run: Run) -> None:
+        line = f"{run.arm}-seed{run.seed} {run.started_at}"
         try:
+            if ledger.is_file() and line in ledger.read_text(encoding="utf-8").splitlines():
+                return
             send(f"{run.arm}-seed{run.seed}", _facts(run), _series(run))
+            folder.mkdir(parents=True, exist_ok=True)
+            with ledger.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
         except caught as error:
             raise CurateError(
-                f"--track {name}: {error}; mend it or leave it out, the same command goes on"
+                f"--track {name}: {error}; mend it, and the same command sends what is missing"
             ) from None
 
     return send_run

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from curate.engine.run import working_on
+from curate.errors import CurateError
 from curate.mixing.opened import open_mix
 from curate.ranking.rank import open_ranking
 from curate.records import (
     Notify,
+    Run,
     Verification,
     VerificationPlan,
     Watch,
@@ -46,8 +49,8 @@ def verify(
         watch: told now and then how far each training run is.
 
     Raises:
-        CurateError: no mix yet, a tracker that is not installed, or an eval split that ranking
-            has seen.
+        CurateError: no mix yet, a tracker that is not installed or, when all is trained and
+            published, refuses a run, or an eval split that ranking has seen.
     """
     settings, place = settings or Settings(), swept(workspace)
     command = "curate verify" + ("" if train else " --check")
@@ -69,11 +72,30 @@ def verify(
             train=train,
             notify=notify,
             watch=watch,
-            on_run=track,
+            on_run=track and _while_training(track, notify),
             store=copied_from(place) if settings.run.engine == "ray" else "",
         )
         note.fingerprint = found.fingerprint
+    if track is not None:
+        for run in found.runs:  # what was not sent when it ended
+            track(run)
     return found
+
+
+def _while_training(send: Callable[[Run], None], notify: Notify) -> Callable[[Run], None]:
+    """Return `send` as it is told of runs that end: what fails is said once, and ends nothing."""
+    failed: list[CurateError] = []
+
+    def send_or_say(run: Run) -> None:
+        if failed:
+            return
+        try:
+            send(run)
+        except CurateError as error:
+            failed.append(error)
+            notify(f"{error}; training goes on", 0, 0)
+
+    return send_or_say
 
 
 def plan_verification(
