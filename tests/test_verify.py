@@ -41,7 +41,7 @@ from curate.verification.prepared import Experiment
 from curate.verification.published import Look, digest_forecast, read_forecast
 from curate.verification.runs import publish_documents, read_documents
 from curate.verification.train import TrainSettings
-from curate.verification.verdict import _enough, _outcomes
+from curate.verification.verdict import _enough, _outcomes, places_for
 
 SETTINGS = VerifySettings(
     size="tiny", tokens=2_048, seeds=2, calibration=2, block_tokens=32, batch_tokens=256
@@ -196,7 +196,9 @@ def test_the_seeds_that_are_needed_are_said_with_the_forecast(finished):
     run_experiment(
         again, arm_documents, SETTINGS, workers=1, notify=lambda what, *_: said.append(what)
     )
-    controls, mix, seeds = said
+    calibration, controls, of_controls, mix, seeds, of_mix = said
+    assert calibration == "train calibration: 2 of 2 runs are there already"
+    assert "4 of 4" in of_controls and "2 of 2" in of_mix
     assert controls.startswith("forecast of") and mix.startswith("forecast of")
     assert f"{found.seeds_needed} seeds an arm show the forecast drop" in seeds
     assert seeds.endswith("at 90 % power; 2 are trained")
@@ -450,12 +452,24 @@ def test_an_earlier_verification_of_the_same_corpus_is_reused(finished, tmp_path
     for name in ("runs", "measured"):
         shutil.copytree(folder / name, tmp_path / name)
     other = make_experiment(tmp_path, mix=(1_000, 1_000, 0, 0))
-    found = run_experiment(other, arm_documents, SETTINGS, workers=1)
+    heard = []
+    found = run_experiment(
+        other, arm_documents, SETTINGS, workers=1, notify=lambda *call: heard.append(call)
+    )
+    said = [what for what, *_ in heard]
     points = read_forecast(tmp_path / "forecast.json").points
     own, earlier = {arm.name for arm in other.arms}, [point.arm for point in points]
     assert len(points) > 4 and earlier.count("mix") == 1  # the earlier mix, not this one's
     assert own >= set(earlier)
     assert found.forecast.basis.startswith(f"{len(points)} measured mixtures")
+    n_earlier = len(points) - 4  # calibration, random and worst are its own
+    assert (
+        f"it rests on {len(points)} measured mixtures, {n_earlier} of them of earlier"
+        in " ".join(said)
+    )
+    assert "train controls: 4 of 4 runs are there already" in said
+    # The clock of a step starts before its first run, whose time would be missing.
+    assert [call[1:] for call in heard if call[0] == "train the mix"] == [(0, 2), (1, 2), (2, 2)]
     elsewhere = dataclasses.replace(other, corpus_key="other corpus", folder=tmp_path / "else")
     shutil.copytree(folder / "measured", tmp_path / "else" / "measured")
     shutil.copytree(tmp_path / "runs", tmp_path / "else" / "runs")
@@ -537,8 +551,50 @@ def test_tokens_to_a_loss_follow_the_line_in_log_tokens():
 
 def test_the_tokens_that_would_be_enough_are_said_with_two_digits():
     runs = [SimpleNamespace(arm="mix", points=[(100.0, 6.0), (200.0, 5.0)])]
-    assert _enough(runs, 5.0 - 6.6).startswith("about 19,000 tokens a run ")
-    assert _enough(runs, 3.0).startswith("about 800 tokens a run ")
+    assert _enough(runs, 5.0 - 6.6, SETTINGS).startswith("about 19,000 tokens a run ")
+    assert _enough(runs, 3.0, SETTINGS).startswith("about 800 tokens a run ")
+
+
+@pytest.mark.parametrize("goal", [3.0, -60.0])  # 800 tokens, and more than there are
+def test_who_goes_on_from_a_model_is_sent_to_another_one_and_to_no_size(goal):
+    runs = [SimpleNamespace(arm="mix", points=[(100.0, 6.0), (200.0, 5.0)])]
+    advice = _enough(runs, goal, dataclasses.replace(SETTINGS, model="builtin"))
+    assert "another --model may know the words already" in advice and "size" not in advice
+    assert "no longer falls" not in _enough(runs, goal, SETTINGS)  # it does, from 6 to 5
+
+
+@pytest.mark.parametrize(
+    ("drop", "said"), [(0.84, "0.84"), (-0.1, "-0.10"), (0.044, "0.044"), (-0.0067, "-0.0067")]
+)
+def test_a_small_drop_is_said_with_the_places_that_it_needs(drop, said):
+    assert f"{drop:.{places_for(drop)}f}" == said
+
+
+def test_the_sentence_names_pretrained_models_as_such(finished, tmp_path):
+    folder, found = finished
+    assert found.sentence.startswith("Trained on the mix, small models reach ")
+    (tmp_path / "runs").symlink_to(folder / "runs")
+    settings = dataclasses.replace(SETTINGS, model="builtin")  # which the experiment's start is
+    again = run_experiment(make_experiment(tmp_path), arm_documents, settings, workers=1)
+    assert again.sentence.startswith("Trained further on the mix, pretrained models reach ")
+
+
+def test_a_rival_that_had_trained_before_leaves_the_forecast_of_the_mix_blind(tmp_path):
+    arms = plan_arms(
+        ALIGNMENTS,
+        ROOM,
+        np.array((1_000, 1_000, 0, 0)),
+        tokens=2_000,
+        calibration=SETTINGS.calibration,
+        seeds=SETTINGS.seeds,
+        all_tokens=2_000,
+    )
+    experiment = dataclasses.replace(make_experiment(tmp_path), arms=arms)
+    found = run_experiment(experiment, arm_documents, SETTINGS, workers=1)
+    assert not any("blind" in warning for warning in found.warnings)
+    assert any("its runs are those of random" in warning for warning in found.warnings)
+    losses = {arm.arm: arm.loss for arm in found.arms}
+    assert losses["all"] == losses["random"] != losses["mix"]
 
 
 def test_tasks_are_compared_pair_by_pair(finished):

@@ -20,7 +20,7 @@ from curate.mixing.build import build_mix
 from curate.mixing.items import index_target
 from curate.mixing.opened import read_mix_texts
 from curate.ranking.rank import rank_shards
-from curate.records import Target
+from curate.records import Target, VerificationPlan
 from curate.report.json_lines import verification_json
 from curate.report.overview import verification_plan_table
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings, VerifySettings
@@ -356,6 +356,27 @@ def test_an_estimate_counts_the_runs_and_times_the_steps(chain, verified):
     assert plan.steps == math.ceil(3_000 / 256) and plan.tokens == 3_000
     assert plan.seconds > plan.runs * plan.steps * plan.seconds_a_step
     assert not plan.from_pilot  # the last verification knows better
+
+
+def test_an_estimate_does_not_go_by_a_verification_of_another_model(chain, verified, monkeypatch):
+    monkeypatch.setattr(pilot, "SECONDS", 0.5)
+    _, _, mix, target, workspace = chain
+    settings = dataclasses.replace(SETTINGS, model="builtin", tokens=600)
+    plan = estimate_verification(
+        mix, target, settings, workspace=workspace, device="cpu", workers=1
+    )
+    assert plan.from_pilot and plan.model == "builtin"
+
+
+def test_the_plan_for_a_model_proposes_another_model_and_no_size():
+    plan = VerificationPlan(
+        8, 1, 8_000, 16, 182_016, 0.1, 12.8, math.inf,
+        unigram_entropy=6.1, expected_loss=6.9, start_loss=7.0, model="gpt",
+    )  # fmt: skip
+    shown = console_text(verification_plan_table(plan))
+    assert "another --model might" in shown and "--size" not in shown
+    scratch = console_text(verification_plan_table(dataclasses.replace(plan, model="")))
+    assert "a larger --size might; or go on from a pretrained model" in scratch
 
 
 def test_a_pilot_says_whether_runs_would_test_more_than_words(chain, tmp_path, monkeypatch):

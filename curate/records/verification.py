@@ -107,13 +107,12 @@ class Verification(Frame):
     multiplier: float = float("nan")  # tokens of random per token of the mix, for one loss
     r2: float = float("nan")  # of alignment and loss over all arms
     p_value: float = float("nan")  # of that slope being 0
-    seeds_needed: int = (
-        0  # an arm, to see the forecast drop at 90 % power; 0: not known, or `NEVER`
-    )
+    seeds_needed: int = 0  # an arm, for the forecast drop at 90 % power; 0: unknown; or `NEVER`
     r2_low: float = float("nan")
     r2_high: float = float("nan")
     outcomes: dict[str, Interval] = field(default_factory=dict)  # of tasks: mix minus random
     mix_fingerprint: str = ""  # of the mix that was verified; "" in one of an earlier state
+    learner: str = ""  # digest of target, model and tokenizer: of one, losses compare by tokens
 
     def summary(self) -> str:
         """Return the verdict in one line."""
@@ -141,3 +140,4 @@ class VerificationPlan:
     start_loss: float = float("nan")  # of the pretrained start; of `builtin` where there is none
     from_pilot: bool = False  # whether these are of a pilot, not of the last verification
     task_seconds: float = 0.0  # that each model is asked tasks for, counted in `seconds`
+    model: str = ""  # pretrained, that the runs go on from; "": from scratch

@@ -130,7 +130,10 @@ def _beyond_words(plan: VerificationPlan) -> list[str]:
             f"{format_tokens(steps)} steps, would be enough if the loss goes on falling as it did"
         )
     else:
-        advice += "; more tokens would not change that, a larger --size might"
+        other = "another --model" if plan.model else "a larger --size"
+        advice += f"; more tokens would not change that, {other} might"
+    if plan.model:
+        return [said, advice]
     if plan.start_loss < goal:
         advice += (
             f"; going on from --model builtin would be from the first step: it is at "

@@ -91,6 +91,8 @@ def _more(verification: Verification) -> list[str]:
         )
     if verification.seeds_needed:
         needed = verification.seeds_needed
-        some = "no number of" if needed == NEVER else f"{needed}"
-        lines.append(f"{some} seeds an arm show the forecast drop at 90 % power")
+        show = (
+            "no number of seeds an arm shows" if needed == NEVER else f"{needed} seeds an arm show"
+        )
+        lines.append(f"{show} the forecast drop at 90 % power")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from curate.records import Index, Mix, Ranking, Target
+from curate.records import Index, Mix, ProbeInfo, Ranking, Target
 from curate.settings import VerifySettings
 from curate.store.fingerprint import fingerprint
 from curate.verification import arithmetic
@@ -19,6 +19,23 @@ class Chain:
     ranking: Ranking
     mix: Mix
     target: Target
+
+
+def learner_of(target: Target, settings: VerifySettings, info: ProbeInfo) -> str:
+    """Return the digest of what learns and what it is measured on, whatever it learns from.
+
+    Args:
+        target: its eval split measures.
+        settings: size or model, blocks, learning rate.
+        info: of the model, or of the one whose tokenizer counts.
+    """
+    return fingerprint(
+        target=(target.name, target.eval_digest),
+        tokenizer=info.tokenizer_digest,
+        start=find_start(settings, info.revision),
+        size="" if settings.model else settings.size,
+        steps=(settings.block_tokens, settings.batch_tokens, settings.learning_rate),
+    )
 
 
 def key_of(chain: Chain, settings: VerifySettings, *, tokenizer: str, revision: str) -> str:

@@ -20,7 +20,7 @@ from curate.store.meta import is_current, publish_meta
 from curate.store.publish import publish_json
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.verification.blocks import IntArray
-from curate.verification.chain import Chain, key_of
+from curate.verification.chain import Chain, key_of, learner_of
 from curate.verification.checks import alike_items, check_published, check_start
 from curate.verification.control_set import draw_control_set
 from curate.verification.documents import draw_texts
@@ -151,7 +151,11 @@ def _verify(
         watch=hands.watch,
         on_run=hands.on_run,
     )
-    verification = dataclasses.replace(verification, mix_fingerprint=mix.fingerprint)
+    verification = dataclasses.replace(
+        verification,
+        mix_fingerprint=mix.fingerprint,
+        learner=learner_of(target, settings, probe.info),
+    )
     publish_json(folder / "verification.json", verification)
     forecasts = [name for _, name, _ in STAGES if (folder / name).is_file()]
     publish_meta(

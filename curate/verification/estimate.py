@@ -16,6 +16,7 @@ from curate.records import Mix, Target, VerificationPlan
 from curate.settings import VerifySettings
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.verification.blocks import IntArray
+from curate.verification.chain import learner_of
 from curate.verification.checks import check_settings, check_start
 from curate.verification.conduct import MOST_TOKENS, draw_items
 from curate.verification.evaluate import item_nats
@@ -103,7 +104,10 @@ def estimate_verification(
         seconds_a_step=seconds_a_step,
         seconds=rounds * seconds_a_run,
         task_seconds=asked,
-        **_enough(mix, items, settings, probe, train, workspace, seconds_a_step / step_tokens),
+        model=settings.model,
+        **_enough(
+            mix, target, items, settings, probe, train, workspace, seconds_a_step / step_tokens
+        ),
     )
 
 
@@ -144,6 +148,7 @@ def _time_tasks(
 
 def _enough(
     mix: Mix,
+    target: Target,
     items: Sequence[IntArray],
     settings: VerifySettings,
     probe: Probe,
@@ -153,10 +158,12 @@ def _enough(
 ) -> dict[str, Any]:
     """Return what is known of the loss at the end of a run, and how to get below word frequencies.
 
-    From how the last verification's models learned; where there is none, from a pilot.
+    From how the last verification's models learned where they were such models and had this
+    target; else from a pilot.
     """
-    if (workspace / "verify" / "meta.json").is_file():
-        last = open_verification(workspace)
+    verified = (workspace / "verify" / "meta.json").is_file()
+    last = open_verification(workspace) if verified else None
+    if last and last.learner == learner_of(target, settings, probe.info):
         points = mean_points(last.runs, "mix")
         return {
             "enough_tokens": tokens_to_reach(points, last.unigram_entropy - 1.0),

@@ -35,7 +35,7 @@ from curate.verification.runs import (
     read_documents,
 )
 from curate.verification.schedule import train_runs
-from curate.verification.verdict import Measured, conclude, needed_seeds
+from curate.verification.verdict import Measured, conclude, needed_seeds, places_for
 from curate.verification.watch import state_of
 
 STAGES = (
@@ -86,7 +86,7 @@ def run_experiment(
         items = [item for arm in arms for item in _plan_arm(ready, arm, forecast)]
         if forecast is not None:
             forecasts.append(forecast)
-            for line in _aloud(forecast, runs, settings.seeds):
+            for line in _aloud(forecast, runs, settings.seeds, earlier=len(ready.earlier)):
                 notify(line, 0, 0)
         runs += train_runs(
             [dataclasses.replace(item, compiled=compiled) for item in items],
@@ -152,6 +152,9 @@ def _forecast(
     mixtures = [*(point.shares for point in points), *(_shares(ready, arm) for arm in arms)]
     random = [run.loss for run in runs if run.arm == "random"]
     experiment = ready.experiment
+    # A rival may be an arm of before: it has no part in the fit, nor in the verdict on the mix.
+    judged = [arm for arm in arms if arm.role != "rival"]
+    unseen = [item for arm in judged for item in _plan_arm(ready, arm, None)]
     forecast = publish_forecast(
         experiment.folder / file,
         points=points,
@@ -159,7 +162,7 @@ def _forecast(
         look=experiment.look(mixtures),
         random_loss=float(np.mean(random)) if random else None,
         confidence=ready.settings.confidence,
-        blind=not any(has_begun(item) for arm in arms for item in _plan_arm(ready, arm, None)),
+        blind=not any(has_begun(item) for item in unseen),
     )
     if experiment.store:  # so that it lies there before any of these runs
         copy = forecast_copy(Path(file), forecast.key).as_posix()
@@ -187,17 +190,27 @@ def _measured(ready: Prepared, runs: Sequence[Run]) -> tuple[MeasuredArm, ...]:
     )
 
 
-def _aloud(forecast: PublishedForecast, runs: Sequence[Run], seeds: int) -> Iterator[str]:
+def _aloud(
+    forecast: PublishedForecast, runs: Sequence[Run], seeds: int, *, earlier: int
+) -> Iterator[str]:
     """Yield the lines that are shown before the arms train."""
     said = ", ".join(
-        f"{arm.arm} {arm.loss:.2f} ({arm.low:.2f} to {arm.high:.2f})" for arm in forecast.arms
+        f"{arm.arm} {arm.loss:.3f} ({arm.low:.3f} to {arm.high:.3f})" for arm in forecast.arms
     )
     yield f"forecast of {forecast.made_at}, digest {forecast.digest[:16]}: {said}"
-    if forecast.drop is not None and (needed := needed_seeds(runs, forecast.drop)):
-        some = "no number of" if needed == NEVER else needed
+    if earlier:
         yield (
-            f"by the spread of random's seeds and of the eval items, {some} seeds an arm show the "
-            f"forecast drop of {forecast.drop.drop:.2f} at 90 % power; {seeds} are trained"
+            f"it rests on {len(forecast.points)} measured mixtures, {earlier} of them of earlier "
+            "verifications of this corpus"
+        )
+    if forecast.drop is not None and (needed := needed_seeds(runs, forecast.drop)):
+        show = (
+            "no number of seeds an arm shows" if needed == NEVER else f"{needed} seeds an arm show"
+        )
+        drop = forecast.drop.drop
+        yield (
+            f"by the spread of random's seeds and of the eval items, {show} the forecast drop of "
+            f"{drop:.{places_for(drop)}f} at 90 % power; {seeds} are trained"
         )
 
 

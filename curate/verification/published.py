@@ -55,7 +55,7 @@ class PublishedForecast:
     points: tuple[MeasuredArm, ...]
     confidence: float
     made_at: str  # UTC, ISO 8601
-    blind: bool  # no run of these arms was there when it was made
+    blind: bool  # no run of these arms, rivals apart, was there when it was made
     key: str  # digest of what it was made from
     digest: str = ""  # of all the above
 
@@ -95,7 +95,7 @@ def publish_forecast(
         look: of the points, then of the arms.
         random_loss: measured; None where it is not.
         confidence: of the intervals.
-        blind: no run of these arms is there.
+        blind: no run of these arms is there, those of rivals apart.
 
     Raises:
         CurateError: what is there was changed since it was published.

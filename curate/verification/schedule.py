@@ -51,7 +51,8 @@ def train_runs(
         CurateError: a run diverged, or a worker died.
     """
     # Two arms of the same documents (a corpus of one shard) are one run.
-    missing = list({item.path: item for item in items if not is_done(item)}.values())
+    there = {item.path for item in items if is_done(item)}
+    missing = list({item.path: item for item in items if item.path not in there}.values())
     n_there = len(items) - len(missing)
     one = missing[0] if missing else None
     crew, most = (
@@ -64,7 +65,12 @@ def train_runs(
     stacks = [RunStack(tuple(ready[n : n + most])) for n in range(0, len(ready), most)]
     trained, device = n_there, one.device if one else "cpu"
     afar = one is not None and bool(one.store)
+    if there:
+        found = sum(item.path in there for item in items)
+        notify(f"{what}: {found} of {len(items)} runs are there already", 0, 0)
     _hand_over(missing)
+    if missing:
+        notify(what, n_there, len(items))  # the clock starts here, not when the first run has ended
     with watched(items, watch):
         done = run_items(train_stack, stacks, workers=crew, device=device, what=what, anywhere=afar)
         for stack, _ in zip(stacks, done, strict=True):

@@ -245,13 +245,26 @@ def _sentence(
         "worse": "; a smaller drop than forecast",
         "refuted": "; not better than random beyond doubt",
     }[verdict]
+    n, trained = places_for(drop.value), "Trained further" if settings.model else "Trained"
     return (
-        f"Trained on the mix, small models reach {loss['mix']:.2f} "
-        f"nats/token on {measured.target}, on random documents {loss['random']:.2f}: a drop of "
-        f"{drop.value:.2f} ({settings.confidence:.0%} interval {drop.low:.2f} to "
-        f"{drop.high:.2f}), forecast {forecast.drop:.2f} ({forecast.low:.2f} to "
-        f"{forecast.high:.2f}) before it was trained{told}."
+        f"{trained} on the mix, {_learners(settings)} reach {loss['mix']:.{n}f} "
+        f"nats/token on {measured.target}, on random documents {loss['random']:.{n}f}: a drop of "
+        f"{drop.value:.{n}f} ({settings.confidence:.0%} interval {drop.low:.{n}f} to "
+        f"{drop.high:.{n}f}), forecast {forecast.drop:.{n}f} ({forecast.low:.{n}f} to "
+        f"{forecast.high:.{n}f}) before it was trained{told}."
     )
+
+
+def places_for(drop: float) -> int:
+    """Return the places after the point that a drop is said with: two, or all that it needs.
+
+    A drop of a continued model may be a hundredth of a nat, of which two places leave nothing.
+    """
+    return 2 if abs(drop) >= 0.1 else 3 if abs(drop) >= 0.01 else 4
+
+
+def _learners(settings: VerifySettings) -> str:
+    return "pretrained models" if settings.model else "small models"
 
 
 def _warnings(measured: Measured, settings: VerifySettings) -> list[str]:
@@ -260,9 +273,9 @@ def _warnings(measured: Measured, settings: VerifySettings) -> list[str]:
     mix_loss = float(np.mean([run.loss for run in runs if run.arm == "mix"]))
     if mix_loss > entropy - 1.0:
         found.append(
-            f"the small models ({mix_loss:.2f} nats/token) are within 1 nat/token of word "
+            f"the {_learners(settings)} ({mix_loss:.2f} nats/token) are within 1 nat/token of word "
             f"frequencies alone ({entropy:.2f}): this tests which words a mix has, hardly more; "
-            + _enough(runs, entropy - 1.0)
+            + _enough(runs, entropy - 1.0, settings)
         )
     if not published.blind:
         found.append("runs on this mix were there before the forecast was made: it is not blind")
@@ -279,22 +292,28 @@ def _warnings(measured: Measured, settings: VerifySettings) -> list[str]:
             f"to see the forecast drop at 90 % power would take {needed} seeds an arm, "
             f"not {settings.seeds}"
         )
+    same = {arm.tokens for arm in measured.arms if arm.name in ("all", "random")}
+    if len(same) == 1 and any(arm.name == "all" for arm in measured.arms):
+        found.append("all holds the documents of random here: its runs are those of random")
     n_items = len(runs[0].item_tokens)
     if n_items < 30:
         found.append(f"only {n_items} eval items: the intervals are rough")
     return found
 
 
-def _enough(runs: Sequence[Run], goal: float) -> str:
+def _enough(runs: Sequence[Run], goal: float, settings: VerifySettings) -> str:
     """Return what to do to get below `goal`, from how the mix's loss fell with its tokens."""
     needed = tokens_to_reach(mean_points(runs, "mix"), goal)
     if not math.isfinite(needed):
-        return (
-            "give [verify] a larger size, or a pretrained model to go on from (--model): "
-            "its loss no longer falls with more tokens"
+        other = (
+            "another --model may know the words already"
+            if settings.model
+            else "give [verify] a larger size, or a pretrained model to go on from (--model)"
         )
+        return f"as the loss fell, more tokens would not be enough; {other}"
     needed = round(needed, 1 - math.floor(math.log10(needed)))
+    other = "another --model may know" if settings.model else "a pretrained start (--model) knows"
     return (
         f"about {needed:,.0f} tokens a run ([verify] tokens) would be enough if the "
-        "loss goes on falling as it did; a pretrained start (--model) knows the words already"
+        f"loss goes on falling as it did; {other} the words already"
     )
