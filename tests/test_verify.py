@@ -38,7 +38,13 @@ from curate.verification.outcome import (
 )
 from curate.verification.power import item_error, seeds_needed
 from curate.verification.prepared import Experiment
-from curate.verification.published import Look, digest_forecast, read_forecast
+from curate.verification.published import (
+    Look,
+    MeasuredArm,
+    digest_forecast,
+    publish_forecast,
+    read_forecast,
+)
 from curate.verification.runs import publish_documents, read_documents
 from curate.verification.train import TrainSettings
 from curate.verification.verdict import _enough, _outcomes, places_for
@@ -128,6 +134,27 @@ def test_a_forecast_goes_by_the_token_pairs_of_the_documents(finished):
         wanted = ngram_cross_entropy(experiment.select, arm_documents(arm), vocab=VOCAB, order=2)
         assert point.bigrams == pytest.approx(wanted, rel=1e-12)
     assert len({point.bigrams for point in forecast.points}) == len(forecast.points) > 2
+
+
+def test_loss_that_rises_less_far_from_the_target_is_forecast_by_the_logarithm(tmp_path):
+    """As in the demo: five mixes near the target and one far away, which bends a straight line."""
+    known = {"a": 4.9, "b": 5.2, "c": 5.4, "d": 5.7, "e": 6.0, "far": 11.0}
+    points = [
+        MeasuredArm(name, name, {name: 1.0}, pairs, 5.1 * math.log(pairs) - 3.4, 1, "")
+        for name, pairs in known.items()
+    ]
+    one = np.ones((len(points) + 1, 1))
+    found = publish_forecast(
+        tmp_path / "forecast.json",
+        points=points,
+        arms={"mix": 4.8},
+        look=Look(one[:, 0], one, one),
+        random_loss=None,
+        confidence=0.9,
+        blind=True,
+    )
+    assert found.arms[0].loss == pytest.approx(5.1 * math.log(4.8) - 3.4, abs=1e-6)
+    assert found.law.startswith("logarithm")
 
 
 def test_of_very_many_documents_some_are_counted(monkeypatch):

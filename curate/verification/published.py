@@ -103,8 +103,11 @@ def publish_forecast(
     key = fingerprint(points=points, arms=arms, confidence=confidence)
     if (there := _kept(path, key)) is not None:
         return there
+    pairs = np.array([*(p.bigrams for p in points), *arms.values()])
+    # The logarithm for its bend: of text that is far from the target, how far matters less.
     scalars = {
-        "cross-entropy of token pairs": np.array([*(p.bigrams for p in points), *arms.values()])
+        "cross-entropy of token pairs": pairs,
+        "logarithm of the cross-entropy of token pairs": np.log(pairs),
     }
     views = Views(scalars, look.shares, look.embeddings)
     law, found = forecast_losses(views, np.array([p.loss for p in points]), confidence=confidence)
