@@ -47,6 +47,20 @@ def test_equal_texts_may_have_one_embedding(made):
     made("ab" * 32, "text")
 
 
+def test_progress_counts_the_tokens_of_shards_and_does_not_call_them_embedded(tmp_path):
+    """Of a shard samples are embedded: a rate of all its tokens is no speed of the engine."""
+    told = []
+    making = Making(
+        tmp_path, CorpusSettings(), EmbedSettings(),
+        ProbeInfo("p", "revision", "tokenizer", n_parameters=3, vocab=2), device="cpu",
+    )  # fmt: skip
+    for number, tokens in enumerate((900, 100)):
+        making.shards.append(Shard(f"s-{number}", "s", (), 1, tokens, digest=str(number)))
+        stored = StoredEmbedding(f"{number:02d}" * 32, f"text {number}", (1,), 0.5, 2)
+        making_module._take(making, Embedded(number, stored), lambda *said: told.append(said))
+    assert told == [("tokens indexed", 900, 0), ("tokens indexed", 1000, 0)]
+
+
 def test_digests_that_only_begin_alike_are_different(made):
     made("ab" * 32, "text")
     made("ab" * 8 + "cd" * 24, "other")

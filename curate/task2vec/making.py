@@ -217,7 +217,7 @@ def _take(making: Making, one: Embedded, notify: Notify) -> None:
     _check_distinct(making, one)
     making.n_embedded += 1
     making.n_tokens += shard.n_tokens
-    notify("tokens embedded", making.n_tokens, 0)
+    notify("tokens indexed", making.n_tokens, 0)  # of the shards, of which samples were embedded
 
 
 def _reject(making: Making, failure: Failure) -> None:
