@@ -329,6 +329,16 @@ def test_each_arm_is_shown_in_every_unit_that_was_measured():
     assert f"{arm.arm} 2.000" in row and "0.987 7.389 4.321" in row
 
 
+def test_the_arms_that_were_asked_for_are_explained_where_they_are_shown():
+    measured = verification()
+    arm = measured.arms[0]
+    rivals = tuple(dataclasses.replace(arm, arm=name) for name in ("by-ngram", "by-length", "all"))
+    said = "An arm by-METHOD takes the best shards by that method. All is documents of the whole"
+    shown = words(whole(verification=dataclasses.replace(measured, arms=measured.arms + rivals)))
+    assert shown.count(said) == 1
+    assert "by-METHOD" not in words(whole()) and "All is documents" not in words(whole())
+
+
 def test_names_break_at_their_joints_and_stay_harmless():
     assert doctest.testmod(html).failed == 0
     assert show_name("<i>_x/y'&\x1b", 40) == "&lt;i&gt;_<wbr>x/<wbr>y&#39;&amp;\ufffd"
