@@ -40,7 +40,7 @@ def measured(saving, *, seeds=3, items=40, noise=0.0):
     nats = np.stack([base, arm], axis=1)
     halves = [slice(0, items), slice(items, None)]
     each = np.stack([nats[:, :, h].sum(2) / tokens[h].sum() for h in halves], axis=2)
-    return Losses(each.mean(0), tuple(each), each[0], 0.0, nats, tokens, (items, items))
+    return Losses(each.mean(0), tuple(each), each[0], each[0], 0.0, nats, tokens, (items, items))
 
 
 def compared(losses):

@@ -72,7 +72,7 @@ def test_side_by_side_every_run_has_the_numbers_that_it_has_alone(alone, tmp_pat
         notify=lambda _, done, of: told.append((done, of)),
     )
     close(together, alone)
-    assert told == [(2, 3), (3, 3)]  # two as one, then the third
+    assert told == [(0, 3), (2, 3), (3, 3)]  # it begins; two as one, then the third
     assert len({run.started_at for run in together[:2]}) == 1
 
 

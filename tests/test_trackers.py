@@ -15,6 +15,7 @@ from curate.records import Run
 from curate.report.trackers import _series, open_tracker
 from curate.settings import RunSettings, Settings
 from curate.stages import verifying
+from curate.store.publish import publish_bytes
 
 RUN = Run(
     arm="mix",
@@ -45,7 +46,8 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_trackers import RUN
 from curate.report.trackers import open_tracker
-open_tracker({name!r}, folder=Path({folder!r}))(RUN)
+from curate.store.publish import publish_bytes
+open_tracker({name!r}, folder=Path({folder!r}), publish=publish_bytes)(RUN)
 """
 
 
@@ -69,10 +71,10 @@ def test_a_run_is_a_series_by_tokens_with_the_whole_split_last():
 
 
 def test_none_is_sent_by_default_and_what_is_not_installed_is_said(tmp_path, monkeypatch):
-    assert open_tracker("", folder=tmp_path) is None
+    assert open_tracker("", folder=tmp_path, publish=publish_bytes) is None
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(CurateError, match=r"--track wandb: not installed; pip install 'curate\[w"):
-        open_tracker("wandb", folder=tmp_path)
+        open_tracker("wandb", folder=tmp_path, publish=publish_bytes)
 
 
 def fake_wandb(monkeypatch, arrived, refused):
@@ -92,7 +94,9 @@ def test_a_run_is_sent_once_and_what_was_refused_is_sent_later(tmp_path, monkeyp
     fake_wandb(monkeypatch, arrived, refused)
     other = dataclasses.replace(RUN, arm="random")
     for run in (RUN, other):
-        send = open_tracker("wandb", folder=tmp_path)  # as another command would
+        send = open_tracker(
+            "wandb", folder=tmp_path, publish=publish_bytes
+        )  # as another command would
         if run is RUN:
             with pytest.raises(CurateError, match="no route to host; mend it"):
                 send(run)
@@ -102,10 +106,12 @@ def test_a_run_is_sent_once_and_what_was_refused_is_sent_later(tmp_path, monkeyp
     refused.clear()
     for _ in range(2):
         for run in (RUN, other):
-            open_tracker("wandb", folder=tmp_path)(run)
+            open_tracker("wandb", folder=tmp_path, publish=publish_bytes)(run)
     assert arrived == ["random-seed2", "mix-seed2"]
     again = dataclasses.replace(RUN, started_at="2026-01-02T00:00:00+00:00")
-    open_tracker("wandb", folder=tmp_path)(again)  # trained anew: another run
+    open_tracker("wandb", folder=tmp_path, publish=publish_bytes)(
+        again
+    )  # trained anew: another run
     assert arrived[-1] == "mix-seed2" and len(arrived) == 3
 
 
@@ -158,7 +164,7 @@ def test_a_tracker_that_refuses_is_one_line(name, tmp_path, monkeypatch):
     with pytest.raises(
         CurateError, match=f"--track {name}: .*the same command sends what is missing"
     ):
-        open_tracker(name, folder=tmp_path / "file")(RUN)
+        open_tracker(name, folder=tmp_path / "file", publish=publish_bytes)(RUN)
 
 
 def test_mlflow_has_every_point(tmp_path):

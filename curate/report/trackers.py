@@ -20,13 +20,16 @@ Series = list[tuple[int, dict[str, float]]]
 """(tokens seen, name → value), tokens rising."""
 
 
-def open_tracker(name: str, *, folder: Path) -> Callable[[Run], None] | None:
+def open_tracker(
+    name: str, *, folder: Path, publish: Callable[[Path, bytes], object]
+) -> Callable[[Run], None] | None:
     """Return what sends a finished run to a tracker, once; None for no tracker.
 
     Args:
         name: wandb, trackio, mlflow, tensorboard, or nothing.
         folder: for the list of what was sent, and files of a tracker that keeps them where it is
             told to.
+        publish: writes the list, whole or not at all.
 
     Returns:
         A function that raises `CurateError` where the tracker refuses a run.
@@ -53,12 +56,11 @@ def open_tracker(name: str, *, folder: Path) -> Callable[[Run], None] | None:
     def send_run(run: Run) -> None:
         line = f"{run.arm}-seed{run.seed} {run.started_at}"
         try:
-            if ledger.is_file() and line in ledger.read_text(encoding="utf-8").splitlines():
+            sent = ledger.read_text(encoding="utf-8") if ledger.is_file() else ""
+            if line in sent.splitlines():
                 return
             send(f"{run.arm}-seed{run.seed}", _facts(run), _series(run))
-            folder.mkdir(parents=True, exist_ok=True)
-            with ledger.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+            publish(ledger, f"{sent}{line}\n".encode())
         except caught as error:
             raise CurateError(
                 f"--track {name}: {error}; mend it, and the same command sends what is missing"

@@ -23,6 +23,7 @@ from curate.settings import Settings
 from curate.stages.mirror import copied_from
 from curate.stages.workspace import WORKSPACE, input_files, noted, ranked_target, swept
 from curate.store.protect import refuse_input
+from curate.store.publish import publish_bytes
 from curate.task2vec.reading import open_index
 from curate.verification.export import TABLES, write_tables
 from curate.verification.published import open_verification
@@ -54,7 +55,11 @@ def verify(
     """
     settings, place = settings or Settings(), swept(workspace)
     command = "curate verify" + ("" if train else " --check")
-    track = open_tracker(settings.run.track, folder=place / "tracked") if train else None
+    track = (
+        open_tracker(settings.run.track, folder=place / "tracked", publish=publish_bytes)
+        if train
+        else None
+    )
     with (
         noted(place, "verify", command, Settings(verify=settings.verify), device) as note,
         working_on(settings.run, folder=place / "batch"),
