@@ -19,7 +19,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,8 @@ def run(
         indexed, [arm.name for arm in arms], targets, out,
         device=options.device, only=options.measures, notify=note,
     )  # fmt: skip
-    found = analyse(arms, targets, values, losses, settings, draws=options.draws)
+    embeddings = data.log_embeddings(indexed, [arm.name for arm in arms])
+    found = analyse(arms, targets, values, losses, embeddings, settings, draws=options.draws)
     found["bench"] = {
         "settings": dataclasses.asdict(settings),
         "device": options.device,
@@ -91,6 +92,7 @@ def analyse(
     targets: Sequence[Target],
     values: dict[str, measures.Floats],
     losses: models.Losses,
+    embeddings: measures.Floats,
     settings: Settings,
     *,
     draws: int,
@@ -98,6 +100,7 @@ def analyse(
     """Hold every measure against the losses, on several subsets of the cells."""
     names = [target.name for target in targets]
     loss = losses.mean
+    values |= {name: -entropy for name, entropy in losses.ngrams.items()}
     for name, wanted in MEANS.items():
         if all(part in values for part in wanted):
             values[name] = agreement.mean_of_ranks({part: values[part] for part in wanted})
@@ -134,7 +137,7 @@ def analyse(
         "reference": reference,
         "seeds": seeds_agree(losses),
         "lexical_stage": lexical_stage(arms, names, losses),
-        "forecast": describe_forecasts(arms, names, values, losses, settings),
+        "forecast": describe_forecasts(arms, names, values, losses, embeddings, settings),
     }
 
 
@@ -168,25 +171,61 @@ def describe_forecasts(
     names: Sequence[str],
     values: Mapping[str, measures.Floats],
     losses: models.Losses,
+    embeddings: measures.Floats,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Test the forecast's law on each named target, and fit the line that needs no runs."""
-    loss, unigram = losses.mean, losses.unigram
-    natural = next(number for number, arm in enumerate(arms) if arm.name == "natural")
-    found: dict[str, Any] = {}
-    gains, drops = [], []
-    for column, name in enumerate(names[: len(settings.targets)]):
-        features = {"token pairs": losses.bigrams[:, column], "lexical": unigram[:, column]}
-        if PUBLISHED in values:
-            features |= {"task2vec": values[PUBLISHED][:, column]}
-        tried = {feature: {feature: x} for feature, x in features.items()}
-        found[name] = {
-            kind: forecasts.hold_forecasts(some, loss[:, column]) for kind, some in tried.items()
+    """Test the forecast's laws, and fit the line that needs no runs.
+
+    Every named target with each training set left out, from its scalars alone; every target from
+    few training sets, by all laws, the median over targets.
+    """
+    shares = forecasts.shares_of(arms)
+    kinds = [
+        forecasts.kinds_of_scalars(
+            {name: table[:, column] for name, table in losses.ngrams.items()},
+            values[PUBLISHED][:, column] if PUBLISHED in values else None,
+            forecasts.breadth_of(shares),
+        )
+        for column in range(len(names))
+    ]
+    found: dict[str, Any] = {
+        name: {
+            kind: forecasts.hold_forecasts(scalars, losses.mean[:, column])
+            for kind, scalars in kinds[column].items()
         }
-        gains.append(unigram[natural, column] - np.delete(unigram[:, column], natural))
-        drops.append(loss[natural, column] - np.delete(loss[:, column], natural))
-    found["prior"] = forecasts.prior_line(np.concatenate(gains), np.concatenate(drops))
+        for column, name in enumerate(names[: len(settings.targets)])
+    }
+    found["few"] = {
+        str(mixes): {
+            kind: _medians(
+                forecasts.hold_few(
+                    each[kind], shares, embeddings, losses.mean[:, column],
+                    spread=losses.ngrams["single tokens"][:, column],
+                    mixes=mixes, seed=settings.seed,
+                )
+                for column, each in enumerate(kinds)
+            )
+            for kind in kinds[0]
+        }
+        for mixes in forecasts.FEW
+        if mixes < len(arms) - 2
+    }  # fmt: skip
+    found["prior"] = _prior(arms, losses, len(settings.targets))
     return found
+
+
+def _medians(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    listed = list(rows)
+    return {name: float(np.median([row[name] for row in listed])) for name in listed[0]}
+
+
+def _prior(arms: Sequence[Arm], losses: models.Losses, n_named: int) -> dict[str, float]:
+    natural = next(number for number, arm in enumerate(arms) if arm.name == "natural")
+    gain, drop = (
+        (table[natural] - np.delete(table, natural, axis=0))[:, :n_named].T.ravel()
+        for table in (losses.unigram, losses.mean)
+    )
+    return forecasts.prior_line(gain, drop)
 
 
 def write(
@@ -210,6 +249,12 @@ def write(
             [[arm.name, *losses.mean[n].tolist()] for n, arm in enumerate(arms)],
         )
     )
+    forecast = found["forecast"]
+    left_out = {name: forecast[name] for name in names if name in forecast}
+    tables.append(f"## forecasts, each training set left out\n\n{page.forecast_table(left_out)}")
+    if few := forecast["few"]:
+        title = "## forecasts from so many training sets, median of all targets"
+        tables.append(f"{title}\n\n{page.forecast_table(few)}")
     publish_bytes(path.with_suffix(".md"), "\n\n".join([*tables, ""]).encode())
     subsets = {
         name: found["agreement"][name]
@@ -227,7 +272,7 @@ def write(
         "targets": names,
         "loss": losses.mean,
         "unigram": losses.unigram,
-        "bigrams": losses.bigrams,
+        "ngrams": losses.ngrams,
         "values": dict(values),
     }
     publish_json(path.with_suffix(".json"), page.as_plain({**found, "details": details}))

@@ -24,6 +24,7 @@ from curate.records import Target  # noqa: E402
 from curate.settings import CorpusSettings, EmbedSettings  # noqa: E402
 from curate.store.fingerprint import digest_texts  # noqa: E402
 from curate.task2vec.embed import build_index  # noqa: E402
+from curate.verification.published import forecast_scalars  # noqa: E402
 
 nan = float("nan")
 UNGRADED = {f"task2vec {measure}" for measure in ("cosine", "log", "whitened")}
@@ -190,6 +191,43 @@ def test_forecasts_of_a_linear_world_are_right_nine_times_of_ten():
     assert found["rmse"] == pytest.approx(0.05, rel=0.4)
 
 
+def world_of_mixes(rng, n=30, corpora=5):
+    shares = rng.dirichlet(np.ones(corpora), n)
+    pairs = 4 + 4 * shares @ np.linspace(0, 1, corpora)
+    return shares, pairs, 2 + 0.8 * pairs + rng.normal(0, 0.02, n)
+
+
+def test_a_few_mixes_forecast_all_others_by_what_decides_and_not_by_noise():
+    rng = np.random.default_rng(1)
+    _, pairs, loss = world_of_mixes(rng)
+    by = {
+        name: forecasts.hold_few(
+            scalars, np.ones((30, 1)), np.ones((30, 0)), loss, spread=pairs, mixes=6, draws=8
+        )
+        for name, scalars in {"right": {"x": pairs}, "noise": {"x": rng.normal(size=30)}}.items()
+    }
+    assert by["right"]["error"] < 0.03 and by["right"]["spearman"] > 0.98
+    assert by["noise"]["error"] > 5 * by["right"]["error"]
+    assert by["noise"]["width"] > 5 * by["right"]["width"]
+    assert 0.8 <= by["right"]["coverage"] <= 1
+
+
+def test_what_is_forecast_from_first_is_what_verify_takes():
+    rng = np.random.default_rng(2)
+    shares, pairs, _ = world_of_mixes(rng)
+    kinds = forecasts.kinds_of_scalars(
+        {"single tokens": pairs + 1, "token pairs": pairs}, pairs, forecasts.breadth_of(shares)
+    )
+    first = next(iter(kinds.values()))
+    assert first.keys() == forecast_scalars(pairs).keys() and len(kinds) == 6
+    assert np.array_equal([*first.values()], [pairs, np.log(pairs)])
+
+
+def test_breadth_is_the_entropy_of_shares():
+    shares = np.array([[1.0, 0.0], [0.5, 0.5]])
+    assert forecasts.breadth_of(shares) == pytest.approx([0, np.log(2)])
+
+
 def test_arms_are_sources_natural_and_mixtures_of_two_to_six():
     names = [f"corpus_{n}" for n in range(9)]
     arms = plan_arms(names, Settings(mixtures=20))
@@ -301,6 +339,7 @@ def call(words, monkeypatch, capsys):
 
 def test_methods_forecast_the_losses_of_models_that_were_trained(small_run, monkeypatch, capsys):
     words, out = small_run
+    monkeypatch.setattr(forecasts, "FEW", (2,))
     found = call(words, monkeypatch, capsys)
     every = found["agreement"]["sources and mixtures"]
     assert found["cells"]["sources and mixtures"] == 24
@@ -308,7 +347,11 @@ def test_methods_forecast_the_losses_of_models_that_were_trained(small_run, monk
         assert every[name]["spearman"][0] >= least, name
     assert every["perplexity"]["spearman"][0] < every["lexical"]["spearman"][0]
     assert (out / "result-agreement.svg").read_text().startswith("<svg")
-    assert "| lexical |" in (out / "result.md").read_text()
+    text = (out / "result.md").read_text()
+    assert "| lexical |" in text and "| token pairs, their logarithm |" in text
+    assert "| 2 | Task2Vec alignment |" in text
+    few = found["forecast"]["few"]["2"]["token pairs"]
+    assert np.isfinite(few["error"]) and few["width"] > few["error"]
 
     def fail(*_):
         raise AssertionError("trained or measured again")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.reader import LedgerBuilder, read_documents
@@ -24,6 +25,7 @@ from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.publish import publish_bytes
 from curate.task2vec.embed import build_index
 from curate.task2vec.probe import Probe, encode_texts
+from curate.task2vec.reading import load_embedding
 from curate.verification.documents import draw_texts
 from curate.verification.runs import publish_documents
 from evidence.plan import Arm, Settings
@@ -122,6 +124,13 @@ def index_arms(arms: Sequence[Path], out: Path, settings: Settings) -> Index:
         ),
         workspace=out / "arms-index",
     )
+
+
+def log_embeddings(index: Index, names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return the logarithms (arms, dim) of the arms' mean embeddings, as `verify` takes them."""
+    keys = {each.shard.name: each.key for each in index.shards}
+    means = [load_embedding(Path(index.folder), keys[name]).vectors.mean(axis=0) for name in names]
+    return np.log(np.maximum(np.array(means, np.float64), 1e-300))
 
 
 def make_arms(

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from curate.corpus.tokens import count_unigrams
 from curate.mixing.forecast import lexical_cross_entropy
 from curate.ranking.methods import READ_ITEMS
+from curate.ranking.ngrams import ngram_cross_entropy
 from curate.ranking.samples import draw_items
 from curate.records import Notify, Run, Target
 from curate.settings import VerifySettings
 from curate.store.fingerprint import fingerprint
 from curate.task2vec.probe import Probe, encode_texts
-from curate.verification.prepared import bigram_entropy
 from curate.verification.runs import (
     RunItem,
     plan_run,
@@ -31,6 +31,7 @@ from evidence.data import eval_items, token_path
 from evidence.plan import BLOCK_TOKENS, Arm, Settings
 
 Floats = npt.NDArray[np.float64]
+NGRAMS = {"single tokens": 1, "token pairs": 2, "token triples": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Losses:
     mean: Floats  # (arms, targets), over seeds
     seeds: tuple[Floats, ...]  # (arms, targets) each; NaN where an arm has no such seed
     unigram: Floats  # (arms, targets): cross-entropy under the arm's own word frequencies
-    bigrams: Floats  # (arms, targets): of the select splits, under the arm's token pairs
+    ngrams: Mapping[str, Floats]  # (arms, targets): of the select splits, under the arm's n-grams
     trained_s: float  # seconds that all runs took
     item_nats: Floats  # (seeds, arms, items of all targets); NaN where an arm has no such seed
     item_tokens: Floats  # (items of all targets,)
@@ -115,7 +116,7 @@ def measure_losses(
         mean=np.nanmean(np.stack(seeds), axis=0),
         seeds=tuple(seeds),
         unigram=_unigram_losses([paths[arm.name] for arm in arms], items, tokenizer),
-        bigrams=_bigram_losses([paths[arm.name] for arm in arms], targets, tokenizer),
+        ngrams=_ngram_losses([paths[arm.name] for arm in arms], targets, tokenizer),
         trained_s=sum(run.seconds for run in runs),
         item_nats=item_nats,
         item_tokens=np.array(runs[0].item_tokens, np.float64),
@@ -156,12 +157,18 @@ def _unigram_losses(
     return np.array(rows)
 
 
-def _bigram_losses(paths: Sequence[Path], targets: Sequence[Target], tokenizer: Probe) -> Floats:
-    """Return what `verify` forecasts from, of the items that it may see."""
+def _ngram_losses(
+    paths: Sequence[Path], targets: Sequence[Target], tokenizer: Probe
+) -> dict[str, Floats]:
+    """Return cross-entropies of items that `verify` may see: of the pairs, what it forecasts by."""
     chosen = [draw_items(target.select, READ_ITEMS, seed=0) for target in targets]
     items = [encode_texts(tokenizer, part) for part in chosen]
-    vocab, rows = tokenizer.info.vocab, []
+    vocab = tokenizer.info.vocab
+    found: dict[str, list[list[float]]] = {name: [] for name in NGRAMS}
     for path in paths:
         documents = read_documents(token_path(path))
-        rows.append([bigram_entropy(part, documents, vocab=vocab) for part in items])
-    return np.array(rows)
+        for name, order in NGRAMS.items():
+            found[name].append(
+                [ngram_cross_entropy(part, documents, vocab=vocab, order=order) for part in items]
+            )
+    return {name: np.array(rows) for name, rows in found.items()}

@@ -57,6 +57,13 @@ def plain_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
+def forecast_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Return one row a place (a target, a number of mixes) and kind of forecast."""
+    rows = [(place, kind, row) for place, kinds in found.items() for kind, row in kinds.items()]
+    head = ["", "forecast from", *rows[0][2]]
+    return plain_table(head, [[place, kind, *row.values()] for place, kind, row in rows])
+
+
 def agreement_chart(subsets: Mapping[str, Found], *, width: float = WIDE) -> str:
     """Return the within-target Spearman of every measure, one mark a subset of the cells."""
     first = next(iter(subsets.values()))

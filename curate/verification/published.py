@@ -104,12 +104,7 @@ def publish_forecast(
     if (there := _kept(path, key)) is not None:
         return there
     pairs = np.array([*(p.bigrams for p in points), *arms.values()])
-    # The logarithm for its bend: of text that is far from the target, how far matters less.
-    scalars = {
-        "cross-entropy of token pairs": pairs,
-        "logarithm of the cross-entropy of token pairs": np.log(pairs),
-    }
-    views = Views(scalars, look.shares, look.embeddings)
+    views = Views(forecast_scalars(pairs), look.shares, look.embeddings)
     law, found = forecast_losses(views, np.array([p.loss for p in points]), confidence=confidence)
     made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     said = tuple(
@@ -139,6 +134,19 @@ def publish_forecast(
     publish_json(forecast_copy(path, key), published)
     publish_json(path, published)
     return published
+
+
+def forecast_scalars(pairs: Floats) -> dict[str, Floats]:
+    """Return the numbers of mixtures that losses are fitted on, by the names that are shown.
+
+    Args:
+        pairs: (n,) cross-entropy of the target under the token pairs of each, nats/token.
+    """
+    return {
+        "cross-entropy of token pairs": pairs,
+        # For its bend: of text that is far from the target, how far matters less.
+        "logarithm of the cross-entropy of token pairs": np.log(pairs),
+    }
 
 
 def forecast_copy(path: Path, key: str) -> Path:
