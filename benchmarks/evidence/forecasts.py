@@ -16,9 +16,10 @@ Floats = npt.NDArray[np.float64]
 Scalars = Mapping[str, Floats]  # name → (mixes,)
 
 FEW = (4, 6, 8, 12)
-"""Calibration mixes: `verify` trains four, and takes up those of earlier verifications."""
+"""Measured mixes. `verify` measures six before it forecasts its mix: four to calibrate, random and
+worst; those of earlier verifications come on top."""
 DRAWS = 6
-"""Of the calibration mixes of each target."""
+"""Of the measured mixes of each target."""
 
 
 def kinds_of_scalars(
