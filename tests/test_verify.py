@@ -23,6 +23,7 @@ from curate.store.publish import publish_json
 from curate.verification import prepared
 from curate.verification import training as training_module
 from curate.verification.arms import plan_arms
+from curate.verification.caveats import _enough
 from curate.verification.checkpoint import read_checkpoint
 from curate.verification.experiment import run_experiment
 from curate.verification.outcome import (
@@ -47,7 +48,7 @@ from curate.verification.published import (
 )
 from curate.verification.runs import publish_documents, read_documents
 from curate.verification.train import TrainSettings
-from curate.verification.verdict import _enough, _outcomes, places_for
+from curate.verification.verdict import _outcomes, places_for
 
 SETTINGS = VerifySettings(
     size="tiny", tokens=2_048, seeds=2, calibration=2, block_tokens=32, batch_tokens=256

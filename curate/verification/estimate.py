@@ -20,6 +20,7 @@ from curate.verification.chain import learner_of
 from curate.verification.checks import check_settings, check_start
 from curate.verification.conduct import MOST_TOKENS, draw_items
 from curate.verification.evaluate import item_nats
+from curate.verification.measured import mean_points
 from curate.verification.outcome import loss_at, tokens_to_reach
 from curate.verification.pilot import run_pilot
 from curate.verification.published import open_verification
@@ -28,7 +29,6 @@ from curate.verification.small_model import count_parameters
 from curate.verification.start import Start, find_start, load_start, train_settings
 from curate.verification.tasks import Outcomes, find_outcomes, foresee
 from curate.verification.train import Progress, TrainSettings, train_models
-from curate.verification.verdict import mean_points
 
 STEPS = 6
 """Steps that are timed, after one that is not."""

@@ -13,6 +13,8 @@ from curate.records import NEVER, Notify, Run, Verification, Watch, silent, unwa
 from curate.settings import VerifySettings
 from curate.store.fingerprint import digest_file
 from curate.verification.arms import Arm
+from curate.verification.measured import Measured
+from curate.verification.power import needed_seeds
 from curate.verification.prepared import (
     ArmDocuments,
     Experiment,
@@ -35,7 +37,7 @@ from curate.verification.runs import (
     read_documents,
 )
 from curate.verification.schedule import train_runs
-from curate.verification.verdict import Measured, conclude, needed_seeds, places_for
+from curate.verification.verdict import conclude, places_for
 from curate.verification.watch import state_of
 
 STAGES = (

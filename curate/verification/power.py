@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from curate.records import NEVER
+from curate.records import NEVER, Forecast, Run
+from curate.verification.measured import nats_of
 from curate.verification.outcome import CERTAINTY
 
 if TYPE_CHECKING:
@@ -63,3 +65,24 @@ def seeds_needed(losses: Floats, drop: float, *, of_items: float = 0.0) -> int:
         if away > 40 or stats.nct.sf(stats.t.ppf(CERTAINTY, df), min(df, 1e6), away) >= POWER:
             return n
     return NEVER
+
+
+def needed_seeds(runs: Sequence[Run], forecast: Forecast) -> int:
+    """Return the seeds that show the forecast drop at 90 % power; 0 where that is not known.
+
+    What the choice of items adds is that of the mix against random; before the mix trains, that
+    of the calibration mix that came nearest to the target.
+    """
+    controls = [run for run in runs if run.arm == "random"]
+    if len(controls) < 2 or forecast.drop <= 0:
+        return 0
+    losses = np.array([run.loss for run in controls])
+    like = [run for run in runs if run.arm == "mix"] or [
+        run for run in runs if run.arm.startswith("calibration")
+    ]
+    if not like:
+        return seeds_needed(losses, forecast.drop)
+    best = min(like, key=lambda run: run.loss)
+    apart = np.subtract(nats_of(runs, "random").mean(axis=0), nats_of(runs, best.arm).mean(axis=0))
+    error = item_error(apart, np.array(best.item_tokens))
+    return seeds_needed(losses, forecast.drop, of_items=error)

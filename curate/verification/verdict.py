@@ -1,18 +1,15 @@
-"""The forecast held against the losses: arms, verdict, the sentence that says it, warnings."""
+"""The forecast held against the losses: arms, verdict, the sentence that says it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from curate.errors import CurateError
 from curate.ranking.stats import spearman
 from curate.records import (
-    NEVER,
     NOT_MEASURED,
     ArmResult,
     Forecast,
@@ -23,6 +20,8 @@ from curate.records import (
 )
 from curate.settings import VerifySettings
 from curate.verification.arms import Arm
+from curate.verification.caveats import find_caveats, learners
+from curate.verification.measured import Measured, mean_points, nats_of, scores_of
 from curate.verification.outcome import (
     alignment_fit,
     alignment_slope,
@@ -31,25 +30,8 @@ from curate.verification.outcome import (
     loss_interval,
     mean_loss,
     measured_drop,
-    tokens_to_reach,
 )
-from curate.verification.power import item_error, seeds_needed
-from curate.verification.published import PublishedForecast
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """All that the verdict follows from."""
-
-    target: str
-    arms: tuple[Arm, ...]
-    sources: tuple[str, ...]  # of the shards that each arm's tokens are of
-    alignments: tuple[float, ...]  # of each arm's mixture
-    runs: tuple[Run, ...]  # mix and random among them, with the same seeds
-    forecasts: tuple[PublishedForecast, ...]  # in the order of publication, the mix's last
-    unigram_entropy: float  # nats/token of the eval split under the mix's unigrams
-    fingerprint: str
-    notes: tuple[str, ...] = ()
+from curate.verification.power import needed_seeds
 
 
 def conclude(measured: Measured, settings: VerifySettings) -> Verification:
@@ -57,8 +39,8 @@ def conclude(measured: Measured, settings: VerifySettings) -> Verification:
     runs, published = measured.runs, measured.forecasts[-1]
     forecast = _forecast_of_the_mix(measured)
     drop = measured_drop(
-        _nats(runs, "random"),
-        _nats(runs, "mix"),
+        nats_of(runs, "random"),
+        nats_of(runs, "mix"),
         np.array(runs[0].item_tokens),
         confidence=settings.confidence,
         seed=settings.seed,
@@ -68,12 +50,15 @@ def conclude(measured: Measured, settings: VerifySettings) -> Verification:
         for arm, alignment in zip(measured.arms, measured.alignments, strict=True)
     )
     verdict = judge(drop, forecast)
+    needed = needed_seeds(runs, forecast)
     alignments, losses = (np.array([(arm.alignment, arm.loss) for arm in arms])).T
     fit = alignment_fit(alignments, losses, confidence=settings.confidence)
     return Verification(
         target=measured.target,
         verdict=verdict,
-        sentence=_sentence(measured, arms, drop.interval, settings, verdict=verdict),
+        sentence=_sentence(
+            measured.target, arms, drop.interval, forecast, settings, verdict=verdict
+        ),
         drop=drop.interval,
         forecast=forecast,
         arms=arms,
@@ -81,7 +66,7 @@ def conclude(measured: Measured, settings: VerifySettings) -> Verification:
         slope=alignment_slope(alignments, losses, confidence=settings.confidence),
         spearman=spearman(-alignments, losses),
         unigram_entropy=measured.unigram_entropy,
-        warnings=tuple(_warnings(measured, settings)),
+        warnings=tuple(find_caveats(measured, settings, seeds_needed=needed)),
         fingerprint=measured.fingerprint,
         law=published.law,
         forecast_digest=published.digest,
@@ -89,7 +74,7 @@ def conclude(measured: Measured, settings: VerifySettings) -> Verification:
         multiplier=compute_multiplier(mean_points(runs, "mix"), mean_points(runs, "random")),
         r2=fit.r2,
         p_value=fit.p_value,
-        seeds_needed=needed_seeds(runs, forecast),
+        seeds_needed=needed,
         r2_low=fit.low,
         r2_high=fit.high,
         outcomes=_outcomes(runs, settings),
@@ -132,8 +117,8 @@ def _outcomes(runs: Sequence[Run], settings: VerifySettings) -> dict[str, Interv
     names = [name for run in runs[:1] for name in run.outcomes]
     return {
         name: measured_drop(
-            _scores(runs, "mix", name),
-            _scores(runs, "random", name),
+            scores_of(runs, "mix", name),
+            scores_of(runs, "random", name),
             np.ones(len(runs[0].outcomes[name]), int),
             confidence=settings.confidence,
             seed=settings.seed,
@@ -142,48 +127,12 @@ def _outcomes(runs: Sequence[Run], settings: VerifySettings) -> dict[str, Interv
     }
 
 
-def _scores(runs: Sequence[Run], arm: str, task: str) -> npt.NDArray[np.float64]:
-    """Return (n_seeds, n_items) scores of an arm on a task."""
-    return np.array([run.outcomes[task] for run in runs if run.arm == arm])
-
-
-def mean_points(runs: Sequence[Run], arm: str) -> npt.NDArray[np.float64]:
-    """Return (n, 2) tokens and loss on some eval items, the mean over the seeds of an arm."""
-    return np.mean([run.points for run in runs if run.arm == arm], axis=0)
-
-
-def needed_seeds(runs: Sequence[Run], forecast: Forecast) -> int:
-    """Return the seeds that show the forecast drop at 90 % power; 0 where that is not known.
-
-    What the choice of items adds is that of the mix against random; before the mix trains, that
-    of the calibration mix that came nearest to the target.
-    """
-    controls = [run for run in runs if run.arm == "random"]
-    if len(controls) < 2 or forecast.drop <= 0:
-        return 0
-    losses = np.array([run.loss for run in controls])
-    like = [run for run in runs if run.arm == "mix"] or [
-        run for run in runs if run.arm.startswith("calibration")
-    ]
-    if not like:
-        return seeds_needed(losses, forecast.drop)
-    best = min(like, key=lambda run: run.loss)
-    apart = np.subtract(_nats(runs, "random").mean(axis=0), _nats(runs, best.arm).mean(axis=0))
-    error = item_error(apart, np.array(best.item_tokens))
-    return seeds_needed(losses, forecast.drop, of_items=error)
-
-
-def _nats(runs: Sequence[Run], arm: str) -> npt.NDArray[np.float64]:
-    """Return (n_seeds, n_items) nats of an arm, in the order of its seeds."""
-    return np.array([run.item_nats for run in runs if run.arm == arm])
-
-
 def _arm_result(
     measured: Measured, arm: Arm, alignment: float, settings: VerifySettings
 ) -> ArmResult:
     runs = measured.runs
     interval = loss_interval(
-        _nats(runs, arm.name),
+        nats_of(runs, arm.name),
         np.array(runs[0].item_tokens),
         confidence=settings.confidence,
         seed=settings.seed,
@@ -211,7 +160,7 @@ def _arm_result(
         sources=_by_source(measured.sources, arm),
         outcomes={
             name: loss_interval(
-                _scores(runs, arm.name, name),
+                scores_of(runs, arm.name, name),
                 np.ones(len(values), int),
                 confidence=settings.confidence,
                 seed=settings.seed,
@@ -230,15 +179,15 @@ def _by_source(sources: Sequence[str], arm: Arm) -> dict[str, float]:
 
 
 def _sentence(
-    measured: Measured,
+    target: str,
     arms: Sequence[ArmResult],
     drop: Interval,
+    forecast: Forecast,
     settings: VerifySettings,
     *,
     verdict: Verdict,
 ) -> str:
     loss = {arm.arm: arm.loss for arm in arms}
-    forecast = _forecast_of_the_mix(measured)
     told = {
         "confirmed": "",
         "better": "; a larger drop than forecast",
@@ -247,8 +196,8 @@ def _sentence(
     }[verdict]
     n, trained = places_for(drop.value), "Trained further" if settings.model else "Trained"
     return (
-        f"{trained} on the mix, {_learners(settings)} reach {loss['mix']:.{n}f} "
-        f"nats/token on {measured.target}, on random documents {loss['random']:.{n}f}: a drop of "
+        f"{trained} on the mix, {learners(settings)} reach {loss['mix']:.{n}f} "
+        f"nats/token on {target}, on random documents {loss['random']:.{n}f}: a drop of "
         f"{drop.value:.{n}f} ({settings.confidence:.0%} interval {drop.low:.{n}f} to "
         f"{drop.high:.{n}f}), forecast {forecast.drop:.{n}f} ({forecast.low:.{n}f} to "
         f"{forecast.high:.{n}f}) before it was trained{told}."
@@ -261,59 +210,3 @@ def places_for(drop: float) -> int:
     A drop of a continued model may be a hundredth of a nat, of which two places leave nothing.
     """
     return 2 if abs(drop) >= 0.1 else 3 if abs(drop) >= 0.01 else 4
-
-
-def _learners(settings: VerifySettings) -> str:
-    return "pretrained models" if settings.model else "small models"
-
-
-def _warnings(measured: Measured, settings: VerifySettings) -> list[str]:
-    found = list(measured.notes)
-    runs, published, entropy = measured.runs, measured.forecasts[-1], measured.unigram_entropy
-    mix_loss = float(np.mean([run.loss for run in runs if run.arm == "mix"]))
-    if mix_loss > entropy - 1.0:
-        found.append(
-            f"the {_learners(settings)} ({mix_loss:.2f} nats/token) are within 1 nat/token of word "
-            f"frequencies alone ({entropy:.2f}): this tests which words a mix has, hardly more; "
-            + _enough(runs, entropy - 1.0, settings)
-        )
-    if not published.blind:
-        found.append("runs on this mix were there before the forecast was made: it is not blind")
-    controls = [run.loss for run in runs if run.arm == "random"]
-    if len(controls) == 1:
-        found.append("one seed an arm: the intervals leave out what seeds differ by")
-    elif (needed := needed_seeds(runs, _forecast_of_the_mix(measured))) == NEVER:
-        found.append(
-            "no number of seeds shows the forecast drop at 90 % power: it is too small beside what "
-            "the choice of eval items adds; more of them would help"
-        )
-    elif needed > settings.seeds:
-        found.append(
-            f"to see the forecast drop at 90 % power would take {needed} seeds an arm, "
-            f"not {settings.seeds}"
-        )
-    same = {arm.tokens for arm in measured.arms if arm.name in ("all", "random")}
-    if len(same) == 1 and any(arm.name == "all" for arm in measured.arms):
-        found.append("all holds the documents of random here: its runs are those of random")
-    n_items = len(runs[0].item_tokens)
-    if n_items < 30:
-        found.append(f"only {n_items} eval items: the intervals are rough")
-    return found
-
-
-def _enough(runs: Sequence[Run], goal: float, settings: VerifySettings) -> str:
-    """Return what to do to get below `goal`, from how the mix's loss fell with its tokens."""
-    needed = tokens_to_reach(mean_points(runs, "mix"), goal)
-    if not math.isfinite(needed):
-        other = (
-            "another --model may know the words already"
-            if settings.model
-            else "give [verify] a larger size, or a pretrained model to go on from (--model)"
-        )
-        return f"as the loss fell, more tokens would not be enough; {other}"
-    needed = round(needed, 1 - math.floor(math.log10(needed)))
-    other = "another --model may know" if settings.model else "a pretrained start (--model) knows"
-    return (
-        f"about {needed:,.0f} tokens a run ([verify] tokens) would be enough if the "
-        f"loss goes on falling as it did; {other} the words already"
-    )
