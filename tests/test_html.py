@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from curate.config import read_settings
-from curate.records import Group, Interval
+from curate.records import NEVER, Group, Interval
 from curate.report import chapters, html
 from curate.report.first_screen import answer
 from curate.report.html import render_report, show_name, style_digest
@@ -122,6 +122,8 @@ def test_price_and_worth_are_on_the_first_screen_where_they_are_known():
     assert "a token of the mix is worth 4.52 tokens drawn at random" in text[:900]
     assert "price on other text +1.569 +1.367 to +1.773" in text[:900]
     assert "2 seeds an arm would show the forecast drop" in text
+    hidden = words(whole(verification=dataclasses.replace(known, seeds_needed=NEVER)))
+    assert "No number of seeds an arm would show the forecast drop" in hidden
 
 
 def test_every_part_is_there():

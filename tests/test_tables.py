@@ -8,6 +8,7 @@ import unicodedata
 import pytest
 from rich.console import Console
 
+from curate.records import NEVER
 from curate.report import grid
 from curate.report.grid import bar, result_console
 from curate.report.json_lines import (
@@ -109,6 +110,17 @@ def test_verification_table_starts_with_the_verdict_and_the_best_arm():
     arms = [line.split()[0] for line in lines if line.split()[0] in {"mix", "random", "worst"}]
     assert arms == ["mix", "random", "worst"]
     assert any("measured drop +0.336 nats/token (+0.281 to +0.392)" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("needed", "said"), [(18, "18 seeds an arm show"), (NEVER, "no number of seeds an arm shows")]
+)
+def test_the_seeds_that_show_the_forecast_drop_are_said(needed, said):
+    shown = printed(verification_table(dataclasses.replace(verification(), seeds_needed=needed)))
+    assert f"{said} the forecast drop at 90 % power" in shown
+    assert "90 %" not in printed(
+        verification_table(dataclasses.replace(verification(), seeds_needed=0))
+    )
 
 
 def test_tasks_have_a_row_an_arm_with_intervals():

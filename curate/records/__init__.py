@@ -31,6 +31,7 @@ from curate.records.verification import (
     Verification,
     VerificationPlan,
     Watch,
+    seeds_that_show,
     unwatched,
 )
 from curate.records.workspace import DemoResult, Finding, NamedTarget, StageRun
@@ -82,6 +83,7 @@ __all__ = [
     "Verification",
     "VerificationPlan",
     "Watch",
+    "seeds_that_show",
     "silent",
     "unwatched",
 ]

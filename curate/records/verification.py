@@ -18,6 +18,12 @@ NEVER = 10_000
 """Of `seeds_needed`: no number of seeds shows the drop."""
 
 
+def seeds_that_show(needed: int, *, size: str = "") -> str:
+    """Return how many seeds an arm show the forecast drop, with its size where that is given."""
+    seeds = "no number of seeds an arm shows" if needed == NEVER else f"{needed} seeds an arm show"
+    return f"{seeds} the forecast drop{size and f' of {size}'} at 90 % power"
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One small model, trained."""

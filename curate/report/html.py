@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from curate.records import (
+    NEVER,
     Comparison,
     Index,
     Mix,
@@ -133,7 +134,11 @@ def _environment() -> Environment:
         "seconds": numbers.format_seconds,
         "size": numbers.format_bytes,
     }
-    environment.globals |= {"interval": numbers.format_interval, "ranks": numbers.format_ranks}
+    environment.globals |= {
+        "interval": numbers.format_interval,
+        "ranks": numbers.format_ranks,
+        "never": NEVER,
+    }
     return environment
 
 

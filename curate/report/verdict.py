@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from curate.records import NEVER, Verification
+from curate.records import Verification, seeds_that_show
 from curate.report.grid import NAME_CELLS, grid, warning_lines
 from curate.report.numbers import format_interval, format_value, with_minus
 from curate.report.tables import forecast_sentence
@@ -90,9 +90,5 @@ def _more(verification: Verification) -> list[str]:
             f"p {verification.p_value:.2g}, Spearman {verification.spearman:.2f}"
         )
     if verification.seeds_needed:
-        needed = verification.seeds_needed
-        show = (
-            "no number of seeds an arm shows" if needed == NEVER else f"{needed} seeds an arm show"
-        )
-        lines.append(f"{show} the forecast drop at 90 % power")
+        lines.append(seeds_that_show(verification.seeds_needed))
     return lines

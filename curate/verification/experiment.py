@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from curate.corpus.afar import hand_over
-from curate.records import NEVER, Notify, Run, Verification, Watch, silent, unwatched
+from curate.records import Notify, Run, Verification, Watch, seeds_that_show, silent, unwatched
 from curate.settings import VerifySettings
 from curate.store.fingerprint import digest_file
 from curate.verification.arms import Arm
@@ -206,13 +206,10 @@ def _aloud(
             "verifications of this corpus"
         )
     if forecast.drop is not None and (needed := needed_seeds(runs, forecast.drop)):
-        show = (
-            "no number of seeds an arm shows" if needed == NEVER else f"{needed} seeds an arm show"
-        )
         drop = forecast.drop.drop
+        show = seeds_that_show(needed, size=f"{drop:.{places_for(drop)}f}")
         yield (
-            f"by the spread of random's seeds and of the eval items, {show} the forecast drop of "
-            f"{drop:.{places_for(drop)}f} at 90 % power; {seeds} are trained"
+            f"by the spread of random's seeds and of the eval items, {show}; {seeds} are trained"
         )
 
 
