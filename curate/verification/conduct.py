@@ -43,10 +43,6 @@ MOST_TOKENS = 2_000_000
 SPARE = 1.15
 """Tokens drawn from the mix per token needed: another tokenizer may count fewer."""
 
-NO_CONTROL_SET = (
-    "no control set: the mix keeps duplicates, so none of its documents is surely held out"
-)
-
 FILTERS = ("decontaminate", "ngram", "dedup", "paraphrases", "encoder", "cosine")
 """Settings of a mix that every arm has passed."""
 

@@ -91,6 +91,11 @@ def estimate_verification(
     seconds_a_run = (
         seconds_a_step * (steps + FORWARD * evaluated / step_tokens) + side_by_side * asked
     )
+    known = _from_last(workspace, learner_of(target, settings, probe.info), tokens)
+    if known is None:
+        some = items[:PILOT_ITEMS]
+        a_token = seconds_a_step / step_tokens
+        known = _from_pilot(mix, some, settings, probe, train, seconds_a_token=a_token)
     at_once = [crew * most for crew, most in shared]
     rounds = sum(math.ceil(n / size) for n, size in zip(stages, at_once, strict=True))
     return VerificationPlan(
@@ -105,9 +110,7 @@ def estimate_verification(
         seconds=rounds * seconds_a_run,
         task_seconds=asked,
         model=settings.model,
-        **_enough(
-            mix, target, items, settings, probe, train, workspace, seconds_a_step / step_tokens
-        ),
+        **known,
     )
 
 
@@ -146,35 +149,36 @@ def _time_tasks(
     return found.seconds + found.positions * seconds_a_position
 
 
-def _enough(
+def _from_last(workspace: Path, learner: str, tokens: int) -> dict[str, Any] | None:
+    """Return what the last verification tells of the loss at the end of a run of so many tokens.
+
+    None where there is none, or other models learned in it, or for another target.
+    """
+    verified = (workspace / "verify" / "meta.json").is_file()
+    last = open_verification(workspace) if verified else None
+    if last is None or last.learner != learner:
+        return None
+    points = mean_points(last.runs, "mix")
+    return {
+        "enough_tokens": tokens_to_reach(points, last.unigram_entropy - 1.0),
+        "unigram_entropy": last.unigram_entropy,
+        "expected_loss": loss_at(points, tokens),
+    }
+
+
+def _from_pilot(
     mix: Mix,
-    target: Target,
     items: Sequence[IntArray],
     settings: VerifySettings,
     probe: Probe,
     train: TrainSettings,
-    workspace: Path,
+    *,
     seconds_a_token: float,
 ) -> dict[str, Any]:
-    """Return what is known of the loss at the end of a run, and how to get below word frequencies.
-
-    From how the last verification's models learned where they were such models and had this
-    target; else from a pilot.
-    """
-    verified = (workspace / "verify" / "meta.json").is_file()
-    last = open_verification(workspace) if verified else None
-    if last and last.learner == learner_of(target, settings, probe.info):
-        points = mean_points(last.runs, "mix")
-        return {
-            "enough_tokens": tokens_to_reach(points, last.unigram_entropy - 1.0),
-            "unigram_entropy": last.unigram_entropy,
-            "expected_loss": loss_at(points, train.tokens),
-        }
-    some = items[:PILOT_ITEMS]
-    documents = _first_documents(mix, probe, min(train.tokens, PILOT_TOKENS))
+    """Return what a pilot on the mix tells of that loss, and the loss before the first step."""
     pilot = run_pilot(
-        documents,
-        some,
+        _first_documents(mix, probe, min(train.tokens, PILOT_TOKENS)),
+        items,
         train,
         find_start(settings, probe.info.revision),
         seconds_a_token=seconds_a_token,
@@ -184,7 +188,7 @@ def _enough(
         "enough_tokens": pilot.enough_tokens,
         "unigram_entropy": pilot.unigram_entropy,
         "expected_loss": pilot.loss,
-        "start_loss": pilot.start_loss if settings.model else _loss_of_builtin(settings, some),
+        "start_loss": pilot.start_loss if settings.model else _loss_of_builtin(settings, items),
         "from_pilot": True,
     }
 
