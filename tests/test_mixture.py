@@ -8,7 +8,8 @@ import pytest
 from scipy import sparse
 
 from curate.mixing import mixture
-from curate.mixing.mixture import describe_mixtures, vectors_a_token
+from curate.mixing.mixture import describe_mixtures
+from curate.mixing.plan import vectors_a_token
 from curate.ranking.alignment import alignment
 from curate.ranking.lexical import lexical
 from curate.settings import CorpusSettings, EmbedSettings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from curate.corpus.tokens import count_unigrams
 from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_entropy
-from curate.mixing.matching import match_embeddings, match_words
 from curate.ranking.alignment import align_all
 from curate.ranking.lexical import count_items, excess, lexical, pool_items
 from curate.ranking.methods import GROUPS
@@ -26,19 +23,16 @@ from curate.task2vec.reading import load_embedding, load_unigrams
 from curate.task2vec.tokenizer import encode_as_indexed
 
 if TYPE_CHECKING:
-    from curate.records import Counts, Floats
+    from curate.records import Floats
 
 
-BY_WORDS = ("lexical", "ngram-lm")
-"""Methods of `rank` that count words: their match is one of words."""
+CONFIDENCE = 0.95
+"""Of the interval of a mixture's alignment."""
 
 Sums = dict[str, "tuple[Floats, Floats]"]
 """Of mixtures by name: the stack of sub-batches (n_batches, dim), the unigrams (vocab,), sum 1.
 
 Where alignment is by words, dim is 0."""
-
-TARGET_PARTS = 4
-"""Of the select split, items dealt at random: one half tells how far to trust the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +61,6 @@ def describe_mixtures(
     measure: Measure,
     items: Any = None,
     first: str = "",
-    confidence: float = 0.95,
     kept: Sums | None = None,
 ) -> dict[str, Mixture]:
     """Return alignment and forecast of mixtures of an index's shards, in one pass over them.
@@ -86,49 +79,59 @@ def describe_mixtures(
         items: (n_items, vocab) token counts of the target's items, where alignment is lexical.
         first: the shard that was ranked first by these items; what its value is above 1 was taken
             off all shards, and is off the mixtures.
-        confidence: of the intervals.
         kept: what an earlier call found of mixtures of these names, which is not summed again;
             what this one finds is added.
     """
     natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
-    found_sums = {} if kept is None else kept
-    wanted = {name: parts for name, parts in {**mixtures, "": natural}.items()
-              if name not in found_sums}  # fmt: skip
-    found_sums |= _sum_up(index, target, wanted, vectors=items is None)
-    unigrams = {name: row for name, (_, row) in found_sums.items()}
+    sums = {} if kept is None else kept
+    wanted = {name: parts for name, parts in {**mixtures, "": natural}.items() if name not in sums}
+    sums |= _sum_up(index, target, wanted, vectors=items is None)
+    unigrams = {name: row for name, (_, row) in sums.items()}
     control, prior = unigrams[""], read_prior()
     if items is None:
-        stacks = (each.vectors for _, each in _embeddings(index))
-        found = align_all(
-            target.vectors,
-            (found_sums[name][0] for name in mixtures),
-            measure=measure,
-            blocks=index.blocks,
-            reference=corpus_reference(stacks, measure=measure, blocks=index.blocks),
-        )
-        rows = [found.values, *t_intervals(found.values, found.moves, confidence=confidence)]
+        found = _align_by_embeddings(index, target, (sums[name][0] for name in mixtures), measure)
     else:
         drawn = [unigrams[name] * tokens for name in mixtures]
-        background = control * sum(natural.values())
-        logs, moves = lexical(items, drawn, background=background)
-        best = [
-            load_unigrams(Path(index.folder), e.key) for e in index.shards if e.shard.name == first
-        ]
-        logs = logs - excess(lexical(items, best, background=background)[0])
-        rows = [np.exp(row) for row in (logs, *t_intervals(logs, moves, confidence=confidence))]
-    value, low, high = (np.clip(row, 0.0, 1.0).tolist() for row in rows)
+        found = _align_by_words(
+            index, items, drawn, background=control * sum(natural.values()), first=first
+        )
+    rows = np.clip(found, 0.0, 1.0).T.tolist()
     return {
         name: Mixture(
-            alignment=value[place],
-            low=low[place],
-            high=high[place],
+            alignment=value,
+            low=low,
+            high=high,
             lexical=lexical_cross_entropy(target.unigrams, unigrams[name], tokens=tokens),
             forecast=forecast_without_runs(
                 target.unigrams, unigrams[name], control, tokens=tokens, prior=prior
             ),
         )
-        for place, name in enumerate(mixtures)
+        for name, (value, low, high) in zip(mixtures, rows, strict=True)
     }
+
+
+def _align_by_embeddings(
+    index: Index, target: Embedding, stacks: Iterable[Floats], measure: Measure
+) -> Floats:
+    """Return (3, n): the alignment of each mixture's sub-batches, and the ends of its interval."""
+    folder = Path(index.folder)
+    of_shards = (load_embedding(folder, each.key).vectors for each in index.shards)
+    reference = corpus_reference(of_shards, measure=measure, blocks=index.blocks)
+    found = align_all(
+        target.vectors, stacks, measure=measure, blocks=index.blocks, reference=reference
+    )
+    return np.stack([found.values, *t_intervals(found.values, found.moves, confidence=CONFIDENCE)])
+
+
+def _align_by_words(
+    index: Index, items: Any, drawn: Sequence[Floats], *, background: Floats, first: str
+) -> Floats:
+    """Return (3, n) as `_align_by_embeddings`, of mixtures whose word counts are `drawn`."""
+    logs, moves = lexical(items, drawn, background=background)
+    folder = Path(index.folder)
+    best = [load_unigrams(folder, each.key) for each in index.shards if each.shard.name == first]
+    logs = logs - excess(lexical(items, best, background=background)[0])
+    return np.exp(np.stack([logs, *t_intervals(logs, moves, confidence=CONFIDENCE)]))
 
 
 def compare_mixtures(
@@ -192,68 +195,6 @@ def put_in_words(found: Mapping[str, Mixture]) -> str:
     )
 
 
-def matched_shares(
-    index: Index,
-    ranking: Ranking,
-    target: Target,
-    own: Embedding,
-    *,
-    tokens: Counts,
-    caps: Floats,
-    budget: int,
-    seed: int,
-) -> Floats:
-    """Return the shares of the ranked shards whose mixture is closest to the target.
-
-    Closest in what the ranking goes by: words, where it counted words, else embeddings.
-
-    Args:
-        index: of the shards.
-        ranking: their order in the result.
-        target: its select split is read.
-        own: the embedding of that split.
-        tokens: (n,) of each shard.
-        caps: (n,) largest share of each.
-        budget: tokens of the mix.
-        seed: of the projection of large problems, and of how items are dealt into halves.
-    """
-    names = [line.shard for line in ranking.shards]
-    natural = tokens / tokens.sum()
-    if ranking.method not in BY_WORDS:
-        vectors = vectors_a_token(index, names)
-        return match_embeddings(
-            vectors, own.vectors, natural=natural, caps=caps, blocks=index.blocks, seed=seed
-        )
-    encode = encode_as_indexed(index)
-    vocab = len(own.unigrams)
-    items = np.random.default_rng(seed).permutation(np.array(target.select, object)).tolist()
-    counts = np.stack(
-        [
-            count_unigrams(encode(items[n::TARGET_PARTS]), vocab)
-            for n in range(min(TARGET_PARTS, len(items)))
-        ]
-    )
-    columns = np.flatnonzero(counts.sum(axis=0))
-    keys = {each.shard.name: each.key for each in index.shards}
-    words = np.zeros((len(names), len(columns)), np.float32)
-    for row, name in enumerate(names):
-        found = load_unigrams(Path(index.folder), keys[name])
-        words[row] = found[columns] / max(int(found.sum()), 1)
-    return match_words(
-        words, counts[:, columns], natural=natural, caps=caps, vocab=vocab, tokens=float(budget)
-    )
-
-
-def vectors_a_token(index: Index, names: list[str]) -> npt.NDArray[np.float32]:
-    """Return what a token of each named shard adds to a mixture's embedding: (n, dim)."""
-    entries = {each.shard.name: each for each in index.shards}
-    rows = []
-    for entry in (entries[name] for name in names):
-        one = load_embedding(Path(index.folder), entry.key)
-        rows.append(one.vectors.mean(0) * sequences_a_token(index, entry, one))
-    return np.stack(rows).astype(np.float32)
-
-
 def sequences_a_token(index: Index, entry: IndexedShard, one: Embedding) -> float:
     """Return how many sequences of an embedding a token of its shard makes.
 
@@ -294,8 +235,3 @@ def _sum_up(
     for name, (stack, _) in found.items():
         stack /= max(sequences[name], 1e-300)
     return found
-
-
-def _embeddings(index: Index) -> Iterator[tuple[str, Embedding]]:
-    for each in index.shards:
-        yield each.shard.name, load_embedding(Path(index.folder), each.key)

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from curate.corpus.shards import read_ranges
+from curate.corpus.tokens import count_unigrams
 from curate.mixing.bounds import bound_spread, ceilings_bind
 from curate.mixing.checks import check_room
 from curate.mixing.documents import Encode
-from curate.mixing.mixture import matched_shares
+from curate.mixing.matching import match_embeddings, match_words
+from curate.mixing.mixture import sequences_a_token
 from curate.mixing.weights import Spread, choose_weights, spread_tokens
-from curate.records import Embedding, Index, Ranking, Target
+from curate.records import Counts, Embedding, Floats, Index, Ranking, Target
 from curate.settings import MixSettings
+from curate.task2vec.reading import load_embedding, load_unigrams
 from curate.task2vec.tokenizer import encode_as_indexed
 
 __all__ = ["plan_shards"]
+
+BY_WORDS = ("lexical", "ngram-lm")
+"""Methods of `rank` that count words: their match is one of words."""
+
+TARGET_PARTS = 4
+"""Of the select split, items dealt at random: one half tells how far to trust the other."""
 
 RATIO_DOCUMENTS = 64
 """Documents of the best shard that tell how another tokenizer's counts compare."""
@@ -46,15 +57,8 @@ def plan_shards(
     check_room(settings, tokens)
     room = np.floor(tokens * settings.max_epochs).astype(np.int64)
     matched = (
-        matched_shares(
-            index,
-            ranking,
-            target,
-            own,
-            tokens=tokens,
-            caps=room / settings.budget,
-            budget=settings.budget,
-            seed=settings.seed,
+        _matched_shares(
+            index, ranking, target, own, settings, tokens=tokens, caps=room / settings.budget
         )
         if settings.selection == "match"
         else None
@@ -85,3 +89,74 @@ def _token_ratio(index: Index, shard: str, encode: Encode) -> float:
     texts = [d.text for d in islice(read_ranges(found, text=index.corpus.text), RATIO_DOCUMENTS)]
     counts = [sum(map(len, function(texts))) for function in (encode, probe_encode)]
     return counts[0] / max(counts[1], 1)
+
+
+def _matched_shares(
+    index: Index,
+    ranking: Ranking,
+    target: Target,
+    own: Embedding,
+    settings: MixSettings,
+    *,
+    tokens: Counts,
+    caps: Floats,
+) -> Floats:
+    """Return the shares of the ranked shards whose mixture is closest to the target.
+
+    Closest in what the ranking goes by: words, where it counted words, else embeddings.
+
+    Args:
+        index: of the shards.
+        ranking: their order in the result.
+        target: its select split is read.
+        own: the embedding of that split.
+        settings: of the mix; the seed is that of the projection of large problems, and of how
+            items are dealt into halves.
+        tokens: (n,) of each shard.
+        caps: (n,) largest share of each.
+    """
+    names = [line.shard for line in ranking.shards]
+    natural = tokens / tokens.sum()
+    if ranking.method not in BY_WORDS:
+        return match_embeddings(
+            vectors_a_token(index, names),
+            own.vectors,
+            natural=natural,
+            caps=caps,
+            blocks=index.blocks,
+            seed=settings.seed,
+        )
+    encode = encode_as_indexed(index)
+    vocab = len(own.unigrams)
+    rng = np.random.default_rng(settings.seed)
+    items = rng.permutation(np.array(target.select, object)).tolist()
+    counts = np.stack(
+        [
+            count_unigrams(encode(items[n::TARGET_PARTS]), vocab)
+            for n in range(min(TARGET_PARTS, len(items)))
+        ]
+    )
+    columns = np.flatnonzero(counts.sum(axis=0))
+    keys = {each.shard.name: each.key for each in index.shards}
+    words = np.zeros((len(names), len(columns)), np.float32)
+    for row, name in enumerate(names):
+        found = load_unigrams(Path(index.folder), keys[name])
+        words[row] = found[columns] / max(int(found.sum()), 1)
+    return match_words(
+        words,
+        counts[:, columns],
+        natural=natural,
+        caps=caps,
+        vocab=vocab,
+        tokens=float(settings.budget),
+    )
+
+
+def vectors_a_token(index: Index, names: list[str]) -> npt.NDArray[np.float32]:
+    """Return what a token of each named shard adds to a mixture's embedding: (n, dim)."""
+    entries = {each.shard.name: each for each in index.shards}
+    rows = []
+    for entry in (entries[name] for name in names):
+        one = load_embedding(Path(index.folder), entry.key)
+        rows.append(one.vectors.mean(0) * sequences_a_token(index, entry, one))
+    return np.stack(rows).astype(np.float32)
