@@ -32,7 +32,9 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 import curate
 from curate.corpus.groups import read_group
-from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.reader import read_documents
 from curate.corpus.regroup import open_corpus
 from curate.corpus.targets import load_target
 from curate.mixing.opened import read_rows

@@ -19,8 +19,10 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
-from curate.corpus.shards import read_ranges
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.ranges import read_ranges
+from curate.corpus.reader import read_documents
 from curate.records import RecordRange, Shard
 from curate.store.fingerprint import digest_file
 

@@ -26,7 +26,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.corpus.reader import InputFile, LedgerBuilder, check_inputs, read_documents
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.reader import check_inputs, read_documents
 from curate.errors import CurateError
 
 SLOW_S = 10.0

@@ -11,8 +11,9 @@ import pytest
 from curate.corpus.ahead import DEPTH, read_ahead
 from curate.corpus.blocks import AHEAD_BYTES, _line_parser, read_blocks
 from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.prints import keep_prints, prints_name, read_prints, tabulate, write_prints
-from curate.corpus.reader import LedgerBuilder, read_documents
+from curate.corpus.reader import read_documents
 from curate.corpus.sketch import BINS, _fill_empty, sketch
 from curate.corpus.words import number_words, window_values, windows_at
 from curate.errors import CurateError

@@ -22,7 +22,7 @@ import transformers
 from click.testing import CliRunner
 
 from curate.cli import main
-from curate.corpus.shards import read_ranges
+from curate.corpus.ranges import read_ranges
 from curate.corpus.words import number_words
 from curate.errors import UNREACHABLE, CurateError
 from curate.mixing import mixture, reading, write

@@ -19,7 +19,9 @@ from click.testing import CliRunner
 
 from curate.cli import main
 from curate.corpus.hub import HubName, parse_hub_name, read_hub_rows
-from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.reader import read_documents
 from curate.errors import CurateError
 from curate.ranking.index import open_faiss, shortlist
 from curate.records import ProbeInfo

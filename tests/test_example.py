@@ -3,7 +3,7 @@ import pytest
 
 from curate.corpus import example as example_module
 from curate.corpus.example import write_example
-from curate.corpus.reader import find_inputs
+from curate.corpus.inputs import find_inputs
 from curate.corpus.targets import load_target
 from curate.errors import CurateError
 from curate.settings import TargetSettings

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.corpus.groups import GroupWriter, group_path
-from curate.corpus.reader import LedgerBuilder as Ledger
-from curate.corpus.reader import find_inputs, read_documents
+from curate.corpus.inputs import find_inputs
+from curate.corpus.ledger import LedgerBuilder as Ledger
+from curate.corpus.reader import read_documents
 from curate.engine.listing import to_text
 from curate.engine.run import run_items
 from curate.errors import CurateError

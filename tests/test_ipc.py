@@ -7,7 +7,9 @@ import pytest
 
 from curate.corpus import ipc
 from curate.corpus.containers import BrokenFileError
-from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.reader import read_documents
 
 TEXTS = [f"document {n} " + "\u00fc" * (n % 40) for n in range(300)]
 

@@ -9,7 +9,8 @@ import pytest
 
 from curate.corpus.copies import refresh_remote
 from curate.corpus.inputs import find_inputs
-from curate.corpus.reader import LedgerBuilder, read_documents
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.reader import read_documents
 from curate.errors import CurateError
 from tests.hub_double import serving
 

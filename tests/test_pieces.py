@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from curate.corpus import pieces
 from curate.corpus.containers import find_line
 from curate.corpus.inputs import InputFile, find_inputs
+from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.pieces import divide_file, read_in_pieces
-from curate.corpus.reader import LedgerBuilder, read_documents
+from curate.corpus.reader import read_documents
 from curate.corpus.shards import read_shards
 from curate.engine.local import run_local
 from curate.settings import CorpusSettings

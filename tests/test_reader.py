@@ -16,16 +16,9 @@ from hypothesis import strategies as st
 
 from curate.corpus import columns, containers, fields, inputs, ipc, json_rows, reader
 from curate.corpus.fields import parse_template
-from curate.corpus.reader import (
-    InputFile,
-    LedgerBuilder,
-    check_inputs,
-    check_ledgers,
-    disk_refused,
-    find_inputs,
-    read_documents,
-    read_labelled,
-)
+from curate.corpus.inputs import InputFile, find_inputs
+from curate.corpus.ledger import LedgerBuilder, check_ledgers, disk_refused
+from curate.corpus.reader import check_inputs, read_documents, read_labelled
 from curate.errors import REJECTED, CurateError
 from curate.records import FileLedger
 from curate.store.meta import kind_of, publish_meta

@@ -12,9 +12,12 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
 from curate.corpus import groups, regroup, topics
-from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.ranges import read_ranges
+from curate.corpus.reader import read_documents
 from curate.corpus.regroup import drop_old_groups, open_corpus
-from curate.corpus.shards import read_ranges, read_shards
+from curate.corpus.shards import read_shards
 from curate.errors import CurateError
 from curate.settings import CorpusSettings
 from tests.test_cluster import pool

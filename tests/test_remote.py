@@ -14,7 +14,8 @@ from curate.cli import main
 from curate.corpus import copies, remote
 from curate.corpus.copies import refresh_remote
 from curate.corpus.inputs import find_inputs
-from curate.corpus.reader import LedgerBuilder, read_documents
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.reader import read_documents
 from curate.errors import CurateError
 from curate.mixing.upload import check_address, upload_folder
 from curate.settings import (

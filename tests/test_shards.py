@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.corpus import passes, reader
-from curate.corpus.reader import find_inputs, read_documents
-from curate.corpus.shards import read_ranges, read_shards
+from curate.corpus.inputs import find_inputs
+from curate.corpus.ranges import read_ranges
+from curate.corpus.reader import read_documents
+from curate.corpus.shards import read_shards
 from curate.errors import CurateError
 from curate.settings import CorpusSettings
 from curate.store.fingerprint import digest_texts

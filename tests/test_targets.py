@@ -308,7 +308,7 @@ def test_a_hub_that_cannot_be_reached_is_said_with_what_to_do(monkeypatch):
 
 def test_a_hub_data_set_is_spooled_once(tmp_path, monkeypatch):
     from curate.corpus import hub
-    from curate.corpus.reader import find_inputs
+    from curate.corpus.inputs import find_inputs
 
     asked = []
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.corpus.inputs import InputFile, find_inputs
-from curate.corpus.reader import LedgerBuilder, read_documents
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.reader import read_documents
 from curate.corpus.sketch import sketch
 from curate.corpus.targets import load_target
 from curate.corpus.words import number_words

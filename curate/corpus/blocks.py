@@ -26,17 +26,15 @@ from curate.corpus.formats import Format, detect_format
 from curate.corpus.groups import read_group
 from curate.corpus.inputs import InputFile
 from curate.corpus.json_rows import json_lines
+from curate.corpus.ledger import LedgerBuilder, check_disk
+from curate.corpus.ranges import check_unchanged
 from curate.corpus.reader import (
     MAX_NAME_BYTES,
-    LedgerBuilder,
-    disk_refused,
     name_and_describe,
     plain_name,
     read_documents,
     to_document,
 )
-from curate.corpus.shards import check_unchanged
-from curate.errors import CurateError
 from curate.records import Document, RecordRange
 
 BLOCK_CHARS = 1_000_000
@@ -97,12 +95,7 @@ def read_blocks(
         start=part.start, stop=part.stop, digest=part.file_digest,
     )  # fmt: skip
     yield from _gathered(documents)
-    _check_disk(ledger)
-
-
-def _check_disk(ledger: LedgerBuilder) -> None:
-    if disk_refused([ledger]):
-        raise CurateError(f"{ledger.path}: {ledger.error}; mend it and run the same command again")
+    check_disk(ledger)
 
 
 def _format(path: Path) -> Format | None:
@@ -165,7 +158,7 @@ def _line_blocks(
     except BrokenFileError as error:
         # The documents before the damage were indexed, and these are all; but of a disk that
         # refuses nothing follows.
-        _check_disk(LedgerBuilder(path=str(path), error=str(error)))
+        check_disk(LedgerBuilder(path=str(path), error=str(error)))
 
 
 def _may_hold(lines: bytes | str, record: int) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from curate.corpus.groups import read_group
-from curate.corpus.reader import InputFile, LedgerBuilder, disk_refused, read_documents
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder, check_disk
+from curate.corpus.reader import read_documents
 from curate.errors import CurateError
 from curate.records import Document
 
@@ -91,5 +93,4 @@ def _numbered(
     """Yield each document with its record; a disk that refuses is no end of the file."""
     for document in documents:
         yield document.record, document
-    if disk_refused([ledger]):
-        raise CurateError(f"{ledger.path}: {ledger.error}; mend it and run the same command again")
+    check_disk(ledger)

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 
 from curate.corpus.containers import STREAM_ERRORS, BrokenFileError, Span, find_line
 from curate.corpus.formats import detect_format
-from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.reader import read_documents
 from curate.engine.local import count_cores, run_local
 from curate.records import Document, FileLedger
 from curate.store.fingerprint import digest_file

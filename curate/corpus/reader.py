@@ -1,12 +1,8 @@
-"""Any file → documents, and a ledger in which every record is accounted for."""
+"""Any file → documents, every record accounted for in a ledger."""
 
 from __future__ import annotations
 
-import errno
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from itertools import count
 from operator import itemgetter
 
@@ -15,21 +11,12 @@ import msgspec
 from curate.corpus.containers import BrokenFileError, Span, one_line
 from curate.corpus.fields import KEPT, MISSING, Template, parse_template, render, row_names
 from curate.corpus.formats import detect_format
-from curate.corpus.inputs import InputFile, find_inputs
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.rows import field_names, read_rows
-from curate.errors import REJECTED, CurateError
-from curate.records import Document, FileLedger
+from curate.errors import CurateError
+from curate.records import Document
 from curate.store.fingerprint import digest_file
-
-__all__ = [
-    "InputFile",
-    "LedgerBuilder",
-    "check_inputs",
-    "check_ledgers",
-    "find_inputs",
-    "read_documents",
-    "read_labelled",
-]
 
 MAX_NAME_BYTES = 4096
 """Of an id or url; a longer one is no name and is left out."""
@@ -42,60 +29,6 @@ MAX_LABEL = 100
 
 _NAME = msgspec.json.Decoder(str | int)
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
-_REFUSALS = tuple(
-    os.strerror(number)
-    for number in (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE)
-)
-_FEW_RECORDS = 10
-"""A file of at least so many records that gives none is an error, whatever the others gave."""
-
-
-@dataclass(slots=True)
-class LedgerBuilder:
-    """The account of one file while it is read."""
-
-    path: str = ""
-    digest: str = ""
-    n_bytes: int = 0
-    seen: int = 0
-    accepted: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    error: str = ""
-
-    @staticmethod
-    def of(ledger: FileLedger) -> LedgerBuilder:
-        """Return a builder that goes on from a finished account."""
-        return LedgerBuilder(
-            path=ledger.path,
-            digest=ledger.digest,
-            n_bytes=ledger.n_bytes,
-            seen=ledger.seen,
-            accepted=ledger.accepted,
-            rejected=Counter(ledger.rejected),
-            error=ledger.error,
-        )
-
-    def reject(self, reason: str) -> None:
-        """Count one record that is seen and rejected."""
-        self.seen += 1
-        self.rejected[reason] += 1
-
-    def withdraw(self, reason: str) -> None:
-        """Count a document as rejected that was accepted before."""
-        self.accepted -= 1
-        self.rejected[reason] += 1
-
-    def finish(self) -> FileLedger:
-        """Return the account as a record."""
-        return FileLedger(
-            path=self.path,
-            digest=self.digest,
-            n_bytes=self.n_bytes,
-            seen=self.seen,
-            accepted=self.accepted,
-            rejected=dict(sorted(self.rejected.items())),
-            error=self.error,
-        )
 
 
 def read_documents(
@@ -182,11 +115,6 @@ def read_labelled(
         ledger.error = error.strerror or one_line(error)
 
 
-def disk_refused(ledgers: Iterable[FileLedger | LedgerBuilder]) -> bool:
-    """Say whether a file was not read for a reason that may be gone now, its content apart."""
-    return any(reason in ledger.error for ledger in ledgers for reason in _REFUSALS)
-
-
 def _with_label(fields: tuple[str, ...], label: str) -> tuple[str, ...]:
     return fields if not label or label in row_names(fields) else (*fields, label)
 
@@ -228,35 +156,6 @@ def check_inputs(files: Sequence[InputFile], *, text: str) -> None:
             f"{file.path}: no field {missing}; it has {known}; name the field with --text, "
             f"or several as a template: --text '{example}'"
         )
-
-
-def check_ledgers(ledgers: Sequence[FileLedger], max_rejected: float) -> CurateError | None:
-    """Return the error with which a run ends that lost too much, or None.
-
-    Args:
-        ledgers: one for each file that was read.
-        max_rejected: 0 to 1, share of the records seen that may be rejected.
-
-    Returns:
-        A CurateError with exit code 3 where a container is broken, a file of many records gave
-        none, or more than `max_rejected` of all the records were rejected.
-    """
-    for ledger in ledgers:
-        if ledger.error:
-            message = f"{ledger.path}: {ledger.error}; {ledger.accepted} documents were salvaged"
-            return CurateError(message, exit_code=REJECTED)
-        if ledger.seen >= _FEW_RECORDS and not ledger.accepted and max_rejected < 1:
-            message = f"{ledger.path}: all {ledger.seen} records rejected: {_reasons([ledger])}"
-            return CurateError(message, exit_code=REJECTED)
-    seen = sum(ledger.seen for ledger in ledgers)
-    rejected = sum(sum(ledger.rejected.values()) for ledger in ledgers)
-    if seen and rejected / seen > max_rejected:
-        return CurateError(
-            f"{rejected} of {seen} records rejected ({_reasons(ledgers)}), more than "
-            f"{max_rejected:.2%}; mend the input, or raise --max-rejected",
-            exit_code=REJECTED,
-        )
-    return None
 
 
 def to_document(
@@ -308,10 +207,3 @@ def _as_json(value: object) -> str:
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
         return ""
     return text if len(data) <= MAX_META_BYTES and text != "null" else ""
-
-
-def _reasons(ledgers: Sequence[FileLedger]) -> str:
-    total: Counter[str] = Counter()
-    for ledger in ledgers:
-        total.update(ledger.rejected)
-    return ", ".join(f"{reason} {number}" for reason, number in total.most_common(5))

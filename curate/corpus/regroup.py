@@ -22,15 +22,10 @@ from curate.corpus.cluster import (
 )
 from curate.corpus.fields import parse_template
 from curate.corpus.groups import GroupWriter, group_path
-from curate.corpus.inputs import find_inputs
+from curate.corpus.inputs import InputFile, find_inputs
+from curate.corpus.ledger import LedgerBuilder, disk_refused
 from curate.corpus.pieces import count_workers
-from curate.corpus.reader import (
-    InputFile,
-    LedgerBuilder,
-    check_inputs,
-    disk_refused,
-    read_labelled,
-)
+from curate.corpus.reader import check_inputs, read_labelled
 from curate.corpus.topics import (
     SAMPLE,
     place_files,

@@ -5,24 +5,18 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from curate.corpus.groups import read_group
-from curate.corpus.passes import read_records
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder, check_ledgers
 from curate.corpus.pieces import Opened, count_workers, read_in_pieces
 from curate.corpus.progress import BytesRead
-from curate.corpus.reader import (
-    InputFile,
-    LedgerBuilder,
-    check_inputs,
-    check_ledgers,
-)
+from curate.corpus.reader import check_inputs
 from curate.errors import USAGE, CurateError
 from curate.records import Document, FileLedger, Notify, RecordRange, Shard, ShardText, silent
 from curate.settings import CorpusSettings
@@ -30,8 +24,6 @@ from curate.store.fingerprint import digest_file, digest_texts
 
 if TYPE_CHECKING:
     from curate.records import Counts
-
-__all__ = ["check_ledgers", "check_unchanged", "read_placed", "read_ranges", "read_shards"]
 
 Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
 
@@ -108,63 +100,6 @@ def read_shards(
         raise check_ledgers(ledgers, 0.0) or CurateError(
             f"{_named(inputs)}: no document in it; name other inputs"
         )
-
-
-def read_ranges(shard: Shard, *, text: str) -> Iterator[Document]:
-    """Read a shard's documents again, after checking that its files are what was indexed.
-
-    Args:
-        shard: of an index.
-        text: the same field or template as then.
-
-    Raises:
-        CurateError: a file is gone or its bytes changed.
-    """
-    return (document for _, document in read_placed(shard, text=text))
-
-
-def read_placed(shard: Shard, *, text: str) -> Iterator[tuple[int, Document]]:
-    """Read as `read_ranges`; each document with its number among the records of its range's file.
-
-    That number is the document's own `record`, except in a file that regrouping wrote: there a
-    document names its first home.
-
-    Shards of one file that are read one after the other, in their order, take one pass over it:
-    the file stays open where a range ends, and the next range goes on from there.
-    """
-    for part in shard.ranges:
-        yield from read_records(
-            InputFile(path=Path(part.path), source=shard.source, grouped=shard.grouped),
-            text=text,
-            digest=_checked_digest(part),
-            start=part.start,
-            stop=part.stop,
-        )
-
-
-def check_unchanged(part: RecordRange) -> Path:
-    """Return the file of a range, which is still what was indexed.
-
-    Raises:
-        CurateError: it is gone, or changed.
-    """
-    _checked_digest(part)
-    return Path(part.path)
-
-
-def _checked_digest(part: RecordRange) -> str:
-    """Return the digest of a range's file, which is still that of the index."""
-    path = Path(part.path)
-    try:
-        status = path.stat()
-        digest = _digest(part.path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise CurateError(
-            f"{path}: {error.strerror or error}; put it back or run curate index again"
-        ) from None
-    if digest != part.file_digest:
-        raise CurateError(f"{path}: changed since it was indexed; run curate index again")
-    return digest
 
 
 def _encoded(
@@ -311,12 +246,6 @@ def _closed(part: _Growing, source: str, name: str) -> ShardText:
         grouped=part.grouped,
     )
     return ShardText(shard=shard, documents=tuple(part.documents), tokens=tuple(part.tokens))
-
-
-@lru_cache(maxsize=100_000)
-def _digest(path: str, n_bytes: int, mtime_ns: int) -> str:
-    """Return a file's digest; kept in this process so that 1,000 shards hash their file once."""
-    return digest_file(Path(path))
 
 
 def _named(inputs: Sequence[Any]) -> str:

@@ -13,7 +13,9 @@ import numpy as np
 from curate.corpus.columnar import count_rows
 from curate.corpus.containers import BrokenFileError, read_head
 from curate.corpus.formats import Format, detect_format
-from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.reader import read_documents
 
 HEAD_BYTES = 4 * 1024 * 1024
 """Of unpacked content that is read of each file that is looked into."""

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from curate.corpus.fields import MISSING, parse_template, render
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.named_targets import TargetSpec, known_targets, local_folder, split_file
-from curate.corpus.reader import InputFile, LedgerBuilder, check_inputs, read_documents
+from curate.corpus.reader import check_inputs, read_documents
 from curate.corpus.split import draw_items, read_alike, split_items
 from curate.errors import USAGE, CurateError
 from curate.records import Target

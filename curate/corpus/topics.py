@@ -9,8 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from curate.corpus.cluster import HEAD_CHARS, Topics, place_texts
+from curate.corpus.inputs import InputFile
+from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.passes import read_records
-from curate.corpus.reader import InputFile, LedgerBuilder, read_documents
+from curate.corpus.reader import read_documents
 from curate.engine.local import run_local
 from curate.records import Document, FileLedger, Notify
 from curate.store.arrays import publish_arrays, read_arrays

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from curate.corpus.shards import read_ranges
+from curate.corpus.ranges import read_ranges
 from curate.corpus.tokens import count_unigrams
 from curate.mixing.bounds import bound_spread, ceilings_bind
 from curate.mixing.checks import check_room

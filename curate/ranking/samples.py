@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.corpus.shards import read_ranges
+from curate.corpus.ranges import read_ranges
 from curate.records import Index, Notify
 from curate.store.fingerprint import fingerprint
 from curate.store.meta import is_current, publish_meta

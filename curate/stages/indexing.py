@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.config import override
-from curate.corpus.shards import check_ledgers
+from curate.corpus.ledger import check_ledgers
 from curate.engine.run import working_on
 from curate.errors import REJECTED, USAGE, CurateError
 from curate.records import Index, IndexPlan, Notify, silent

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curate.corpus.inputs import InputFile, find_inputs
+from curate.corpus.ledger import disk_refused
 from curate.corpus.prints import prints_name
-from curate.corpus.reader import disk_refused
 from curate.corpus.regroup import groups_are_whole
 from curate.errors import CurateError
 from curate.records import Embedding, FileLedger, Index
