@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +30,6 @@ Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
 ENCODE_DOCUMENTS = 256
 ENCODE_CHARS = 2_000_000
 """So many documents or characters, whichever is first, go to the tokenizer together."""
-
-
-@dataclass(slots=True)
-class _Growing:
-    """A shard while documents are added."""
-
-    documents: list[Document] = field(default_factory=list)
-    ranges: list[RecordRange] = field(default_factory=list)
-    tokens: list[Counts] = field(default_factory=list)
-    n_tokens: int = 0
-    grouped: bool = False
 
 
 Placed = tuple[Document, RecordRange, "Counts"]
@@ -93,8 +82,9 @@ def read_shards(
     names: set[str] = set()
     for source, group in groupby(ordered, key=lambda file: file.source):
         encoded = _encoded(group, opened, encode, ledgers, origins, progress)
-        cut = _cut(encoded, settings.shard_tokens, grouped=bool(grouped))
-        yield from _numbered(cut, source, names)
+        parts = _cut(encoded, settings.shard_tokens)
+        for name, part in _numbered(parts, source, names):
+            yield _as_shard(part, name=name, source=source, grouped=bool(grouped))
     ledgers += [builder.finish() for builder in builders]
     if not names:
         raise check_ledgers(ledgers, 0.0) or CurateError(
@@ -161,9 +151,7 @@ def _batches(
         yield waiting
 
 
-def _cut(
-    encoded: Iterable[Placed], shard_tokens: int, *, grouped: bool = False
-) -> Iterator[_Growing]:
+def _cut(encoded: Iterable[Placed], shard_tokens: int) -> Iterator[list[Placed]]:
     """Cut where a text says so: in its second half, each shard ends with its lowest checksum.
 
     Shards that end at the same documents whatever stands before them (content-defined chunking:
@@ -175,13 +163,13 @@ def _cut(
     for one in encoded:
         while held and n_tokens + len(one[2]) > shard_tokens:
             end = _end_of_shard(held, shard_tokens)
-            yield _grown(held[:end], grouped=grouped)
+            yield held[:end]
             held = held[end:]
             n_tokens = sum(len(ids) for _, _, ids in held)
         held.append(one)
         n_tokens += len(one[2])
     if held:
-        yield _grown(held, grouped=grouped)
+        yield held
 
 
 def _end_of_shard(held: Sequence[Placed], shard_tokens: int) -> int:
@@ -195,35 +183,23 @@ def _end_of_shard(held: Sequence[Placed], shard_tokens: int) -> int:
     return min(ends)[1] if ends else len(held)
 
 
-def _grown(held: Sequence[Placed], *, grouped: bool) -> _Growing:
-    growing = _Growing(grouped=grouped)
-    for document, place, ids in held:
-        last = growing.ranges[-1] if growing.ranges else None
-        if last is not None and last.path == place.path:
-            growing.ranges[-1] = replace(last, stop=place.stop)
-        else:
-            growing.ranges.append(place)
-        growing.documents.append(document)
-        growing.tokens.append(ids)
-        growing.n_tokens += len(ids)
-    return growing
-
-
-def _numbered(parts: Iterator[_Growing], source: str, names: set[str]) -> Iterator[ShardText]:
+def _numbered(
+    parts: Iterator[list[Placed]], source: str, names: set[str]
+) -> Iterator[tuple[str, list[Placed]]]:
     """Name the shards of a source; the first waits until it is known whether it is the only one."""
     first = next(parts, None)
     if first is None:
         return
     second = next(parts, None)
     if second is None:
-        yield _closed(first, source, _free(source, names))
+        yield _free(source, names), first
         return
-    yield _closed(first, source, _free(f"{source}-{0:05d}", names))
+    yield _free(f"{source}-{0:05d}", names), first
     del first
-    yield _closed(second, source, _free(f"{source}-{1:05d}", names))
+    yield _free(f"{source}-{1:05d}", names), second
     del second
     for number, part in enumerate(parts, start=2):
-        yield _closed(part, source, _free(f"{source}-{number:05d}", names))
+        yield _free(f"{source}-{number:05d}", names), part
 
 
 def _free(name: str, names: set[str]) -> str:
@@ -235,17 +211,24 @@ def _free(name: str, names: set[str]) -> str:
     return free
 
 
-def _closed(part: _Growing, source: str, name: str) -> ShardText:
+def _as_shard(part: Sequence[Placed], *, name: str, source: str, grouped: bool) -> ShardText:
+    documents, places, tokens = zip(*part, strict=True)
+    ranges: list[RecordRange] = []
+    for place in places:
+        if ranges and ranges[-1].path == place.path:
+            ranges[-1] = replace(ranges[-1], stop=place.stop)
+        else:
+            ranges.append(place)
     shard = Shard(
         name=name,
         source=source,
-        ranges=tuple(part.ranges),
-        n_documents=len(part.documents),
-        n_tokens=part.n_tokens,
-        digest=digest_texts([document.text for document in part.documents]),
-        grouped=part.grouped,
+        ranges=tuple(ranges),
+        n_documents=len(documents),
+        n_tokens=sum(map(len, tokens)),
+        digest=digest_texts([document.text for document in documents]),
+        grouped=grouped,
     )
-    return ShardText(shard=shard, documents=tuple(part.documents), tokens=tuple(part.tokens))
+    return ShardText(shard=shard, documents=documents, tokens=tokens)
 
 
 def _named(inputs: Sequence[Any]) -> str:
