@@ -11,17 +11,7 @@ from curate.mixing.forecast import (
     Prior,
     forecast_without_runs,
     lexical_cross_entropy,
-    mixture_unigrams,
 )
-
-
-def test_the_unigrams_of_a_mixture_are_those_of_its_text():
-    rng = np.random.default_rng(0)
-    parts = rng.integers(0, 50, size=(3, 20))
-    parts[:, 0] += 1
-    together = parts.sum(0)
-    shares = parts.sum(1) / together.sum()
-    np.testing.assert_allclose(mixture_unigrams(parts, shares), together / together.sum())
 
 
 def test_cross_entropy_with_itself_is_the_entropy():
@@ -55,9 +45,3 @@ def test_the_shipped_prior_is_plain_data():
     data = (importlib.resources.files("curate.mixing") / "prior.json").read_bytes()
     prior = msgspec.json.decode(data, type=Prior)
     assert prior.slope > 0 and prior.residual_sd > 0 and prior.n >= 0
-
-
-@pytest.mark.parametrize("shares", [[0.5, 0.6], [-0.5, 1.5], [1.0]])
-def test_shares_that_are_none_are_refused(shares):
-    with pytest.raises(ValueError):
-        mixture_unigrams(np.ones((2, 3)), np.array(shares))

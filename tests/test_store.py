@@ -598,7 +598,7 @@ def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
 
 WRITERS = {"write_bytes", "write_text", "save_file", "write_table", "ParquetWriter",
            "new_file", "touch", "tofile", "savez", "to_parquet", "dump"}  # fmt: skip
-GUARDS = {"publishing", "staged", "BufferOutputStream", "TemporaryDirectory", "arrow_bytes"}
+GUARDS = {"publishing", "staged", "BufferOutputStream", "TemporaryDirectory"}
 IN_STAGING = {"mixing/formats.py", "mixing/shuffle.py", "mixing/binary.py", "mixing/arrows.py"}
 """Rooms that write into a staging folder, which `publish_files` moves to its place."""
 

@@ -5,8 +5,6 @@ from curate.corpus.tokens import (
     count_unigrams,
     cut_blocks,
     draw_batches,
-    pack,
-    pad_batch,
 )
 
 
@@ -118,22 +116,6 @@ def test_drawn_sub_batches_share_no_token(lengths):
         assert max(map(len, blocks)) <= 64
 
 
-def test_padding_keeps_the_text_and_masks_the_rest():
-    blocks = documents(3, 1, 2)
-    ids, mask = pad_batch(blocks, pad=9, length=4)
-    assert ids.tolist() == [[0, 1, 2, 9], [3, 9, 9, 9], [4, 5, 9, 9]]
-    assert mask.sum(axis=1).tolist() == [3, 1, 2]
-    for row, block in enumerate(blocks):
-        assert np.array_equal(ids[row][mask[row]], block)
-
-
-def test_packing_fills_blocks_and_remembers_whose_token_is_whose():
-    ids, segments = pack(documents(3, 4), block_tokens=4, separator=99)
-    assert ids.tolist() == [[0, 1, 2, 99], [3, 4, 5, 6]]
-    assert segments.tolist() == [[0, 0, 0, 0], [1, 1, 1, 1]]
-    assert pack([], block_tokens=4)[0].shape == (0, 4)
-
-
 def test_unigrams_are_counts():
     counts = count_unigrams([np.array([0, 2, 2]), np.array([], dtype=np.int64)], 4)
     assert counts.tolist() == [1, 0, 2, 0]
@@ -146,9 +128,3 @@ def test_wrong_arguments_are_refused():
         cut_blocks([], block_tokens=0)
     with pytest.raises(ValueError, match="positive"):
         draw(1, batches=0)
-    with pytest.raises(ValueError, match="no sequence"):
-        pad_batch([])
-    with pytest.raises(ValueError, match="does not fit"):
-        pad_batch(documents(5), length=4)
-    with pytest.raises(ValueError, match="positive"):
-        pack([], block_tokens=0)

@@ -37,7 +37,7 @@ from curate.verification.estimate import estimate_verification
 from curate.verification.export import write_tables
 from curate.verification.published import open_verification
 from curate.verification.runs import read_documents
-from curate.verification.verify import not_confirmed, verify_mix
+from curate.verification.verify import verify_mix
 from tests.conftest import write_jsonl
 
 CONTROL = 12
@@ -174,13 +174,6 @@ def test_a_forecast_changed_afterwards_is_seen(chain, verified):
             open_verification(chain[-1])
     finally:
         path.write_bytes(before)
-
-
-def test_what_is_not_confirmed_ends_with_code_4(verified):
-    for verdict in ("better", "worse", "refuted"):
-        error = not_confirmed(dataclasses.replace(verified, verdict=verdict))
-        assert error.exit_code == 4 and str(error) == f"{verdict}: {verified.sentence}"
-    assert not_confirmed(dataclasses.replace(verified, verdict="confirmed")) is None
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ FEATURES = 1 << 15
 DIMENSIONS = 32
 STARTS = 10
 MAX_TOPICS = 512
+TERMS = 5  # words that name a topic, at most
 
 _TOKENS = re.compile(r"[^\W\d_]+|\d|[^\w\s]|_")
 _WORDS = re.compile(r"[^\W\d_]{3,24}")
@@ -105,9 +106,7 @@ def place_texts(texts: Sequence[str], topics: Topics) -> tuple[Labels, npt.NDArr
     return labels, np.maximum(gaps[np.arange(len(labels)), labels], 0.0)
 
 
-def name_topics(
-    texts: Sequence[str], labels: Labels, *, count: int, terms: int = 5
-) -> list[tuple[str, ...]]:
+def name_topics(texts: Sequence[str], labels: Labels, *, count: int) -> list[tuple[str, ...]]:
     """Return the words that set each topic apart, most telling first.
 
     A word's weight in a topic is p·log(p / q): p of the topic's texts hold it, q of all
@@ -118,7 +117,6 @@ def name_topics(
         texts: a sample.
         labels: (n,) topic of each.
         count: topics.
-        terms: words a topic, at most.
 
     Returns:
         `count` tuples; empty where a topic has no text or no word.
@@ -137,7 +135,7 @@ def name_topics(
             for word, number in words.items()
             if number > size / 10
         }
-        best = sorted(weight, key=lambda word: (-weight[word], word))[:terms]
+        best = sorted(weight, key=lambda word: (-weight[word], word))[:TERMS]
         names.append(tuple(word for word in best if weight[word] > 0))
     return names
 

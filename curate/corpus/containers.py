@@ -173,15 +173,13 @@ def split_lines(block: bytes) -> list[bytes | str]:
     return [line for line in block.split(b"\n") if line and not line.isspace()]
 
 
-def read_line_blocks(
-    path: Path, compression: Compression, *, span: Span | None = None
-) -> Iterator[bytes | str]:
+def read_line_blocks(path: Path, compression: Compression) -> Iterator[bytes | str]:
     """Yield the lines of `read_lines` many at a time, as they stand, ends and blank lines too.
 
     Yields:
         The bytes of whole lines; or, in place of one line that is none, its reason.
     """
-    for head, block, first, last in _pieces(path, compression, span):
+    for head, block, first, last in _pieces(path, compression, None):
         if last == first:
             yield head
         elif isinstance(head, str):

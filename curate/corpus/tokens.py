@@ -11,9 +11,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from curate.records import Counts
 
-Ids = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-
 SHORTEST_TAIL = 8
 """Tokens; a shorter rest of a cut document has too little context to count."""
 
@@ -89,69 +86,6 @@ def draw_batches(
     most = max(1, batch_tokens // 4)
     parts = [part for own in drawn.values() for part in _parts(own, most)]
     return [_up_to(own, batch_tokens) for own in _deal(parts, batches)]
-
-
-def pad_batch(
-    blocks: Sequence[Counts], *, pad: int = 0, length: int | None = None
-) -> tuple[Ids, Mask]:
-    """Lay sequences side by side, filled up on the right.
-
-    Args:
-        blocks: (n_i,) token ids, at least one sequence.
-        pad: the id that fills up; the mask is what tells it from text.
-        length: width of the result; None is the longest sequence.
-
-    Returns:
-        ids (n_blocks, length) int64, and mask (n_blocks, length) bool, true on text.
-
-    Raises:
-        ValueError: no sequence, or one longer than `length`.
-    """
-    if not blocks:
-        raise ValueError("no sequence to lay out")
-    longest = max(len(block) for block in blocks)
-    width = longest if length is None else length
-    if longest > width:
-        raise ValueError(f"a sequence of {longest} tokens does not fit {width}")
-    ids = np.full((len(blocks), width), pad, dtype=np.int64)
-    mask = np.zeros((len(blocks), width), dtype=np.bool_)
-    for row, block in enumerate(blocks):
-        ids[row, : len(block)] = block
-        mask[row, : len(block)] = True
-    return ids, mask
-
-
-def pack(
-    tokens: Sequence[Counts], *, block_tokens: int, separator: int | None = None
-) -> tuple[Ids, Ids]:
-    """Join documents into full blocks, remembering which token is whose.
-
-    Args:
-        tokens: (n_i,) token ids of each document.
-        block_tokens: > 0, tokens a block.
-        separator: id put after each document, or None.
-
-    Returns:
-        ids (n_blocks, block_tokens) int64, and segments of the same shape: the document's
-        number. The rest that fills no block is dropped.
-
-    Raises:
-        ValueError: `block_tokens` is not positive.
-    """
-    if block_tokens <= 0:
-        raise ValueError(f"block_tokens must be positive, is {block_tokens}")
-    end = np.array([] if separator is None else [separator], dtype=np.int64)
-    parts = [np.concatenate([np.asarray(ids, dtype=np.int64), end]) for ids in tokens]
-    empty = np.zeros(0, dtype=np.int64)
-    flat = np.concatenate(parts) if parts else empty
-    owners = (
-        np.concatenate([np.full(len(part), n, dtype=np.int64) for n, part in enumerate(parts)])
-        if parts
-        else empty
-    )
-    used = len(flat) // block_tokens * block_tokens
-    shape = (-1, block_tokens)
-    return flat[:used].reshape(shape), owners[:used].reshape(shape)
 
 
 def count_unigrams(tokens: Sequence[Counts], vocab: int) -> npt.NDArray[np.int64]:

@@ -70,14 +70,6 @@ def write_arrow(path: Path, table: Any) -> None:
         writer.write_table(whole)
 
 
-def arrow_bytes(table: Any) -> bytes:
-    """Return a table as the bytes of one Arrow file of one batch."""
-    whole, stream = table.combine_chunks(), pa.BufferOutputStream()
-    with pa.ipc.new_file(stream, whole.schema) as writer:
-        writer.write_table(whole)
-    return bytes(stream.getvalue().to_pybytes())
-
-
 def open_arrow(path: Path) -> Any:
     """Return a written table; its columns lie in the file and cost no memory until read."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
 from curate.records import Forecast
@@ -23,35 +22,6 @@ class Prior:
     residual_sd: float  # nats/token around that line
     n: int  # measured mixes it was fitted on; 0 where there are none yet
     command: str  # that made the numbers
-
-
-def mixture_unigrams(unigrams: Counts | Floats, shares: Floats) -> npt.NDArray[np.float64]:
-    """Return the token distribution of a mix from the counts of its shards.
-
-    Args:
-        unigrams: (n, vocab), >= 0; a shard of no tokens counts as uniform.
-        shares: (n,), >= 0, sum 1; of the mix's tokens.
-
-    Returns:
-        (vocab,), sum 1.
-
-    Raises:
-        ValueError: lengths differ or shares do not sum to 1.
-
-    Example:
-        >>> mixture_unigrams(np.array([[4, 0], [1, 1]]), np.array([0.5, 0.5]))
-        array([0.75, 0.25])
-    """
-    counts, shares = np.asarray(unigrams), np.asarray(shares, np.float64)
-    if counts.ndim != 2 or len(counts) != len(shares):
-        raise ValueError(f"unigrams {counts.shape} and shares {shares.shape} do not fit")
-    if (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
-        raise ValueError("shares must not be negative and must sum to 1")
-    mixture = np.zeros(counts.shape[1])
-    for row, share in zip(counts, shares, strict=True):  # one row at a time: vocab may be large
-        total = row.sum()
-        mixture += share * (row / total if total else 1.0 / len(row))
-    return mixture
 
 
 def lexical_cross_entropy(

@@ -91,9 +91,9 @@ def warning_lines(warnings: Sequence[str]) -> list[Text]:
     return [Text(f"! {show(warning)}", style="yellow") for warning in warnings]
 
 
-def result_console(*, stderr: bool = False) -> Console:
+def result_console() -> Console:
     """Return a console that reads nothing as markup and, off a terminal, does not squeeze."""
-    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal and console.width < 140:
         console.width = 140
     return console

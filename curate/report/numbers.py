@@ -57,17 +57,6 @@ def format_tokens(tokens: float) -> str:
     return f"{sign}{_trim(f'{size / scale:.{_decimals(size / scale)}f}')}{unit}"
 
 
-def format_exact_tokens(tokens: int) -> str:
-    """Return a count that `parse_tokens` reads back to the same number, short where it can be.
-
-    Example:
-        >>> format_exact_tokens(2_000_000), format_exact_tokens(2_000_001)
-        ('2M', '2000001')
-    """
-    short = format_tokens(tokens)
-    return short if tokens >= 1_000 and parse_tokens(short) == tokens else str(tokens)
-
-
 def format_count(count: int) -> str:
     """Return a whole number with its thousands apart: 12,345."""
     return f"{count:,}"

@@ -208,13 +208,13 @@ def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
     return low - room, high + room
 
 
-def text_width(words: str, size: float = FONT_SIZE) -> float:
+def text_width(words: str) -> float:
     """Return about how many pixels a line of text takes, hardly less: no font is at hand."""
     ems = (
         _SLIM if char in _NARROW else _WIDE_CELL if char in _BROAD else cell_len(char) * _CELL
         for char in words
     )
-    return size * sum(ems)
+    return FONT_SIZE * sum(ems)
 
 
 def spread(positions: Sequence[float], gap: float, *, low: float, high: float) -> list[float]:

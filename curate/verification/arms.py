@@ -121,7 +121,8 @@ def _tilted(
     return fill(_bisect(lambda tilt: float(alignments @ fill(tilt)) / tokens - level))
 
 
-def _bisect(rising: Callable[[float], float], *, low: float = -60.0, high: float = 60.0) -> float:
+def _bisect(rising: Callable[[float], float]) -> float:
+    low, high = -60.0, 60.0
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if rising(middle) < 0 else (low, middle)

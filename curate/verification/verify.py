@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from curate.errors import NOT_CONFIRMED, CurateError
 from curate.records import (
     Index,
     Mix,
@@ -101,13 +100,6 @@ def verify_mix(
         elif not train:
             check_published(folder, fingerprint=key)
     return open_verification(workspace)
-
-
-def not_confirmed(verification: Verification) -> CurateError | None:
-    """Return the error (exit code 4) of a forecast that was not confirmed, else None."""
-    if verification.verdict == "confirmed":
-        return None
-    return CurateError(f"{verification.verdict}: {verification.sentence}", exit_code=NOT_CONFIRMED)
 
 
 def _key_without_model(chain: Chain, settings: VerifySettings) -> str:
