@@ -588,7 +588,8 @@ def test_who_goes_on_from_a_model_is_sent_to_another_one_and_to_no_size(goal):
     runs = [SimpleNamespace(arm="mix", points=[(100.0, 6.0), (200.0, 5.0)])]
     advice = _enough(runs, goal, dataclasses.replace(SETTINGS, model="builtin"))
     assert "another --model may know the words already" in advice and "size" not in advice
-    assert "no longer falls" not in _enough(runs, goal, SETTINGS)  # it does, from 6 to 5
+    scratch = _enough(runs, goal, SETTINGS)
+    assert "(--model)" in scratch and ("larger size" in scratch) == (goal < 0)
 
 
 @pytest.mark.parametrize(
