@@ -1,5 +1,6 @@
 """The commands: the whole job on small real text, bad input, and what a fresh process shows."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from curate.store.history import read_history
 from curate.store.publish import publish_json, read_json
 from curate.terminal import _terminable
 from tests.conftest import write_jsonl
+from tests.report_records import verification
 
 SETTINGS = """\
 [corpus]
@@ -120,6 +122,16 @@ def test_the_mix_opens_with_datasets_and_recounts(job, tmp_path):
         len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in rows["text"]
     )
     assert counted == 24_000
+
+
+@pytest.mark.parametrize("verdict", ["confirmed", "better", "worse", "refuted"])
+def test_a_forecast_that_was_not_confirmed_ends_with_code_4(tmp_path, monkeypatch, verdict):
+    monkeypatch.chdir(tmp_path)
+    found = dataclasses.replace(verification(), verdict=verdict)
+    monkeypatch.setattr("curate.stages.verify", lambda **_: found, raising=False)
+    done = run("verify", "--json")
+    assert json.loads(done.stdout)["verdict"] == verdict
+    assert done.exit_code == (0 if verdict == "confirmed" else 4)
 
 
 def test_verify_measures_and_says_so(job):
