@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from curate.corpus.groups import read_group
 from curate.corpus.inputs import InputFile
@@ -17,6 +14,7 @@ from curate.corpus.ledger import LedgerBuilder, check_ledgers
 from curate.corpus.pieces import Opened, count_workers, read_in_pieces
 from curate.corpus.progress import BytesRead
 from curate.corpus.reader import check_inputs
+from curate.corpus.tokens import Encode
 from curate.errors import USAGE, CurateError
 from curate.records import Document, FileLedger, Notify, RecordRange, Shard, ShardText, silent
 from curate.settings import CorpusSettings
@@ -24,8 +22,6 @@ from curate.store.fingerprint import digest_file, digest_texts
 
 if TYPE_CHECKING:
     from curate.records import Counts
-
-Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
 
 ENCODE_DOCUMENTS = 256
 ENCODE_CHARS = 2_000_000

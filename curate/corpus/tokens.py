@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from curate.records import Counts
+
+Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
+"""Texts to the token ids of each, without special tokens."""
 
 SHORTEST_TAIL = 8
 """Tokens; a shorter rest of a cut document has too little context to count."""

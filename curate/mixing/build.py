@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from curate.corpus.tokens import Encode
 from curate.mixing.card import write_card
 from curate.mixing.checks import check_out, check_request
 from curate.mixing.dedup import Seen
-from curate.mixing.documents import Encode, cutter
+from curate.mixing.documents import cutter
 from curate.mixing.draw import draw_rows
 from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from curate.corpus.tokens import Encode
 from curate.engine.run import working_here
 from curate.mixing.dedup import Seen
 from curate.mixing.draw import draw_rows
@@ -21,9 +21,7 @@ from curate.mixing.items import Items
 from curate.mixing.reading import divide, read_blocks_of, read_some
 from curate.mixing.survey import Look, Meaning
 from curate.mixing.weights import Spread
-from curate.records import Document, Index, Notify, silent
-
-Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
+from curate.records import Document, Index
 
 Refill = Literal["order", "share"]
 
@@ -64,7 +62,6 @@ def select_documents(
     refill: Refill = "share",
     seed: int = 0,
     at_most: bool = False,
-    notify: Notify = silent,
 ) -> Iterator[Chosen]:
     """Give documents of `budget` tokens in all, each shard its part, drawn at random.
 
@@ -86,7 +83,6 @@ def select_documents(
             a part above zero in proportion, then from the rest.
         seed: of the draw.
         at_most: give all there is where that is less than the budget.
-        notify: progress in tokens.
 
     Yields:
         Documents in the order of the files.
@@ -132,7 +128,6 @@ def select_documents(
                 read=partial(read_some, text=index.corpus.text),
                 cut=cutter(encode),
                 folder=Path(folder),
-                notify=notify,
             )
         filters.dropped += drawn.dropped
         yield from _read(drawn, index.corpus.text)

@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.corpus.ranges import read_ranges
-from curate.corpus.tokens import count_unigrams
+from curate.corpus.tokens import Encode, count_unigrams
 from curate.mixing.bounds import bound_spread, ceilings_bind
 from curate.mixing.checks import check_room
-from curate.mixing.documents import Encode
 from curate.mixing.matching import match_embeddings, match_words
 from curate.mixing.mixture import sequences_a_token
 from curate.mixing.weights import Spread, choose_weights, spread_tokens

@@ -7,10 +7,11 @@ from functools import lru_cache, partial
 import numpy as np
 import numpy.typing as npt
 
+from curate.corpus.tokens import Encode
 from curate.errors import CurateError
 from curate.mixing.binary import TokenSpec
 from curate.records import ProbeInfo
-from curate.task2vec.tokenizer import Encode, load_encode, load_tokenizer
+from curate.task2vec.tokenizer import load_encode, load_tokenizer
 
 
 def token_spec(name: str, info: ProbeInfo) -> TokenSpec:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from curate.corpus.tokens import Encode
 from curate.ranking.lexical import count_items, lexical, word_losses
 from curate.ranking.methods import corpus_words
 from curate.records import Contribution, Index, Target
 from curate.task2vec.reading import load_unigrams
-from curate.task2vec.tokenizer import Encode, encode_with, open_tokenizer
+from curate.task2vec.tokenizer import encode_with, open_tokenizer
 
 if TYPE_CHECKING:
     from curate.records import Floats

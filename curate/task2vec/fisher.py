@@ -61,7 +61,6 @@ def fisher_rows(
     packed: bool = False,
     autocast: bool = False,
     head: Tensor | None = None,
-    advance: Callable[[int], None] | None = None,
     receive: Callable[[SequenceRows], None] | None = None,
 ) -> FisherRows:
     """Return the exact row Fisher of sequences, each group's mean apart.
@@ -80,7 +79,6 @@ def fisher_rows(
         packed: several sequences in one row of the input, each seeing itself alone.
         autocast: run the forward pass in bfloat16.
         head: (V, width) a matrix that takes the place of the head's; None keeps it.
-        advance: told how many tokens each finished micro-batch had.
         receive: given the rows of every single sequence before they are summed.
 
     Raises:
@@ -117,8 +115,6 @@ def fisher_rows(
             means = means + part.means.double()
         if receive:
             receive(part)
-        if advance:
-            advance(sum(len(sequences[i]) for i in part.which))
     rows = values.cpu().numpy() / n_sequences[:, None]
     n_labels = n_tokens - n_sequences
     return FisherRows(

@@ -20,11 +20,9 @@ from curate.records import ProbeInfo
 from curate.task2vec.foreign import check_text_sizes, one_line_errors
 from curate.task2vec.gguf import read_gguf
 from curate.task2vec.model_files import BUILTIN, fetch_model, find_revision, revision_of
-from curate.task2vec.tokenizer import digest_tokenizer, encode_with, literal
+from curate.task2vec.tokenizer import ADVICE, digest_tokenizer, encode_with, literal
 
 __all__ = ["BUILTIN", "Probe", "encode_texts", "find_device", "find_revision", "load_probe"]
-
-_ADVICE = "use a causal language model that transformers knows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,7 @@ def _load(name: str, path: Path) -> tuple[Any, Any]:
         where = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     else:
         check_text_sizes(f"probe {name}", path)
-    with one_line_errors(f"probe {name}", advice=_ADVICE), quietly():
+    with one_line_errors(f"probe {name}", advice=ADVICE), quietly():
         model, missing = read_gguf(path) if path.is_file() else _read_folder(path)
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             **where, trust_remote_code=False, local_files_only=True

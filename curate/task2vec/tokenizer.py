@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from curate.corpus.tokens import Encode
 from curate.errors import CurateError
 from curate.records import Index, ProbeInfo
 from curate.store.fingerprint import digest_bytes
 from curate.task2vec.foreign import check_text_sizes, one_line_errors
 from curate.task2vec.model_files import BUILTIN
 
-Encode = Callable[[list[str]], list[npt.NDArray[np.int32]]]
-
-_ADVICE = "use a causal language model that transformers knows"
+ADVICE = "use a causal language model that transformers knows"
 
 
 def encode_with(tokenizer: Any, texts: list[str], *, name: str) -> list[npt.NDArray[np.int32]]:
@@ -34,7 +32,7 @@ def encode_with(tokenizer: Any, texts: list[str], *, name: str) -> list[npt.NDAr
         CurateError: the tokenizer is damaged.
     """
     backend = backend_of(tokenizer)
-    with one_line_errors(f"tokenizer of {name}", advice=_ADVICE):
+    with one_line_errors(f"tokenizer of {name}", advice=ADVICE):
         if backend is None:
             found = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
             return [np.asarray(ids, dtype=np.int32) for ids in found]
@@ -160,7 +158,7 @@ def _from_file(name: str, info: ProbeInfo) -> Any:
     import tokenizers
 
     try:
-        with one_line_errors(f"tokenizer {name}", advice=_ADVICE):
+        with one_line_errors(f"tokenizer {name}", advice=ADVICE):
             found = literal(tokenizers.Tokenizer.from_file(str(path)))
     except CurateError:
         return None

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from curate.corpus.tokens import Encode
 from curate.mixing.dedup import Seen, normalise
-from curate.mixing.documents import Encode, Filters, select_documents
+from curate.mixing.documents import Filters, select_documents
 from curate.mixing.items import Items
 from curate.records import Index
 from curate.store.fingerprint import digest_bytes
