@@ -1,5 +1,6 @@
 """How many tokens of each shard."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -161,7 +162,7 @@ def test_a_blend_takes_no_more_than_there_is_and_the_seed_draws_among_equals():
     spread = Spread(order=np.arange(2), groups=groups, blend=((1, 0.5),))
     assert spread_tokens(spread, np.array([100, 20]), budget=100).tolist() == [80, 20]
     twice = Spread(order=np.array([1, 0]), groups=groups, blend=((0, 0.2), (-1, 0.4)))
-    assert spread_tokens(twice, np.array([30, 40]), budget=50).tolist() == [17, 33]
+    assert spread_tokens(twice, np.array([30, 40]), budget=50).tolist() == [19, 31]
     assert best_first(np.array([0.1, 0.9, 0.5]), seed=0).tolist() == [1, 2, 0]
     drawn = np.random.default_rng(7).permutation(4)
     assert best_first(np.zeros(4), seed=7).tolist() == drawn.tolist()
@@ -291,6 +292,11 @@ def test_what_is_blended_in_has_natural_proportions():
     assert spread_tokens(whole, room, budget=100).tolist() == [70, 10, 20]
     one = Spread(order=np.arange(3), groups=groups, blend=((1, 0.3),))
     assert spread_tokens(one, room, budget=100).tolist() == [70, 10, 20]
+    guessed = np.array([400, 90, 220])  # by the first documents of each, one of them a long one
+    whole = replace(whole, natural=room)
+    assert spread_tokens(whole, guessed, budget=100).tolist() == [70, 10, 20]
+    all_of_it = replace(whole, blend=((-1, 1.0),))  # what one has no room for goes to the others
+    assert spread_tokens(all_of_it, guessed, budget=400).tolist() == [103, 90, 207]
 
 
 @settings(max_examples=60, deadline=None)

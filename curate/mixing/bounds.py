@@ -60,7 +60,7 @@ def bound_spread(
         blend.append((-1 if source == GENERAL else _group(source, sources, option="blend"), share))
     _check(floors, ceilings, [share for _, share in blend], sources)
     spread = dataclasses.replace(
-        spread, groups=groups, floors=floors, ceilings=ceilings, blend=tuple(blend)
+        spread, groups=groups, floors=floors, ceilings=ceilings, blend=tuple(blend), natural=room
     )
     if not settings.tokenizer:  # else the room is an estimate, which must not refuse
         check_rooms(spread, shards, room, budget=settings.budget)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-ARITHMETIC = 5
+ARITHMETIC = 6
 """State of the arithmetic that makes a mix; a part of every mix's fingerprint.
 
 Raise it with any change by which the same index, ranking, target, settings and budget would give
@@ -40,6 +40,7 @@ class Spread:
     floors: Mapping[int, float] = field(default_factory=dict)  # group → least share of the budget
     ceilings: Mapping[int, float] = field(default_factory=dict)  # group → largest share
     blend: tuple[tuple[int, float], ...] = ()  # (group, or -1 for all; share) in natural parts
+    natural: Ints | None = None  # (n,) tokens that those parts are in proportion to; None: the room
 
 
 def settle_selection(selection: Selection, method: Method) -> Selection:
@@ -113,7 +114,7 @@ def choose_weights(
 def spread_tokens(spread: Spread, room: Ints, *, budget: int) -> npt.NDArray[np.int64]:
     """Return how many tokens of each shard make a mix of exactly `budget` tokens.
 
-    First what is blended in, in proportion to the room; then the rest in order or by shares.
+    First what is blended in, in natural proportions; then the rest in order or by shares.
     A group that comes out above its ceiling or below its floor is set to it, and the others
     share what is left, until all keep theirs. What a shard cannot give goes to the others.
 
@@ -143,13 +144,18 @@ def spread_tokens(spread: Spread, room: Ints, *, budget: int) -> npt.NDArray[np.
 
 
 def blend_tokens(spread: Spread, room: Ints, *, budget: int) -> npt.NDArray[np.int64]:
-    """Return the tokens of each shard (n,) that are blended in, in proportion to the room."""
+    """Return the tokens of each shard (n,) that are blended in, in natural proportions.
+
+    Those are the shards' own, not those of the room: while a mix is drawn, the room of a shard of
+    which few documents were looked at is a guess.
+    """
+    natural = room if spread.natural is None else spread.natural
     given = np.zeros(len(room), np.int64)
     for group, share in spread.blend:
         everywhere = spread.groups is None or group < 0
         here = np.where(everywhere | (spread.groups == group), room - given, 0)
         part = min(tokens_of(share, budget), int(here.sum()))
-        given += fill_by_share(here, here.astype(np.float64), budget=part)
+        given += fill_by_share(here, np.where(here > 0, natural, 0.0), budget=part)
     return given
 
 
