@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 from rich.console import Console
 
-from curate.records import NEVER
+from curate.records import NEVER, MixPart
 from curate.report import grid
 from curate.report.grid import bar, result_console
 from curate.report.json_lines import (
@@ -94,6 +94,17 @@ def test_mix_table_says_tokens_by_source_and_the_forecast():
     assert "32%" in text
     assert "forecast drop +0.350 nats/token (+0.200 to +0.500)" in text
     assert "7 documents that hold an item of the target, 31 duplicates" in text
+
+
+def test_the_epochs_of_a_source_are_its_tokens_over_those_of_its_shards():
+    parts = (
+        MixPart("a-0", "a", 100, 1.0, 0.9),
+        MixPart("a-1", "a", 150, 0.5, 0.8),
+        MixPart("b", "b", 90, 2.0, 0.7),
+    )
+    lines = printed(mix_table(dataclasses.replace(mix(), parts=parts, tokens=340))).splitlines()
+    epochs = [(line.split()[0], line.split()[-1]) for line in lines[2:4]]
+    assert epochs == [("a", "0.62"), ("b", "2.00")]  # 250 of 400, 90 of 45
 
 
 def test_a_mix_that_is_forecast_to_do_worse_is_warned_of():

@@ -133,5 +133,7 @@ def _ledger(index: Index) -> Iterable[Text]:
 
 
 def _epochs(mix: Mix, source: str) -> float:
-    """Return how often the source's own tokens are passed, the most over its shards."""
-    return max(part.epochs for part in mix.parts if part.source == source)
+    """Return the tokens of a source for each token of its shards that the mix draws from."""
+    parts = [part for part in mix.parts if part.source == source and part.epochs > 0]
+    held = sum(part.tokens / part.epochs for part in parts)
+    return sum(part.tokens for part in parts) / held if held else 0.0
