@@ -455,8 +455,10 @@ def test_a_held_out_slice_shares_nothing_with_the_mix(build, place, tmp_path):
     manifest = json.loads((Path(mix.folder) / "manifest.json").read_text())
     assert manifest["holdout"]["tokens"] == sum(loaded["holdout"]["tokens"])
     assert 0.02 < manifest["holdout"]["tokens"] / 9000 < 0.25
+    assert mix.held_out == manifest["holdout"]["tokens"]
     lines = pq.read_table(Path(mix.folder) / "provenance.parquet").to_pylist()
     assert {line["epoch"] for line in lines if "holdout" in line["file"]} == {-1}
+    assert [build(budget=500, holdout=share).held_out for share in (0.0001, 0.0)] == [0, None]
 
 
 def test_whole_documents_end_at_the_nearest_boundary(build, place):

@@ -107,6 +107,15 @@ def test_the_epochs_of_a_source_are_its_tokens_over_those_of_its_shards():
     assert epochs == [("a", "0.62"), ("b", "2.00")]  # 250 of 400, 90 of 45
 
 
+def test_what_is_held_out_is_said_and_so_is_that_nothing_is():
+    for held, words in (
+        (3089, "held out: 3,089 tokens beside them\nforecast drop"),
+        (0, "! nothing is held out: "),
+    ):
+        assert words in printed(mix_table(dataclasses.replace(mix(), held_out=held)))
+    assert "held out" not in printed(mix_table(mix()))
+
+
 def test_a_mix_that_is_forecast_to_do_worse_is_warned_of():
     assert "worse than natural" not in printed(mix_table(mix()))
     poor = dataclasses.replace(mix().forecast, drop=-0.9, low=-1.5, high=-0.3)

@@ -39,6 +39,7 @@ def mix_of(
         duplicates=len(drawn.dropped) - leaks,
         ranking_fingerprint=ranking.fingerprint,
         fingerprint=mark,
+        held_out=int(drawn.held.tokens.sum()) if settings.holdout else None,
     )
 
 

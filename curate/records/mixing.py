@@ -47,6 +47,7 @@ class Mix(Frame):
     duplicates: int  # documents taken out because another is the same
     ranking_fingerprint: str
     fingerprint: str
+    held_out: int | None = None  # tokens of the split beside it; None where none was asked for
 
     @property
     def sources(self) -> dict[str, int]:

@@ -88,12 +88,24 @@ def mix_table(mix: Mix) -> RenderableType:
         f" {format_count(mix.duplicates)} duplicates",
         forecast_sentence(mix.forecast),
     ]
-    bad = [
-        "this mix is forecast to do worse than natural proportions: compare with another "
-        "--selection, or rank by --method lexical"
-    ]
-    warnings = warning_lines(bad if mix.forecast.high < 0 else [])
-    return Group(table, *[Text(line) for line in lines], *warnings)
+    if mix.held_out:
+        lines.insert(-1, f"held out: {format_count(mix.held_out)} tokens beside them")
+    return Group(table, *[Text(line) for line in lines], *warning_lines(_doubts(mix)))
+
+
+def _doubts(mix: Mix) -> list[str]:
+    found = []
+    if mix.held_out == 0:
+        found.append(
+            "nothing is held out: of the documents that were drawn, none fell in so small a share; "
+            "ask for a larger --holdout"
+        )
+    if mix.forecast.high < 0:
+        found.append(
+            "this mix is forecast to do worse than natural proportions: compare with another "
+            "--selection, or rank by --method lexical"
+        )
+    return found
 
 
 def forecast_sentence(forecast: Forecast) -> str:
