@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from curate.errors import USAGE, CurateError
-from curate.report.numbers import parse_tokens
+from curate.report.numbers import parse_share, parse_tokens
 from curate.settings import Settings, TargetSettings
 
 CONFIG_NAME = "curate.toml"
 S = TypeVar("S")
 
 _TOKEN_FIELDS = {"budget", "tokens", "shard_tokens", "batch_tokens", "block_tokens"}
+_SHARE_FIELDS = {"holdout", "max_rejected"}
 
 
 def read_settings(path: Path | None = None) -> Settings:
@@ -106,6 +107,8 @@ def _value(key: str, value: Any, kind: Any) -> Any:
         return tuple(value)
     if kind is int and key in _TOKEN_FIELDS and isinstance(value, str):
         return parse_tokens(value)
+    if kind is float and key in _SHARE_FIELDS and isinstance(value, str):
+        return parse_share(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is float and value != value:

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from curate.config import override, read_settings
-from curate.report.numbers import parse_tokens
+from curate.report.numbers import parse_share, parse_tokens
 from curate.settings import Engine, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -44,13 +44,9 @@ class Share(click.ParamType[float]):
     ) -> float:
         """Return the share, 0 to 1."""
         try:
-            text = str(value)
-            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError:
-            share = -1.0
-        if not 0 <= share <= 1:
-            self.fail(f"{value!r} is not a share such as 1% or 0.01", param, ctx)
-        return share
+            return parse_share(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def complete_path(

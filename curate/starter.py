@@ -32,7 +32,7 @@ _TEMPLATE = """\
 inputs = {inputs}  # files, folders, globs, or "hf:org/name"
 text = {text}  # the field with the text, or a template: "{{question}}\\n{{answer}}"
 shard_tokens = "1M"  # a shard is what is embedded, ranked and mixed
-# max_rejected = 0.001  # share of bad documents above which the exit code is 3
+# max_rejected = "0.1%"  # share of bad documents above which the exit code is 3
 
 [embed]
 # probe = "builtin"  # for real work a stronger one: "gpt2", a folder, a .gguf file

@@ -25,6 +25,13 @@ def test_values_and_token_counts_are_read(tmp_path):
     assert settings.mix.budget == 1_500_000_000
 
 
+def test_a_share_is_read_as_on_the_command_line(tmp_path):
+    settings = read_settings(
+        written(tmp_path, '[corpus]\nmax_rejected = "0.5%"\n[mix]\nholdout = "0.25"\n')
+    )
+    assert (settings.corpus.max_rejected, settings.mix.holdout) == (0.005, 0.25)
+
+
 def test_one_input_may_be_a_string(tmp_path):
     assert read_settings(written(tmp_path, '[corpus]\ninputs = "a"\n')).corpus.inputs == ("a",)
 
@@ -37,6 +44,7 @@ def test_one_input_may_be_a_string(tmp_path):
         ("[mix]\nbudget = true\n", ":2: budget: expected int, found True"),
         ('[rank]\n\nmethod = "magic"\n', ":3: method: 'magic' is not one of task2vec, lexical"),
         ("[mix]\nbudget = 'much'\n", ":2: budget: "),
+        ("[mix]\nholdout = '120%'\n", ":2: holdout: '120%' is not a share such as 1% or 0.01"),
         ("corpus = 3\n", ":1: corpus is a section: write [corpus]"),
         ("[corpus]\nmax_rejected = nan\n", ":2: max_rejected: expected a number, found nan"),
         ("[rank]\nseed = -1\n", ":2: seed: expected 0 or more, found -1"),

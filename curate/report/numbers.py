@@ -34,6 +34,25 @@ def parse_tokens(text: str) -> int:
     return int(tokens)
 
 
+def parse_share(text: str) -> float:
+    """Return the share that `text` names: `1%`, `0.01`.
+
+    Raises:
+        ValueError: not a number, or not from 0 to 1.
+
+    Example:
+        >>> parse_share("12.5%")
+        0.125
+    """
+    try:
+        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError(f"{text!r} is not a share such as 1% or 0.01")
+    return share
+
+
 def format_tokens(tokens: float) -> str:
     """Return a count with at most three significant digits and a unit.
 
