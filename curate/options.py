@@ -156,4 +156,8 @@ def engine(command: F) -> F:
 def run_on(settings: Settings, given: dict[str, Any]) -> Settings:
     """Put the options of `engine` over the settings, and take them out of what was given."""
     own = {name: given.pop(name) for name in ("engine", "workers", "address", "submit")}
-    return dataclasses.replace(settings, run=override(settings.run, **own))
+    run = override(settings.run, **own)
+    for name, engine in (("address", "ray"), ("submit", "batch")):
+        if own[name] and run.engine != engine:
+            raise click.UsageError(f"--{name} goes with --engine {engine}")
+    return dataclasses.replace(settings, run=run)

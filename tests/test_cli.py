@@ -561,3 +561,28 @@ def test_a_second_interrupt_does_not_end_the_first():
         os.kill(os.getpid(), signal.SIGINT)  # until the process has ended
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["index", "--clusters", "3"], "--clusters goes with --group-by cluster"),
+        (["index", "--submit", "sbatch"], "--submit goes with --engine batch"),
+        (["index", "--submit", "sbatch", "--engine", "ray"], "--submit goes with --engine batch"),
+        (["build-mix", "--address", "auto"], "--address goes with --engine ray"),
+        (["verify", "--address", "auto"], "--address goes with --engine ray"),
+        (["verify", "--size", "1M", "--model", "builtin"], "it goes without --model"),
+        (["rank", "--text", "a", "--template", "{b}"], "both say how an item reads: give one"),
+    ],
+)
+def test_an_option_that_another_makes_void_is_refused(tmp_path, arguments, message):
+    done = CliRunner().invoke(main, [*arguments, "--workspace", str(tmp_path / "ws")])
+    assert done.exit_code == 2 and message in done.output
+    assert not (tmp_path / "ws").exists()
+
+
+def test_an_option_holds_with_the_engine_that_the_file_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "curate.toml").write_text('[run]\nengine = "batch"\n')
+    done = CliRunner().invoke(main, ["index", "--submit", "sbatch --wait"])
+    assert "no corpus named" in str(done.exception) + done.output

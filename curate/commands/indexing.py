@@ -62,6 +62,8 @@ def index(
     """
     settings = options.run_on(settings, given)
     configured, settings = settings, _given(settings, paths=paths, **given)
+    if given["clusters"] and settings.corpus.group_by != "cluster":
+        raise click.UsageError("--clusters goes with --group-by cluster")
     if dry_run:
         _show_plan(settings, workspace, device, as_json)
         return

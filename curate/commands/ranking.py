@@ -71,6 +71,8 @@ def rank(
         )
     if as_csv and (as_json or explain is not None or check is not None):
         raise click.UsageError("--csv goes without --json, --explain and --check")
+    if given["text"] and given["template"]:
+        raise click.UsageError("--text and --template both say how an item reads: give one")
     if measure and method not in (None, "task2vec"):
         raise click.UsageError("--measure is one of method task2vec")
     from curate import stages

@@ -88,6 +88,8 @@ def verify(
             settings.verify, against=rivals, outcomes=given.pop("outcomes") or None, **given
         ),
     )
+    if given["size"] and settings.verify.model:
+        raise click.UsageError("--size is of models from scratch: it goes without --model")
     shared: Any = {"settings": settings, "workspace": workspace, "device": device}
     if dry_run:
         from curate.report.json_lines import to_json
