@@ -586,3 +586,12 @@ def test_an_option_holds_with_the_engine_that_the_file_names(tmp_path, monkeypat
     (tmp_path / "curate.toml").write_text('[run]\nengine = "batch"\n')
     done = CliRunner().invoke(main, ["index", "--submit", "sbatch --wait"])
     assert "no corpus named" in str(done.exception) + done.output
+
+
+def test_settings_of_the_ranking_are_looked_at_before_anything_is_indexed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c.jsonl").write_text('{"text": "two and two"}\n{"text": "four and four"}\n')
+    Path("curate.toml").write_text('[corpus]\ninputs = ["c.jsonl"]\n[rank]\nconfidence = 2\n')
+    done = CliRunner().invoke(main, ["rank", "--target", "c.jsonl"])
+    assert done.exit_code == 2 and "[rank] confidence is 2.0" in done.output
+    assert not Path(".curate/index").exists()

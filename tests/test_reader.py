@@ -314,6 +314,23 @@ def test_the_share_of_rejected_records_decides():
     assert check_ledgers([], 0.001) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "setting"), [(["one", "two"], "{text}"), ({"body": "one\ntwo"}, "{text.body}")]
+)
+def test_a_file_of_lists_or_nested_texts_is_told_the_template_that_reads_it(
+    tmp_path, value, setting
+):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes((msgspec.json.encode({"text": value}) + b"\n") * 10)
+    none, account = read(path)
+    assert not none
+    said = str(check_ledgers([account], 0.001))
+    assert "all 10 records rejected: wrong_type 10; " in said and f"'{setting}'" in said
+    documents, _ = read(path, text=setting)
+    texts = [document.text for document in documents]
+    assert texts == ["one\ntwo"] * 10
+
+
 MUTATIONS = st.tuples(
     st.sampled_from(["cut", "flip", "insert", "double", "drop"]), st.floats(0, 1), st.binary()
 )

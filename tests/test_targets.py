@@ -114,6 +114,13 @@ def test_an_empty_or_damaged_target_is_refused(tmp_path):
         load_target(TargetSettings(name=str(bad), text="body"))
 
 
+def test_one_item_cannot_be_halved_and_that_is_what_is_said(tmp_path):
+    for count, why in ((1, "it holds one item"), (2, "its items read alike")):
+        write(tmp_path / "few.jsonl", [{"text": "two and two are four, always"}] * count)
+        with pytest.raises(CurateError, match=f"{why}, so no eval split .* NAME=select_file"):
+            load_target(TargetSettings(name=str(tmp_path / "few.jsonl")))
+
+
 def test_near_identical_items_never_straddle():
     pool = items(60)
     twins = [item.upper() + "!" for item in pool] + [item + " and nothing else" for item in pool]

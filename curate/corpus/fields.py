@@ -27,6 +27,7 @@ class Template:
 
     fields: tuple[str, ...]  # each named once, in order of first use
     parts: tuple[tuple[str, int, tuple[str, ...]], ...]  # literal, field or -1, path inside it
+    in_braces: bool = True  # False: written as a field's name alone, which holds strings only
 
     @property
     def is_field(self) -> bool:
@@ -56,7 +57,7 @@ def parse_template(text: str) -> Template:
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise CurateError(f"text: {text!r} is no UTF-8, as no field's name is", exit_code=USAGE)
     if "{" not in text and "}" not in text:
-        return Template(fields=(text,), parts=(("", 0, ()),))
+        return Template(fields=(text,), parts=(("", 0, ()),), in_braces=False)
     fields: list[str] = []
     parts: list[tuple[str, int, tuple[str, ...]]] = []
     try:
@@ -84,8 +85,8 @@ def parse_template(text: str) -> Template:
 def render(template: Template, row: Row) -> tuple[str, str]:
     """Return a record's text and no reason, or no text and the reason of its rejection.
 
-    A field of its own must be a string; a template also takes numbers, and lists of both, one a
-    line.
+    A field named without braces must be a string; a template also takes numbers, and lists of
+    both, one a line.
 
     Args:
         template: from `parse_template`.
@@ -94,7 +95,7 @@ def render(template: Template, row: Row) -> tuple[str, str]:
     Returns:
         (text, "") or ("", one of missing_field, null, wrong_type, empty, too_long, bad_utf8).
     """
-    if template.is_field:
+    if template.is_field and not template.in_braces:
         value = row[0]
         return _checked(value) if type(value) is str else ("", _reason(value))
     pieces: list[str] = []

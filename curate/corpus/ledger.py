@@ -18,6 +18,11 @@ _REFUSALS = tuple(
 _FEW_RECORDS = 10
 """A file of at least so many records that gives none is an error, whatever the others gave."""
 
+_NO_STRING = (
+    "; a field with no string in it is read by a template: --text '{text}' for a list or a number, "
+    "'{text.body}' for what is nested in it"
+)
+
 
 @dataclass(slots=True)
 class LedgerBuilder:
@@ -99,6 +104,8 @@ def check_ledgers(ledgers: Sequence[FileLedger], max_rejected: float) -> CurateE
             return CurateError(message, exit_code=REJECTED)
         if ledger.seen >= _FEW_RECORDS and not ledger.accepted and max_rejected < 1:
             message = f"{ledger.path}: all {ledger.seen} records rejected: {_reasons([ledger])}"
+            if "wrong_type" in ledger.rejected:
+                message += _NO_STRING
             return CurateError(message, exit_code=REJECTED)
     seen = sum(ledger.seen for ledger in ledgers)
     rejected = sum(sum(ledger.rejected.values()) for ledger in ledgers)

@@ -242,8 +242,9 @@ def _target(
         select, held_out = split_items(select, seed=seed)
         origin = f"{origin}, one split halved by item with seed {seed}"
         if not held_out:
+            why = "it holds one item" if len(select) == 1 else "its items read alike"
             raise CurateError(
-                f"target {name}: its items read alike, so no eval split can be held out; "
+                f"target {name}: {why}, so no eval split can be held out; "
                 "give NAME=select_file,eval_file"
             )
     for split, items in (("select", select), ("eval", held_out)):

@@ -60,7 +60,7 @@ def rank_shards(
         CurateError: a setting out of its range, no shard, no item in the select split, or an
             input that changed.
     """
-    _check_settings(settings)
+    check_settings(settings)
     if not index.shards:
         raise CurateError(f"{index.folder}: the index holds no shard; index some documents first")
     if not any(item.strip() for item in target.select):
@@ -112,7 +112,12 @@ def find_ranking(workspace: Path, fingerprint: str) -> Ranking | None:
     return None
 
 
-def _check_settings(settings: RankSettings) -> None:
+def check_settings(settings: RankSettings) -> None:
+    """Refuse settings out of range: here, and by a stage that would have to index first.
+
+    Raises:
+        CurateError: which, and what it has to be.
+    """
     wrong = {
         "confidence": (not 0 < settings.confidence < 1, "between 0 and 1"),
         "bootstrap": (settings.bootstrap < 1, "at least 1"),

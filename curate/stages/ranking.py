@@ -12,7 +12,7 @@ from curate.errors import USAGE, CurateError
 from curate.ranking.check import check_alignment
 from curate.ranking.compare import compare_methods, side_by_side
 from curate.ranking.explain import explain_shard
-from curate.ranking.rank import rank_shards
+from curate.ranking.rank import check_settings, rank_shards
 from curate.records import AlignmentCheck, Comparison, Explanation, Notify, Ranking, silent
 from curate.settings import Settings, TargetSettings
 from curate.stages.indexing import current_index
@@ -56,6 +56,7 @@ def rank(
             " (curate targets lists the known ones)",
             exit_code=USAGE,
         )
+    check_settings(settings.rank)
     asked = dataclasses.replace(wanted, data_dir=data_dir(settings))
     wanted = _located(asked)
     loaded = load_target(wanted)
