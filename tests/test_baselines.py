@@ -3,7 +3,10 @@ import itertools
 import json
 import math
 import re
+import tracemalloc
+import weakref
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +22,7 @@ from curate.ranking.importance import ngram_importance
 from curate.ranking.ngrams import (
     WORD,
     WORD_BUCKETS,
+    hash_words,
     ngram_cross_entropy,
     ngram_lm,
 )
@@ -128,6 +132,65 @@ def test_methods_that_need_a_probe_are_not_measured_from_text():
 
 
 # --- n-gram importance ---
+
+
+class Passing(Sequence):
+    """Shards of which those that were read are counted while somebody holds them."""
+
+    class Documents(list):
+        pass
+
+    def __init__(self, shards):
+        self.shards, self.held, self.most = shards, [], 0
+
+    def __len__(self):
+        return len(self.shards)
+
+    def __getitem__(self, place):
+        raise AssertionError("read one by one")
+
+    def __iter__(self):
+        for shard in self.shards:
+            documents = self.Documents(shard)
+            self.held.append(weakref.ref(documents))
+            self.most = max(self.most, sum(one() is not None for one in self.held))
+            yield documents
+
+
+@pytest.mark.parametrize("method", TEXT_METHODS)
+def test_methods_that_read_text_hold_few_shards_of_it(method):
+    shards = Passing([LAW, LEAN] * 6)
+    values, _ = baselines.measure_texts(method, ITEMS * 2, shards)
+    assert shards.most <= 2
+    whole, _ = baselines.measure_texts(method, ITEMS * 2, [LAW, LEAN] * 6)
+    assert values.tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("method", ["ngram-lm", "compression"])
+def test_memory_does_not_grow_with_the_shards(method):
+    items = [f"{item} {n}" for n in range(150) for item in ITEMS]
+
+    def peak(count):
+        tracemalloc.start()
+        baselines.measure_texts(method, items, [LAW, LEAN] * count)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(1)  # what is made once
+    assert peak(12) < 1.3 * peak(2)
+
+
+def test_words_of_the_corpus_may_be_counted_before():
+    """Of the same text the same values; of another, other gaps."""
+    known = np.bincount(
+        np.concatenate(hash_words([*LAW, *LEAN])).astype(int), minlength=WORD_BUCKETS
+    ).astype(float)
+    values = [
+        ngram_lm(ITEMS, [LAW, LEAN], background=counts)[0].tolist()
+        for counts in (None, known, np.ones(WORD_BUCKETS))
+    ]
+    assert values[0] == values[1] != values[2]
 
 
 def test_ngram_importance_is_a_mean_over_ngrams_not_a_sum():

@@ -331,7 +331,8 @@ def test_methods_are_compared_on_one_sample_of_text(index, target, workspace, mo
 
 def test_damaged_text_is_read_from_the_shards_again(index, target, workspace):
     def read():
-        return samples.read_samples(index, seed=5, workspace=workspace, notify=lambda *_: None)
+        found = samples.read_samples(index, seed=5, workspace=workspace, notify=lambda *_: None)
+        return list(found)
 
     first = read()
     path = workspace / "ranking" / "texts" / "texts.parquet"
@@ -351,7 +352,27 @@ def test_a_sample_is_seeded_bounded_and_of_pieces_of_documents(index, workspace,
         cut = {one[at : at + 300] for one in whole for at in range(0, len(one), 300)}
         assert cut.issuperset(texts_read)
     other = samples.read_samples(index, seed=1, workspace=workspace, notify=lambda *_: None)
-    assert other != some
+    assert list(other) != list(some)
+
+
+def test_samples_are_read_a_few_shards_at_a_time(index, workspace, monkeypatch):
+    read, quiet = [], {"workspace": workspace, "notify": lambda *_: None}
+    whole = list(samples.read_samples(index, seed=11, **quiet))
+    assert len(whole) == len(index.shards) > 2 and all(whole)
+    monkeypatch.setattr(samples, "READ_AT_ONCE", 2)
+    some = samples.read_samples(index, seed=12, **quiet)
+    real = samples.Samples._read
+    monkeypatch.setattr(
+        samples.Samples, "_read", lambda self, group: read.append(group) or real(self, group)
+    )
+    groups = -(-len(index.shards) // 2)
+    found = list(some)
+    assert len(some) == len(found) == len(whole) and read == list(range(groups))
+    read.clear()
+    assert some[-1] == found[-1] and read == [groups - 1]
+    assert some[1:3] == found[1:3] and [some[n] for n in range(len(some))] == found
+    with pytest.raises(IndexError):
+        some[len(found)]
 
 
 def test_a_sample_holds_long_and_short_documents_by_their_share(tmp_path, monkeypatch):

@@ -76,6 +76,7 @@ def measure_texts(
     *,
     seed: int = 0,
     number: Number | None = None,
+    background: Floats | None = None,
 ) -> Measured:
     """Measure shards by a method that reads text alone: the same documents for each of them.
 
@@ -86,18 +87,19 @@ def measure_texts(
         shards: documents of each shard.
         seed: of what is drawn.
         number: texts → words as numbers, for lexical and ngram-lm (`ngram_lm`).
+        background: counts of the corpus by these numbers, for the same.
 
     Raises:
         ValueError: another method, no item, or a shard without a document.
     """
     if method == "lexical":
-        return ngram_lm(items, shards, order=1, number=number)
+        return ngram_lm(items, shards, order=1, number=number, background=background)
     if method == "ngram":
         return ngram_importance(items, shards)
     if method == "ngram-lm":
-        return ngram_lm(items, shards, number=number)
+        return ngram_lm(items, shards, number=number, background=background)
     if method == "compression":
-        return compression(items, [documents[:PAIRED] for documents in shards])
+        return compression(items, (documents[:PAIRED] for documents in shards))
     if method == "classifier":
         return classifier(items, shards, seed=seed)
     if method == "length":

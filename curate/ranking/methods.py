@@ -100,8 +100,15 @@ def measure(
         return _plain(index, *baselines.random(len(index.shards), seed=settings.seed))
     items = draw_items(target.select, READ_ITEMS, seed=settings.seed)
     texts = read_samples(index, seed=settings.seed, workspace=workspace, notify=notify)
-    number = _tokens_of(index) if method == "ngram-lm" else None
-    found = baselines.measure_texts(method, items, texts, seed=settings.seed, number=number)
+    by_tokens = method == "ngram-lm"
+    found = baselines.measure_texts(
+        method,
+        items,
+        texts,
+        seed=settings.seed,
+        number=_tokens_of(index) if by_tokens else None,
+        background=corpus_words(index) if by_tokens else None,
+    )
     return _plain(index, *found)
 
 

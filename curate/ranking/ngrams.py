@@ -28,11 +28,12 @@ Number = Callable[[Sequence[str]], list[Words]]
 
 def ngram_lm(
     items: Sequence[str],
-    shards: Iterable[Sequence[str]],
+    shards: Sequence[Sequence[str]],
     *,
     order: int = 2,
     filled: float = FILLED,
     number: Number | None = None,
+    background: Floats | None = None,
 ) -> Measured:
     """Return minus the cross-entropy of the target's words under a language model of each shard.
 
@@ -43,11 +44,12 @@ def ngram_lm(
 
     Args:
         items: of the target, not empty.
-        shards: documents of each shard; together they are the corpus.
+        shards: documents of each shard; together they are the corpus. One is looked at at a time.
         order: longest n-gram, >= 1. More than 2 forecast no loss better (docs/experiments.md).
         filled: share of a shard's words that the corpus makes up, above 0, at most 1.
         number: texts → the words of each as numbers below `WORD_BUCKETS`, such as the tokens of
             the probe; None hashes words, of which a target has some that no shard has.
+        background: counts (n_numbers,) of the corpus; None counts the shards, in a pass before.
 
     Returns:
         Values in -nats/word, or /token.
@@ -61,19 +63,14 @@ def ngram_lm(
         raise ValueError("the target has no item with a word in it")
     lengths = np.array([len(words) for words in target], dtype=np.float64)
     wanted = _grams(target, order)
-    background, counted = np.zeros(WORD_BUCKETS), []
+    counts = _count_all(shards, number) if background is None else background
+    spread = ((counts + 0.5) / (counts + 0.5).sum())[wanted[0][1].astype(np.int64)]
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    values, item_moves, document_moves = [], [], []
     for documents in shards:
         if not documents:
             raise ValueError("a shard without a document has no language model")
-        words = number(documents)
-        for document in words:
-            background += np.bincount(document.astype(np.int64), minlength=WORD_BUCKETS)
-        counted.append([_Counts.of(part, wanted, order) for part in _leave_outs(words)])
-    background = (background + 0.5) / (background + 0.5).sum()
-    spread = background[wanted[0][1].astype(np.int64)]
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    values, item_moves, document_moves = [], [], []
-    for parts in counted:
+        parts = [_Counts.of(part, wanted, order) for part in _leave_outs(number(documents))]
         logs = np.stack([np.log(part.probability(spread, filled)) for part in parts])
         nats = np.add.reduceat(-logs, starts, axis=1)  # (1 + groups, items)
         rates = nats.sum(axis=1) / lengths.sum()
@@ -139,6 +136,14 @@ def hash_words(texts: Sequence[str]) -> list[Words]:
                 seen[word] = zlib.crc32(data) % WORD_BUCKETS
         result.append(np.array([seen[word] for word in words], dtype=np.uint64))
     return result
+
+
+def _count_all(shards: Iterable[Sequence[str]], number: Number) -> Floats:
+    counts = np.zeros(WORD_BUCKETS)
+    for documents in shards:
+        words = np.concatenate([np.zeros(0, np.uint64), *number(documents)])
+        counts += np.bincount(words.astype(np.int64), minlength=WORD_BUCKETS)
+    return counts
 
 
 class _Counts:
