@@ -482,6 +482,21 @@ def test_a_sketch_narrower_than_the_matrices_is_refused(case):
         build_index(corpus, settings, workspace=workspace, device="cpu")
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch_tokens": 0}, {"block_tokens": 1}, {"block_tokens": 10**6}, {"gradients": -1},
+        {"layers": "foo"}, {"layers": "last:9"}, {"sketch": 1},
+        {"recipe": "published", "documents": 8},
+    ],
+)  # fmt: skip
+def test_settings_that_no_probe_allows_are_a_mistake_of_usage(wrong):
+    probe = load_probe("builtin", device="cpu")
+    with pytest.raises(CurateError) as caught:
+        embedding.check_probe(probe, dataclasses.replace(EmbedSettings(), **wrong))
+    assert caught.value.exit_code == 2
+
+
 def test_a_projection_keeps_inner_products_in_expectation():
     blocks = (RowBlock("a", 0, "a", 0, 30), RowBlock("b", 0, "b", 30, 80))
     rows = torch.rand(2, 80, generator=torch.Generator().manual_seed(0)) + 0.1

@@ -23,10 +23,11 @@ from curate.store.publish import publish_json
 from curate.verification import prepared
 from curate.verification import training as training_module
 from curate.verification.arms import plan_arms
-from curate.verification.caveats import _enough
+from curate.verification.caveats import _enough, find_caveats
 from curate.verification.checkpoint import read_checkpoint
 from curate.verification.experiment import run_experiment
 from curate.verification.outcome import (
+    FURTHEST,
     Drop,
     alignment_fit,
     alignment_slope,
@@ -575,6 +576,22 @@ def test_tokens_to_a_loss_follow_the_line_in_log_tokens():
     assert tokens_to_reach(curve, 9 - 0.5 * math.log(6400)) == pytest.approx(6400)
     assert tokens_to_reach(curve[:1], 1.0) == math.inf
     assert tokens_to_reach(np.array([[1.0, 2.0], [2.0, 2.0]]), 1.0) == math.inf
+    far = 9 - 0.5 * math.log(1_600 * FURTHEST)
+    assert tokens_to_reach(curve, far + 0.01) < 1_600 * FURTHEST
+    assert tokens_to_reach(curve, far - 0.01) == math.inf
+
+
+@pytest.mark.parametrize(("low", "said"), [(-3.73, True), (0.0, True), (0.01, False)])
+def test_a_forecast_that_promised_nothing_is_said_to_be_one(low, said):
+    """Whatever is measured lies in an interval from -4 to 4: "confirmed" is not worth much."""
+    runs = [SimpleNamespace(arm=arm, loss=5.0, item_tokens=(9,) * 30) for arm in ("mix", "random")]
+    drop = SimpleNamespace(drop=0.3, low=low, high=4.25)
+    measured = SimpleNamespace(
+        notes=(), runs=runs, arms=(), unigram_entropy=9.0,
+        forecasts=(SimpleNamespace(blind=True, drop=drop),),
+    )  # fmt: skip
+    found = find_caveats(measured, SETTINGS, seeds_needed=0)
+    assert any("holds a drop of 0" in each for each in found) == said
 
 
 def test_the_tokens_that_would_be_enough_are_said_with_two_digits():

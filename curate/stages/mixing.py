@@ -42,7 +42,8 @@ def build_mix(
         workspace: where the ranking is.
         out: the mix's folder, or `s3://BUCKET/FOLDER`: the mix is made in the workspace, where
             later stages find it, and a copy is published there, its `meta.json` last.
-        fmt: parquet, jsonl, or manifest (weights and record ranges, no text).
+        fmt: parquet, jsonl, mds, tokens, megatron, or manifest (weights and record ranges, no
+            text).
         workers: processes; 0 chooses, and their number changes nothing.
         trainer: transformers, nanotron, olmo-core, torchtitan, axolotl or litgpt: a file beside
             the mix starts it with these files.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from curate.corpus.tokens import count_unigrams, cut_blocks, draw_batches
-from curate.errors import CurateError
+from curate.errors import USAGE, CurateError
 from curate.records import Embedding, RowBlock
 from curate.settings import EmbedSettings
 from curate.task2vec.batches import micro_batches, tokens_that_fit
@@ -123,23 +123,29 @@ def check_probe(probe: Probe, settings: EmbedSettings) -> tuple[RowBlock, ...]:
     if settings.block_tokens > probe.max_positions:
         raise CurateError(
             f"probe {probe.info.name}: reads {probe.max_positions} positions, block_tokens is "
-            f"{settings.block_tokens}; set [embed] block_tokens = {probe.max_positions}"
+            f"{settings.block_tokens}; set [embed] block_tokens = {probe.max_positions}",
+            exit_code=USAGE,
         )
     if min(settings.batches, settings.batch_tokens, settings.draws) < 1:
-        raise CurateError("[embed] batches, batch_tokens and draws must be at least 1")
+        raise CurateError(
+            "[embed] batches, batch_tokens and draws must be at least 1", exit_code=USAGE
+        )
     if settings.block_tokens < 2:
-        raise CurateError("[embed] block_tokens must be at least 2")
+        raise CurateError("[embed] block_tokens must be at least 2", exit_code=USAGE)
     if min(settings.sketch, settings.documents, settings.gradients) < 0:
-        raise CurateError("[embed] sketch, documents and gradients must not be negative")
+        raise CurateError(
+            "[embed] sketch, documents and gradients must not be negative", exit_code=USAGE
+        )
     if settings.recipe == "published" and settings.documents + settings.gradients:
         raise CurateError(
             "[embed] the published recipe has no vectors of documents and no mean gradients; "
-            "documents = 0, gradients = 0"
+            "documents = 0, gradients = 0",
+            exit_code=USAGE,
         )
     try:
         return _groups(probe, settings)[1]
     except ValueError as error:
-        raise CurateError(f"probe {probe.info.name}: {error}") from None
+        raise CurateError(f"probe {probe.info.name}: {error}", exit_code=USAGE) from None
 
 
 def whole_batches(tokens: Sequence[Counts], settings: EmbedSettings) -> list[list[Counts]]:

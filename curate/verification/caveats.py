@@ -32,6 +32,11 @@ def find_caveats(measured: Measured, settings: VerifySettings, *, seeds_needed: 
         )
     if not published.blind:
         found.append("runs on this mix were there before the forecast was made: it is not blind")
+    if published.drop is not None and published.drop.low <= 0 <= published.drop.high:
+        found.append(
+            "the interval of the forecast holds a drop of 0: it did not say that the mix is "
+            "better; more calibration mixes (--calibration) narrow it"
+        )
     controls = [run.loss for run in runs if run.arm == "random"]
     if len(controls) == 1:
         found.append("one seed an arm: the intervals leave out what seeds differ by")

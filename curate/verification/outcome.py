@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from curate.records import Counts, Floats
 
 CERTAINTY = 0.95
+FURTHEST = 1_000
+"""Times the tokens that were measured, up to which a line through them is believed."""
+
 """Confidence with which a mix must beat random, one-sided."""
 
 
@@ -208,7 +211,8 @@ def tokens_to_reach(points: Floats, goal: float) -> float:
         goal: nats/token.
 
     Returns:
-        Tokens; infinite where the loss does not fall, or the answer is beyond 10¹².
+        Tokens; infinite where the loss does not fall, or the answer is more than `FURTHEST` times
+        the tokens of the last point: no line goes on for so long.
 
     Example:
         >>> tokens_to_reach(np.array([[100.0, 6.0], [200.0, 5.0]]), 4.0)
@@ -219,7 +223,7 @@ def tokens_to_reach(points: Floats, goal: float) -> float:
         return math.inf
     slope, at, loss = line
     tokens = math.exp(min(at + (goal - loss) / slope, 700.0))
-    return float(round(tokens, 6)) if tokens < 1e12 else math.inf
+    return float(round(tokens, 6)) if tokens <= FURTHEST * float(points[-1, 0]) else math.inf
 
 
 def loss_at(points: Floats, tokens: float) -> float:
