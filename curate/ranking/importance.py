@@ -37,8 +37,8 @@ def ngram_importance(
 
     Args:
         items: of the target, not empty.
-        shards: documents of each shard; together they are the corpus. Their counts are held, some
-            0.3 MB a shard: importance is known when the corpus is.
+        shards: documents of each shard; together they are the corpus. Their counts are held, up
+            to 0.2 MB a shard: importance is known when the corpus is.
         buckets: of the hash.
         smoothing: weight of the corpus in the target's distribution, at least one n-gram; 0 is
             DSIR's own code: 1e-8 added to every probability.
