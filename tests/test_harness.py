@@ -74,12 +74,14 @@ def test_shipped_tasks_give_their_items_as_the_harness_puts_them(tmp_path):
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_ENDPOINT": "http://127.0.0.1:9",  # nobody answers there
         },
         capture_output=True,
         text=True,
         check=True,
     )
+    assert "Retry" not in run.stderr
     maths, letters, unknown, own, own_path, offline = json.loads(run.stdout.splitlines()[-1])
     assert maths[1] == [
         f"Question: How many is {n} and {n}?\nAnswer: #### {2 * n}" for n in range(5)

@@ -1,7 +1,13 @@
 """Loading probes: what is accepted, what is refused, and in which words."""
 
 import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
 
+import huggingface_hub
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -229,3 +235,34 @@ def test_a_tokenizer_whose_file_is_not_the_index_s_is_read_by_transformers(folde
     assert not loaded
     load_encode(str(folder), dataclasses.replace(info, tokenizer_digest="another"))
     assert loaded
+
+
+def test_of_a_hub_tokenizer_its_own_files_are_fetched_at_once_and_no_weights(
+    folder, tmp_path, monkeypatch
+):
+    info = dataclasses.replace(load_probe(str(folder), device="cpu").info, name="org/probe")
+    asked = []
+
+    def snapshot(repository, *, revision, allow_patterns):
+        asked.append((repository, revision))
+        found = shutil.ignore_patterns("*.safetensors", "config.json")
+        assert not any(fnmatch("model.safetensors", pattern) for pattern in allow_patterns)
+        return shutil.copytree(folder, tmp_path / f"copy-{len(asked)}", ignore=found)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    for name in ("org/name", "org/name@v1", "org/probe"):
+        encode, digest = load_encode(name, info)
+        assert digest == info.tokenizer_digest and len(encode(["plain"])[0]) == 5
+    assert asked == [("org/name", None), ("org/name", "v1"), ("org/probe", info.revision)]
+
+
+def test_a_hub_tokenizer_out_of_reach_is_one_line_without_retries():
+    code = (
+        "from curate.records import ProbeInfo; from curate.task2vec.tokenizer import load_encode; "
+        "load_encode('org/name', ProbeInfo('builtin', '', '', 0, 0))"
+    )
+    away = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    command, env = [sys.executable, "-c", code], os.environ | away
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert "CurateError: tokenizer org/name: cannot be fetched from the hub (" in done.stderr
+    assert "Retry" not in done.stderr

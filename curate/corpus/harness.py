@@ -92,7 +92,7 @@ def find_tasks(name: str) -> dict[str, Any]:
     if task_name not in manager.all_tasks:
         raise CurateError(_unknown(name, task_name, manager.all_tasks), exit_code=USAGE)
     try:
-        with steadily():
+        with steadily(), _asking_once():
             found: dict[str, Any] = manager.load(task_name)
     except FAILURES as error:
         raise _unreadable(name, error) from None
@@ -124,6 +124,23 @@ def steadily() -> Iterator[None]:
             datasets.enable_progress_bars()
         np.random.set_state(legacy)  # noqa: NPY002
         random.setstate(before)
+
+
+@contextmanager
+def _asking_once() -> Iterator[None]:
+    """Let the hub be left alone where it does not answer: each file is asked for six times."""
+    import datasets
+    from huggingface_hub import constants
+
+    from curate.corpus.hub import hub_answers
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if not hub_answers():
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def _unreadable(name: str, error: BaseException) -> CurateError:

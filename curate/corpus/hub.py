@@ -112,6 +112,15 @@ def resolve_commit(name: HubName) -> str:
     return str(info.sha)
 
 
+def hub_answers() -> bool:
+    """Say whether there is a hub: asked once, where its client asks six times for each file."""
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=TIMEOUT_S)
+    except FAILURES:
+        return False
+    return True
+
+
 def read_hub_rows(name: HubName, *, commit: str) -> Iterator[dict[str, Any]]:
     """Stream the records of one split, none kept: in order, or a seeded sample of them.
 

@@ -8,7 +8,7 @@ from curate.errors import CurateError
 from curate.store.fingerprint import digest_file, fingerprint
 
 BUILTIN = Path(__file__).parent / "builtin"
-_TOKENIZER_FILES = ("*.json", "*.model", "*.txt")
+_TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 
 
 def find_revision(name: str) -> str:
@@ -46,10 +46,21 @@ def fetch_model(name: str, *, what: str = "probe") -> Path:
         return path
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")):
         raise CurateError(f"{what} {name}: no such file or folder")
-    return _download(name, what)
+    path = _download(name, what, ["*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES])
+    _check_safetensors(f"{what} {name}", path)
+    return path
 
 
-def _download(name: str, what: str) -> Path:
+def fetch_tokenizer(name: str) -> Path:
+    """Return the local folder of a hub model's tokenizer: its text files, no weights.
+
+    Raises:
+        CurateError: not to be had.
+    """
+    return _download(name, "tokenizer", list(_TOKENIZER_FILES))
+
+
+def _download(name: str, what: str, patterns: list[str]) -> Path:
     import huggingface_hub  # a tenth of a second, for models of the hub alone
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -58,9 +69,8 @@ def _download(name: str, what: str) -> Path:
     )
 
     repository, _, revision = name.partition("@")
-    patterns = ["*.safetensors", "*.safetensors.index.json", *_TOKENIZER_FILES]
     try:
-        path = Path(
+        return Path(
             huggingface_hub.snapshot_download(
                 repository, revision=revision or None, allow_patterns=patterns
             )
@@ -79,8 +89,6 @@ def _download(name: str, what: str) -> Path:
                 else "use a local folder"
             )
         ) from None
-    _check_safetensors(f"{what} {name}", path)
-    return path
 
 
 def _check_safetensors(which: str, path: Path) -> None:

@@ -15,7 +15,7 @@ from curate.errors import CurateError
 from curate.records import Index, ProbeInfo
 from curate.store.fingerprint import digest_bytes
 from curate.task2vec.foreign import check_text_sizes, one_line_errors
-from curate.task2vec.model_files import BUILTIN
+from curate.task2vec.model_files import BUILTIN, fetch_tokenizer
 
 ADVICE = "use a causal language model that transformers knows"
 
@@ -123,12 +123,16 @@ def load_tokenizer(name: str, info: ProbeInfo) -> Any:
     Raises:
         CurateError: as `open_tokenizer`.
     """
+    place = find_place(name, info)
+    if "revision" in place:
+        # transformers would ask for each file apart, and without a network again for a minute
+        path = fetch_tokenizer("@".join(filter(None, place.values())))
+        check_text_sizes(f"tokenizer {name}", path)
+        place = {"pretrained_model_name_or_path": path, "local_files_only": True}
     import transformers  # seconds
 
     with one_line_errors(f"tokenizer {name}", advice="name a folder or a hub id"):
-        return transformers.AutoTokenizer.from_pretrained(
-            **find_place(name, info), trust_remote_code=False
-        )
+        return transformers.AutoTokenizer.from_pretrained(**place, trust_remote_code=False)
 
 
 def find_place(name: str, info: ProbeInfo) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def find_place(name: str, info: ProbeInfo) -> dict[str, Any]:
     hub, _, revision = name.partition("@")
     if name == info.name:
         revision = info.revision
-    return {"pretrained_model_name_or_path": hub, "revision": revision or "main"}
+    return {"pretrained_model_name_or_path": hub, "revision": revision}
 
 
 def _from_file(name: str, info: ProbeInfo) -> Any:
