@@ -97,6 +97,25 @@ def test_a_field_names_the_sources(mixed, tmp_path):
     assert counts == Counter({**Counter(kinds.values()), "no-kind": 1, "6": 1})
 
 
+def test_a_field_that_no_document_has_is_refused_with_those_that_it_has(mixed, tmp_path):
+    folder, _ = mixed
+    told = []
+    with pytest.raises(CurateError) as refused:
+        open_corpus(
+            settings(folder, "field:kinds"),
+            workspace=tmp_path / "w",
+            notify=lambda *a: told.append(a),
+        )
+    said = f"no field kinds to group by in {folder}/part0.jsonl; it has id, text, kind, url, meta"
+    assert str(refused.value) == f"group_by: {said}" and refused.value.exit_code == 2
+    assert told[0][0] == f"{said}; looking for it in all documents"  # before all is read
+    assert not list((tmp_path / "w").rglob("*.zst"))
+    with pytest.raises(CurateError, match="group_by: no field meta that holds a word or a number"):
+        open_corpus(settings(folder, "field:meta"), workspace=tmp_path / "w")
+    write(folder / "part3.jsonl", [{"text": "none"}, {"text": "one", "kinds": "a"}])
+    assert len(open_corpus(settings(folder, "field:kinds"), workspace=tmp_path / "w").groups) == 2
+
+
 def test_topics_are_the_kinds_and_say_what_they_are_about(mixed, tmp_path):
     folder, kinds = mixed
     corpus, parts, _ = shards_of(settings(folder, "cluster", clusters=4), tmp_path / "w")

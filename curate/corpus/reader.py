@@ -158,6 +158,24 @@ def check_inputs(files: Sequence[InputFile], *, text: str) -> None:
         )
 
 
+def describe_lack(files: Sequence[InputFile], *, label: str) -> str:
+    """Return what to say of files whose schemas and first records lack a field to group by.
+
+    "" where one has it, or where there is no saying. Later records may still have it.
+    """
+    lacking = ""
+    for file in files:
+        try:
+            names = field_names(file.path, detect_format(file.path))
+        except (BrokenFileError, OSError):
+            continue
+        if names is None or label in names:
+            return ""
+        known = ", ".join(names[:12]) or "none"
+        lacking = lacking or f"no field {label} to group by in {file.path}; it has {known}"
+    return lacking
+
+
 def to_document(
     row: tuple[object, ...],
     template: Template,

@@ -25,7 +25,7 @@ from curate.corpus.groups import GroupWriter, group_path
 from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.ledger import LedgerBuilder, disk_refused
 from curate.corpus.pieces import count_workers
-from curate.corpus.reader import check_inputs, read_labelled
+from curate.corpus.reader import check_inputs, describe_lack, read_labelled
 from curate.corpus.topics import (
     SAMPLE,
     place_files,
@@ -193,11 +193,15 @@ def _group_by_field(
 ) -> Grouped:
     """Write each document to the group that its record names."""
     name = settings.group_by.partition(":")[2]
+    if lack := describe_lack(files, label=name):
+        notify(f"{lack}; looking for it in all documents", 0, 0)
     numbers: dict[str, int] = {}
+    found = False
     sizes: list[int] = []
     ledgers: list[FileLedger] = []
     with GroupWriter(folder) as writer:
         for document, label in _labelled(files, settings.text, name, ledgers, notify):
+            found = found or bool(label)
             number = numbers.setdefault(label or f"no-{name}", len(numbers))
             if number == len(sizes):
                 sizes.append(0)
@@ -208,6 +212,9 @@ def _group_by_field(
                 )
             sizes[number] += 1
             writer.add(number, document)
+        if numbers and not found:
+            lack = lack or f"no field {name} that holds a word or a number"
+            raise CurateError(f"group_by: {lack}", exit_code=USAGE)
     groups = tuple(Group(name=label, n_documents=sizes[n]) for label, n in numbers.items())
     return Grouped(groups=groups, ledgers=tuple(ledgers))
 

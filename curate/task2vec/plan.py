@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from curate.corpus.cluster import choose_count
 from curate.corpus.inputs import InputFile, find_inputs
-from curate.corpus.reader import check_inputs
+from curate.corpus.reader import check_inputs, describe_lack
 from curate.corpus.regroup import check_grouping
 from curate.corpus.survey import Survey, survey_source
 from curate.records import IndexPlan, Notify, PlannedSource, silent
@@ -65,6 +65,8 @@ def plan_index(
         else []
     )
     check_inputs(files, text=corpus.text)
+    if kind == "field" and (lack := describe_lack(files, label=corpus.group_by[len("field:") :])):
+        notify(lack, 0, 0)
     probe = load_probe(embed.probe, device=device)
     check_probe(probe, embed)
     began = time.monotonic()
