@@ -594,4 +594,7 @@ def test_settings_of_the_ranking_are_looked_at_before_anything_is_indexed(tmp_pa
     Path("curate.toml").write_text('[corpus]\ninputs = ["c.jsonl"]\n[rank]\nconfidence = 2\n')
     done = CliRunner().invoke(main, ["rank", "--target", "c.jsonl"])
     assert done.exit_code == 2 and "[rank] confidence is 2.0" in done.output
+    Path("curate.toml").write_text('[corpus]\ninputs = ["c.jsonl"]\n')
+    done = CliRunner().invoke(main, ["rank", "--target", "c.jsonl", "--method", "transfer"])
+    assert done.exit_code == 1 and "run curate index --gradients" in done.output
     assert not Path(".curate/index").exists()

@@ -35,7 +35,7 @@ def compare_methods(
     Raises:
         CurateError: as `rank_shards`.
     """
-    served = [method for method in get_args(Method) if not lacks(method, index, target)]
+    served = [method for method in get_args(Method) if not lacks(method, index.embed, target)]
     others = [method for method in served if method != settings.method]
     by_method = {
         method: rank_shards(

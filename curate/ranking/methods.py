@@ -21,7 +21,7 @@ from curate.ranking.samples import draw_items, read_samples
 from curate.ranking.stats import Influences
 from curate.ranking.words import find_by_words
 from curate.records import Embedding, Index, IndexedShard, Notify, Target, silent
-from curate.settings import Measure, Method, RankSettings
+from curate.settings import EmbedSettings, Measure, Method, RankSettings
 from curate.task2vec.reading import load_embedding, load_unigrams
 from curate.task2vec.target import embed_target
 from curate.task2vec.tokenizer import encode_as_indexed
@@ -76,8 +76,7 @@ def measure(
         CurateError: an artefact is damaged, or an input changed since it was indexed.
     """
     method = settings.method
-    if lacking := lacks(method, index, target):
-        raise CurateError(f"method {method}: {lacking}")
+    check_method(method, index.embed, target)
     if method == "embedding" and settings.encoder:
         return _by_encoder(index, target, settings, workspace, device, notify)
     if method in ("task2vec", "embedding", "transfer"):
@@ -112,9 +111,19 @@ def measure(
     return _plain(index, *found)
 
 
-def lacks(method: Method, index: Index, target: Target) -> str:
+def check_method(method: Method, embed: EmbedSettings, target: Target) -> None:
+    """Refuse a method that lacks something: here, and by a stage that would have to index first.
+
+    Raises:
+        CurateError: what it needs, and what to do.
+    """
+    if lacking := lacks(method, embed, target):
+        raise CurateError(f"method {method}: {lacking}")
+
+
+def lacks(method: Method, embed: EmbedSettings, target: Target) -> str:
     """Say what a method needs that is not there, and what to do; "" where all is."""
-    if method == "transfer" and not index.embed.gradients:
+    if method == "transfer" and not embed.gradients:
         return "the index has no gradients; run curate index --gradients"
     if method == "classifier" and len(target.select) < 2:
         return f"target {target.name} has one item to rank by, and it needs two; name another"

@@ -104,12 +104,18 @@ def rejected(found: Index) -> CurateError | None:
     return check_ledgers(found.ledgers, found.corpus.max_rejected)
 
 
-def current_index(settings: Settings, place: Path, device: str, notify: Notify) -> Index:
-    """Open the index, or make it where it is absent or stale."""
+def as_indexed(settings: Settings, place: Path) -> Settings:
+    """Return the settings with those of the index that is there, unless the file has others."""
     there = (place / "index" / "meta.json").is_file()
     if there and (not settings.corpus.inputs or _as_configured(settings, place)):
         found = open_index(place)
-        settings = dataclasses.replace(settings, corpus=found.corpus, embed=found.embed)
+        return dataclasses.replace(settings, corpus=found.corpus, embed=found.embed)
+    return settings
+
+
+def current_index(settings: Settings, place: Path, device: str, notify: Notify) -> Index:
+    """Open the index of these settings, or make it where it is absent or stale."""
+    there = (place / "index" / "meta.json").is_file()
     if there and index_is_current(settings.corpus, settings.embed, place):
         return open_index(place)
     notify("index is stale: indexing" if there else "no index yet: indexing", 0, 0)

@@ -12,10 +12,11 @@ from curate.errors import USAGE, CurateError
 from curate.ranking.check import check_alignment
 from curate.ranking.compare import compare_methods, side_by_side
 from curate.ranking.explain import explain_shard
+from curate.ranking.methods import check_method
 from curate.ranking.rank import check_settings, rank_shards
 from curate.records import AlignmentCheck, Comparison, Explanation, Notify, Ranking, silent
 from curate.settings import Settings, TargetSettings
-from curate.stages.indexing import current_index
+from curate.stages.indexing import as_indexed, current_index
 from curate.stages.workspace import WORKSPACE, note_target, noted, ranked_target, swept
 from curate.store.publish import publish_json
 from curate.task2vec.reading import open_index
@@ -60,6 +61,8 @@ def rank(
     asked = dataclasses.replace(wanted, data_dir=data_dir(settings))
     wanted = _located(asked)
     loaded = load_target(wanted)
+    settings = as_indexed(settings, place)
+    check_method(settings.rank.method, settings.embed, loaded)
     current = current_index(settings, place, device, notify)
     used = Settings(target=asked, rank=settings.rank)  # repeated where the corpus is named so
     with noted(place, "rank", "curate rank", used, device) as note:
