@@ -83,6 +83,7 @@ def test_a_target_of_two_files(tmp_path):
         ("proofnit", "did you mean proofnet"),
         ("xyzzy", "known: arc, commonsenseqa, gsm8k"),
         ("nowhere/file.jsonl", "no such file"),
+        ("a.jsonl,b.jsonl", "select file and eval file need a name .*: NAME=a.jsonl,b.jsonl$"),
         ("x=nowhere.jsonl", "no such file"),
         ("", "no target named"),
         ("hf://datasets/me/pool/a.jsonl", "only local files and hf:org/name"),

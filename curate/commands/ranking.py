@@ -20,8 +20,8 @@ from curate.settings import Measure, Method, Settings
 @click.command(cls=terminal.Stage, short_help="Order the shards by alignment to a target.")
 @click.option(
     "--target", "targets", multiple=True, shell_complete=options.complete_target,
-    help="A name that curate targets lists, a file, hf:org/name or lm-eval:TASK; several with "
-    "NAME:WEIGHT.",
+    help="A name that curate targets lists, a file, NAME=SELECT_FILE,EVAL_FILE, hf:org/name or "
+    "lm-eval:TASK; several with NAME:WEIGHT.",
 )  # fmt: skip
 @options.workspace
 @options.config

@@ -264,6 +264,11 @@ def _target(
 
 def _unknown(name: str) -> CurateError:
     known = sorted(known_targets())
+    if "," in name:
+        return CurateError(
+            f"target {name}: select file and eval file need a name before them: NAME={name}",
+            exit_code=USAGE,
+        )
     if "/" in name or "." in name:
         return CurateError(
             f"target {name}: no such file; name a file, hf:org/name, or one of {', '.join(known)}",
