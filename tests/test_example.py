@@ -50,3 +50,11 @@ def test_an_installation_with_too_little_text_is_refused(tmp_path, monkeypatch):
     with pytest.raises(CurateError, match="0 sources of 0 kinds and 0 items"):
         write_example(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["corpus", "target", ".curate", "mix", "report.html"])
+def test_a_folder_that_holds_what_the_demo_would_replace_is_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(CurateError, match=f"holds {name}, which is not of the example"):
+        write_example(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]

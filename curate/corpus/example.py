@@ -69,7 +69,7 @@ def write_example(folder: Path) -> ExampleCorpus:
 
     Raises:
         CurateError: the installation holds too few of them, a file cannot be written, or the
-            folder holds a corpus or target that is not of the example.
+            folder holds what the demo writes, and it is not of the example.
     """
     _check_folder(folder)
     seen: set[bytes] = set()
@@ -265,8 +265,9 @@ def _new(text: str, seen: set[bytes]) -> bool:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder with files that are not of the example and would be replaced."""
-    taken = [name for name in ("corpus", "target") if (folder / name).exists()]
+    """Refuse a folder with files that are not of the example and the demo would replace."""
+    names = ("corpus", "target", ".curate", "mix", "report.html")
+    taken = [name for name in names if (folder / name).exists()]
     if taken and not (folder / _MARK).is_file():
         raise CurateError(
             f"{folder}: holds {taken[0]}, which is not of the example; name another --folder"
