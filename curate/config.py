@@ -24,6 +24,8 @@ _SHARE_FIELDS = {"holdout", "max_rejected"}
 def read_settings(path: Path | None = None) -> Settings:
     """Read settings from a TOML file, or the defaults where there is none.
 
+    Paths in a file that lies in another folder are relative to that folder.
+
     Args:
         path: the file; None looks for `curate.toml` in the current folder.
 
@@ -41,7 +43,9 @@ def read_settings(path: Path | None = None) -> Settings:
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CurateError(f"{file}: not valid TOML: {error}", exit_code=USAGE) from None
-    return _settings_from(table, text=text, file=file)
+    settings = _settings_from(table, text=text, file=file)
+    here = file.resolve().parent == Path.cwd().resolve()
+    return settings if here else _seen_from_here(settings, file.parent)
 
 
 def override(record: S, **values: Any) -> S:
@@ -61,6 +65,44 @@ def without_reading(wanted: TargetSettings, target: str | Path | tuple[str, ...]
 def data_dir(settings: Settings) -> str:
     """Return the folder of named targets: from the settings, else `CURATE_DATA_DIR`, else ""."""
     return settings.target.data_dir or os.environ.get("CURATE_DATA_DIR", "")
+
+
+_TARGET = re.compile(r"(?P<label>(?:.*=)?)(?P<files>.*?)(?P<weight>(?::\d+(?:\.\d+)?)?)", re.S)
+
+
+def _seen_from_here(settings: Settings, folder: Path) -> Settings:
+    """Put the paths of a settings file as they are to be read from the current folder.
+
+    An input or folder is a path; of the rest, which may be names too, what lies in `folder` is.
+    """
+
+    def path(name: str) -> str:
+        return name if name.startswith(("hf:", "~")) or "://" in name else str(folder / name)
+
+    def named(name: str) -> str:
+        # not by Path, which raises of a name that is too long
+        there = name not in ("", "builtin") and os.path.exists(folder / name)  # noqa: PTH110
+        return path(name) if there else name
+
+    def target(name: str) -> str:
+        label, files, weight = _TARGET.fullmatch(name).group(*_TARGET.groupindex)  # type: ignore[union-attr]
+        return label + ",".join(map(named, files.split(","))) + weight
+
+    wanted, mix, verify = settings.target, settings.mix, settings.verify
+    return dataclasses.replace(
+        settings,
+        corpus=override(settings.corpus, inputs=tuple(map(path, settings.corpus.inputs))),
+        embed=override(settings.embed, probe=named(settings.embed.probe)),
+        target=override(
+            wanted,
+            name=target(wanted.name),
+            names=tuple(map(target, wanted.names)),
+            data_dir=path(wanted.data_dir) if wanted.data_dir else "",
+        ),
+        rank=override(settings.rank, encoder=named(settings.rank.encoder)),
+        mix=override(mix, tokenizer=named(mix.tokenizer), encoder=named(mix.encoder)),
+        verify=override(verify, tokenizer=named(verify.tokenizer), model=named(verify.model)),
+    )
 
 
 def _settings_from(table: dict[str, Any], *, text: str, file: Path) -> Settings:

@@ -118,7 +118,8 @@ def config(command: F) -> F:
     return click.option(
         "--config", "settings", type=click.Path(path_type=Path, dir_okay=False),
         callback=lambda ctx, param, value: read_settings(value),
-        help="Settings file.  [default: curate.toml where there is one]",
+        help="Settings file; its paths are relative to it.  "
+        "[default: curate.toml where there is one]",
     )(command)  # fmt: skip
 
 

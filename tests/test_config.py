@@ -1,5 +1,7 @@
 """curate.toml: defaults, values, and mistakes named with line and nearest key."""
 
+from pathlib import Path
+
 import pytest
 
 from curate.config import override, read_settings
@@ -17,7 +19,8 @@ def test_an_empty_file_gives_the_defaults(tmp_path):
     assert read_settings(written(tmp_path, "")) == Settings()
 
 
-def test_values_and_token_counts_are_read(tmp_path):
+def test_values_and_token_counts_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = '[corpus]\ninputs = ["a", "b"]\nshard_tokens = "250k"\n[mix]\nbudget = "1.5B"\n'
     settings = read_settings(written(tmp_path, text))
     assert settings.corpus.inputs == ("a", "b")
@@ -32,7 +35,46 @@ def test_a_share_is_read_as_on_the_command_line(tmp_path):
     assert (settings.corpus.max_rejected, settings.mix.holdout) == (0.005, 0.25)
 
 
-def test_one_input_may_be_a_string(tmp_path):
+def test_paths_are_relative_to_the_file_and_names_stay(tmp_path, monkeypatch):
+    home, away = tmp_path / "home", tmp_path / "away"
+    for file in ("a.jsonl", "b.jsonl", "probe/config.json"):
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).write_text("{}")
+    away.mkdir()
+    text = """\
+[corpus]
+inputs = ["data/*.jsonl", "/abs", "~/x", "hf:org/name", "s3://bucket/x"]
+[embed]
+probe = "probe"
+[target]
+name = "t=a.jsonl,b.jsonl"
+names = ["proofnet:2", "a.jsonl:0.5", "hf:org/name"]
+data_dir = "data"
+[rank]
+encoder = "org/encoder"
+[mix]
+tokenizer = "probe"
+[verify]
+model = "gpt2"
+"""
+    written(home, text)
+    monkeypatch.chdir(home)
+    near = read_settings()
+    assert near.corpus.inputs[0] == "data/*.jsonl" and near.target.name == "t=a.jsonl,b.jsonl"
+    assert near == read_settings(home / "curate.toml")  # named in full it is the same file
+    monkeypatch.chdir(away)
+    far = read_settings(Path("../home/curate.toml"))
+    assert far.corpus.inputs == ("../home/data/*.jsonl", *near.corpus.inputs[1:])
+    assert far.embed.probe == far.mix.tokenizer == "../home/probe"
+    assert far.target.name == "t=../home/a.jsonl,../home/b.jsonl"
+    assert far.target.names == ("proofnet:2", "../home/a.jsonl:0.5", "hf:org/name")
+    assert far.target.data_dir == "../home/data"
+    kept = (far.rank.encoder, far.mix.encoder, far.verify.model, far.verify.tokenizer)
+    assert kept == ("org/encoder", "", "gpt2", "builtin")
+
+
+def test_one_input_may_be_a_string(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert read_settings(written(tmp_path, '[corpus]\ninputs = "a"\n')).corpus.inputs == ("a",)
 
 

@@ -238,7 +238,8 @@ def test_the_settings_shown_are_those_that_ran():
 
 
 @pytest.mark.parametrize("name", [*HOSTILE[:-1], 'a "quoted" \\ path', "del\x7f"])
-def test_settings_read_back_as_they_were(name, tmp_path):
+def test_settings_read_back_as_they_were(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     defaults = Settings()
     settings = dataclasses.replace(
         defaults,
