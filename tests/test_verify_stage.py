@@ -372,6 +372,25 @@ def test_the_plan_for_a_model_proposes_another_model_and_no_size():
     assert "a larger --size might; or go on from a pretrained model" in scratch
 
 
+def test_a_pilot_promises_no_more_than_it_knows():
+    plan = VerificationPlan(
+        8, 1, 8_000, 16, 182_016, 0.1, 12.8, 64_000,
+        unigram_entropy=6.1, expected_loss=4.62, start_loss=7.0, from_pilot=True,
+    )  # fmt: skip
+
+    def said(loss, **other):
+        return console_text(
+            verification_plan_table(dataclasses.replace(plan, expected_loss=loss, **other))
+        )
+
+    near, far, measured = said(4.62), said(3.62), said(4.62, from_pilot=False)
+    assert "a pilot of seconds, which may be a nat off, models" in near
+    assert "end at about 4.6 nats/token" in near and "this may test more than" in near
+    assert "this tests more than" in far and "this tests more than" in measured
+    assert "about 4.62 nats/token" in measured
+    assert "; in the order of 64k tokens a run" in said(5.5)
+
+
 def test_a_pilot_says_whether_runs_would_test_more_than_words(chain, tmp_path, monkeypatch):
     monkeypatch.setattr(pilot, "SECONDS", 1.0)
     _, _, mix, target, _ = chain
@@ -390,7 +409,7 @@ def test_a_pilot_says_whether_runs_would_test_more_than_words(chain, tmp_path, m
     assert short.start_loss > 0  # what `builtin` knows, which is little of such sentences
     long = plan(tokens=6_000)
     assert long.expected_loss < long.unigram_entropy - 1
-    assert "tests more than which words" in console_text(verification_plan_table(long))
+    assert "more than which words a mix has" in console_text(verification_plan_table(long))
     going_on = plan(model="builtin")
     assert going_on.start_loss == going_on.expected_loss == pytest.approx(short.start_loss)
 

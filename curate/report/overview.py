@@ -113,20 +113,24 @@ def verification_plan_table(plan: VerificationPlan) -> RenderableType:
 
 def _beyond_words(plan: VerificationPlan) -> list[str]:
     """Return whether the small models will know more than word frequencies; if not, what would."""
-    source = "a pilot here" if plan.from_pilot else "the last verification"
+    pilot = plan.from_pilot  # of seconds, drawn out: it has been a nat off
+    source = "a pilot of seconds, which may be a nat off," if pilot else "the last verification"
     goal = plan.unigram_entropy - 1.0
     said = (
-        f"by {source}, models trained on the mix end at about "
-        f"{format_value(plan.expected_loss, decimals=2)} nats/token; word frequencies alone are "
-        f"at {format_value(plan.unigram_entropy, decimals=2)}"
+        f"by {source} models trained on the mix end at about "
+        f"{format_value(plan.expected_loss, decimals=1 if pilot else 2)} nats/token; word "
+        f"frequencies alone are at {format_value(plan.unigram_entropy, decimals=2)}"
     )
     if plan.expected_loss < goal:
-        return [f"{said}: this tests more than which words a mix has"]
+        sure = not pilot or plan.expected_loss < goal - 1.0
+        tests = "tests" if sure else "may test"
+        return [f"{said}: this {tests} more than which words a mix has"]
     advice = "within 1 nat/token of them: this tests which words a mix has, hardly more"
     if math.isfinite(plan.enough_tokens) and plan.enough_tokens > plan.tokens:
         steps = plan.steps * plan.enough_tokens / plan.tokens
         advice += (
-            f"; about {format_tokens(plan.enough_tokens)} tokens a run (--tokens), "
+            f"; {'in the order of' if pilot else 'about'} "
+            f"{format_tokens(plan.enough_tokens)} tokens a run (--tokens), "
             f"{format_tokens(steps)} steps, would be enough if the loss goes on falling as it did"
         )
     else:
