@@ -456,6 +456,7 @@ def test_a_held_out_slice_shares_nothing_with_the_mix(build, place, tmp_path):
     assert manifest["holdout"]["tokens"] == sum(loaded["holdout"]["tokens"])
     assert 0.02 < manifest["holdout"]["tokens"] / 9000 < 0.25
     assert mix.held_out == manifest["holdout"]["tokens"]
+    assert mix.items == len(place[2].select)
     lines = pq.read_table(Path(mix.folder) / "provenance.parquet").to_pylist()
     assert {line["epoch"] for line in lines if "holdout" in line["file"]} == {-1}
     assert [build(budget=500, holdout=share).held_out for share in (0.0001, 0.0)] == [0, None]

@@ -277,6 +277,9 @@ def test_of_a_lone_item_it_is_said_that_no_interval_holds_its_choice(index, targ
     found = rank_shards(index, one, RankSettings(), workspace=workspace)
     assert found.warnings[0].startswith("the target has 1 item to rank by: what another would")
     assert found.ceiling == 0  # there are no halves to compare
+    fisher = rank_shards(index, one, RankSettings(method="task2vec"), workspace=workspace)
+    assert fisher.warnings[0] == found.warnings[0]
+    assert not any("one sub-batch" in warning for warning in fisher.warnings)  # it says no more
     assert {line.source for line in found.shards[:2]} == {"lean_0", "lean_1"}
     with pytest.raises(CurateError, match="classifier: target one has one item to rank by"):
         rank_shards(index, one, RankSettings(method="classifier"), workspace=workspace)

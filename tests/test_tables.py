@@ -116,6 +116,13 @@ def test_what_is_held_out_is_said_and_so_is_that_nothing_is():
     assert "held out" not in printed(mix_table(mix()))
 
 
+def test_a_mix_that_was_chosen_by_one_item_says_so():
+    assert "1 item" not in printed(mix_table(mix()))
+    assert "! the target has 1 item to choose by: alignment and forecast are of that item" in (
+        printed(mix_table(dataclasses.replace(mix(), items=1)))
+    )
+
+
 def test_a_mix_that_is_forecast_to_do_worse_is_warned_of():
     assert "worse than natural" not in printed(mix_table(mix()))
     poor = dataclasses.replace(mix().forecast, drop=-0.9, low=-1.5, high=-0.3)

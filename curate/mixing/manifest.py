@@ -40,6 +40,7 @@ def mix_of(
         ranking_fingerprint=ranking.fingerprint,
         fingerprint=mark,
         held_out=int(drawn.held.tokens.sum()) if settings.holdout else None,
+        items=len(target.select),
     )
 
 

@@ -84,7 +84,8 @@ def measure(
         if method == "transfer":
             return _by_gradients(index, own, notify)
         if method == "task2vec":
-            return _by_fisher(index, own, settings, workspace, device, notify)
+            lone = len(target.select) == 1  # which is warned of, and has one sub-batch
+            return _by_fisher(index, own, settings, workspace, device, notify, lone=lone)
         hidden = (found.hidden for found in read_embeddings(index.shards, index, notify))
         return _plain(index, *baselines.hidden_cosine(own.hidden, hidden), own=own)
     if method == "lexical":
@@ -143,6 +144,8 @@ def _by_fisher(
     workspace: Path,
     device: str,
     notify: Notify,
+    *,
+    lone: bool,
 ) -> Measured:
     """Align the target's Fisher embedding with every shard's, or with a shortlist of them."""
     shards, warnings = index.shards, []
@@ -162,7 +165,7 @@ def _by_fisher(
         reference=reference,
         confidence=settings.confidence,
     )
-    if len(own.vectors) < 2 or (found.moves.shard_batches < 2).any():
+    if (len(own.vectors) < 2 and not lone) or (found.moves.shard_batches < 2).any():
         warnings.append(
             "an embedding has one sub-batch only: its noise is unknown, its interval too narrow"
         )

@@ -48,6 +48,7 @@ class Mix(Frame):
     ranking_fingerprint: str
     fingerprint: str
     held_out: int | None = None  # tokens of the split beside it; None where none was asked for
+    items: int = 0  # of the target, that it was chosen by; 0 of a mix that did not note it
 
     @property
     def sources(self) -> dict[str, int]:

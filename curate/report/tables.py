@@ -100,6 +100,11 @@ def _doubts(mix: Mix) -> list[str]:
             "nothing is held out: of the documents that were drawn, none fell in so small a share; "
             "ask for a larger --holdout"
         )
+    if mix.items == 1:
+        found.append(
+            "the target has 1 item to choose by: alignment and forecast are of that item, and no "
+            "interval holds what another would change"
+        )
     if mix.forecast.high < 0:
         found.append(
             "this mix is forecast to do worse than natural proportions: compare with another "
