@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; a `CurateError` is one line, a bug keeps its traceback."""
         sys.excepthook = _show_bug
+        _take_all_signs()
         try:
             with _terminable(), _shown_plainly():
                 _check_text(*ctx.args, _here())
@@ -61,6 +63,17 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the work, not of the alphabet."""
         return list(self.commands)
+
+
+def _take_all_signs() -> None:
+    """Let stdout take every sign where its encoding does not: ? on a terminal, UTF-8 elsewhere."""
+    out = sys.stdout
+    if not isinstance(out, io.TextIOWrapper) or out.encoding.lower() in ("utf-8", "utf8"):
+        return
+    if out.isatty():
+        out.reconfigure(errors="replace")
+    else:
+        out.reconfigure(encoding="utf-8")
 
 
 def _is_of_the_disk(error: OSError) -> bool:
