@@ -18,7 +18,7 @@ from curate.cli import main
 from curate.store.history import read_history
 from curate.store.publish import publish_json, read_json
 from curate.terminal import _terminable
-from tests.conftest import write_jsonl
+from tests.conftest import numpy_docstrings, write_jsonl
 from tests.report_records import verification
 
 SETTINGS = """\
@@ -545,6 +545,28 @@ def test_python_m_curate_and_a_closed_pipe():
     command = f"{sys.executable} -m curate doctor | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["rank"], ["rank", "--json"], ["show", "ranking"]])
+def test_output_of_another_encoding_ends_no_command(job, words):
+    command = [sys.executable, "-m", "curate", *words]
+    told = [
+        subprocess.run(command, cwd=job[0], capture_output=True, check=True, env=os.environ | env)
+        for env in ({"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "utf-8"})
+    ]
+    assert told[0].stdout == told[1].stdout and told[0].stdout  # off a terminal it is UTF-8
+
+
+def test_a_target_that_is_an_input_too_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(Path("own.jsonl"), numpy_docstrings()[:20])
+    write_jsonl(Path("other.jsonl"), [f"rain fell on day {n} of the year" for n in range(60)])
+    said = run("index", "own.jsonl", "other.jsonl", "--batch-tokens", "64", "--batches", "2")
+    assert said.exit_code == 0, said.output
+    done = run("rank", "--target", "own.jsonl")
+    assert f"{tmp_path}/own.jsonl is target and input: what came from it ranks" in done.stderr
+    Path("same.jsonl").write_bytes(Path("own.jsonl").read_bytes())
+    assert "target and input" not in run("rank", "--target", "same.jsonl").stderr
 
 
 def test_a_second_interrupt_does_not_end_the_first():

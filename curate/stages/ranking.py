@@ -17,7 +17,14 @@ from curate.ranking.rank import check_settings, rank_shards
 from curate.records import AlignmentCheck, Comparison, Explanation, Notify, Ranking, silent
 from curate.settings import Settings, TargetSettings
 from curate.stages.indexing import as_indexed, current_index
-from curate.stages.workspace import WORKSPACE, note_target, noted, ranked_target, swept
+from curate.stages.workspace import (
+    WORKSPACE,
+    note_target,
+    noted,
+    ranked_target,
+    swept,
+    target_files,
+)
 from curate.store.publish import publish_json
 from curate.task2vec.reading import open_index
 
@@ -64,6 +71,9 @@ def rank(
     settings = as_indexed(settings, place)
     check_method(settings.rank.method, settings.embed, loaded)
     current = current_index(settings, place, device, notify)
+    inputs = {Path(ledger.path).resolve() for ledger in current.ledgers}
+    if shared := [file for file in target_files(wanted) if Path(file).resolve() in inputs]:
+        notify(f"{shared[0]} is target and input: what came from it ranks by itself", 0, 0)
     used = Settings(target=asked, rank=settings.rank)  # repeated where the corpus is named so
     with noted(place, "rank", "curate rank", used, device) as note:
         ranking = rank_shards(

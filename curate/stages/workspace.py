@@ -38,11 +38,16 @@ def input_files(place: Path) -> list[Path]:
     named = [index.embed.probe, CONFIG_NAME]
     if (place / "target.json").is_file():
         target = _named_target(place)
-        names = [split_weight(name)[0] for name in (target.name, *target.names)]
-        named += [target.data_dir, *names]
-        named += [file for name in names for file in name.rpartition("=")[-1].split(",")]
+        named += [target.data_dir, *target_files(target)]
     paths = [Path(name).expanduser() for name in named if name]
     return [*(Path(ledger.path) for ledger in index.ledgers), *filter(Path.exists, paths)]
+
+
+def target_files(wanted: TargetSettings) -> list[str]:
+    """Return what a target may be read from: every name, and every file that one names."""
+    names = [split_weight(name)[0] for name in (wanted.name, *wanted.names)]
+    files = [file for name in names for file in name.rpartition("=")[-1].split(",")]
+    return [name for name in (*names, *files) if name]
 
 
 def noted(
