@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from curate.cli import main
 from curate.config import read_settings
+from curate.task2vec.reading import index_is_current, open_index
+from tests.conftest import write_jsonl
 from tests.page_home import ROOT, home, smaller
 
 __all__ = ["home"]  # a fixture
@@ -222,3 +224,20 @@ def test_the_recipes_for_ci_run_the_commands_of_the_page():
     assert {line[1] for line in lines} == {"rank", "report"}
     for _, name, *words in lines:
         main.commands[name].make_context(name, words)
+
+
+def test_what_an_index_needs_no_more_goes_by_the_block_of_its_page(home):
+    write_jsonl(Path("c.jsonl"), [f"document {n} of the first kind" for n in range(9)])
+    small = ["--batches", "2", "--batch-tokens", "16"]
+    runs = [["index", "c.jsonl", *small], ["index", "c.jsonl", *small, "--layers", "last:1"]]
+    for words in runs:
+        assert CliRunner().invoke(main, words).exit_code == 0
+    assert len(list(Path(".curate/index/shards").iterdir())) == 2
+    (prune,) = (text for kind, text in blocks("docs/commands/index-corpus.md") if kind == "python")
+    Path(".curate/index/shards/stray.parquet").write_bytes(b"")
+    exec(compile(prune, "index-corpus.md", "exec"), {})
+    index = open_index(Path(".curate"))
+    kept = [path.name for path in Path(".curate/index/shards").iterdir()]
+    assert kept == [f"{index.shards[0].key}.safetensors"]
+    assert len(list(Path(".curate/index/prints").iterdir())) == 1
+    assert index_is_current(index.corpus, index.embed, Path(".curate"))
