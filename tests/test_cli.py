@@ -557,7 +557,7 @@ def test_output_of_another_encoding_ends_no_command(job, words):
     assert told[0].stdout == told[1].stdout and told[0].stdout  # off a terminal it is UTF-8
 
 
-def test_a_target_that_is_an_input_too_is_told_of(tmp_path, monkeypatch):
+def test_a_target_that_is_an_input_or_in_both_splits_is_told_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_jsonl(Path("own.jsonl"), numpy_docstrings()[:20])
     write_jsonl(Path("other.jsonl"), [f"rain fell on day {n} of the year" for n in range(60)])
@@ -566,7 +566,10 @@ def test_a_target_that_is_an_input_too_is_told_of(tmp_path, monkeypatch):
     done = run("rank", "--target", "own.jsonl")
     assert f"{tmp_path}/own.jsonl is target and input: what came from it ranks" in done.stderr
     Path("same.jsonl").write_bytes(Path("own.jsonl").read_bytes())
-    assert "target and input" not in run("rank", "--target", "same.jsonl").stderr
+    halved = run("rank", "--target", "same.jsonl").stderr
+    assert "target and input" not in halved and "both splits" not in halved
+    twice = run("rank", "--target", "t=same.jsonl,same.jsonl").stderr
+    assert "20 items are in both splits of the target: verify will refuse them" in twice
 
 
 def test_a_second_interrupt_does_not_end_the_first():

@@ -74,6 +74,8 @@ def rank(
     inputs = {Path(ledger.path).resolve() for ledger in current.ledgers}
     if shared := [file for file in target_files(wanted) if Path(file).resolve() in inputs]:
         notify(f"{shared[0]} is target and input: what came from it ranks by itself", 0, 0)
+    if both := len(set(loaded.select) & set(loaded.eval)):
+        notify(f"{both} items are in both splits of the target: verify will refuse them", 0, 0)
     used = Settings(target=asked, rank=settings.rank)  # repeated where the corpus is named so
     with noted(place, "rank", "curate rank", used, device) as note:
         ranking = rank_shards(
