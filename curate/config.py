@@ -21,7 +21,7 @@ _TOKEN_FIELDS = {"budget", "tokens", "shard_tokens", "batch_tokens", "block_toke
 _SHARE_FIELDS = {"holdout", "max_rejected"}
 
 
-def read_settings(path: Path | None = None) -> Settings:
+def read_settings(path: str | Path | None = None) -> Settings:
     """Read settings from a TOML file, or the defaults where there is none.
 
     Paths in a file that lies in another folder are relative to that folder.
@@ -29,11 +29,14 @@ def read_settings(path: Path | None = None) -> Settings:
     Args:
         path: the file; None looks for `curate.toml` in the current folder.
 
+    Returns:
+        All sections; what the file leaves out has its default.
+
     Raises:
         CurateError: no such file, not TOML, an unknown key (named with its line and
             the nearest known one), or a value of the wrong kind.
     """
-    file = path or Path(CONFIG_NAME)
+    file = Path(path or CONFIG_NAME)
     if not file.is_file():
         if path is not None:
             raise CurateError(f"{path}: no such file", exit_code=USAGE)
@@ -46,6 +49,25 @@ def read_settings(path: Path | None = None) -> Settings:
     settings = _settings_from(table, text=text, file=file)
     here = file.resolve().parent == Path.cwd().resolve()
     return settings if here else _seen_from_here(settings, file.parent)
+
+
+def checked(settings: Settings | None) -> Settings:
+    """Return a caller's settings as `curate.toml` would have given them; None is the defaults.
+
+    Python checks no types, and a wrong one would be found out by a stage that is half done:
+    "100M" becomes a count, a list a tuple, a path its text, and what is none of them is refused.
+
+    Raises:
+        CurateError: which setting, and what it has to be (exit code 2).
+    """
+    given = settings or Settings()
+    parts = {}
+    for name, kind in get_type_hints(Settings).items():
+        section = getattr(given, name)
+        if not isinstance(section, kind):
+            raise CurateError(f"[{name}]: expected {kind.__name__}, found {section!r}", exit_code=2)
+        parts[name] = _checked_section(name, section)
+    return Settings(**parts)
 
 
 def override(record: S, **values: Any) -> S:
@@ -119,6 +141,16 @@ def _settings_from(table: dict[str, Any], *, text: str, file: Path) -> Settings:
     return Settings(**parts)
 
 
+def _checked_section(name: str, section: Any) -> Any:
+    found = {}
+    for key, kind in get_type_hints(type(section)).items():
+        try:
+            found[key] = _value(key, getattr(section, key), kind)
+        except ValueError as error:
+            raise CurateError(f"[{name}] {key}: {error}", exit_code=USAGE) from None
+    return type(section)(**found)
+
+
 def _section_from(
     record_type: type[Any], values: dict[str, Any], *, section: str, text: str, file: Path
 ) -> Any:
@@ -142,11 +174,14 @@ def _value(key: str, value: Any, kind: Any) -> Any:
             raise ValueError(f"{value!r} is not one of {', '.join(map(str, get_args(kind)))}")
         return value
     if get_origin(kind) is tuple:
-        if isinstance(value, str):
-            return (value,)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        listed = [value] if isinstance(value, str | Path) else value
+        if not isinstance(listed, list | tuple) or not all(
+            isinstance(item, str | Path) for item in listed
+        ):
             raise ValueError("expected a list of strings")
-        return tuple(value)
+        return tuple(map(str, listed))
+    if kind is str and isinstance(value, Path):
+        return str(value)
     if kind is int and key in _TOKEN_FIELDS and isinstance(value, str):
         return parse_tokens(value)
     if kind is float and key in _SHARE_FIELDS and isinstance(value, str):

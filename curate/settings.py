@@ -51,7 +51,7 @@ class EmbedSettings:
     draws: int = 1  # label draws a sequence
     rows: Rows = "output"  # a row is an output unit, an input unit, or both
     layers: str = "all"  # "all", or "last:K" blocks
-    seed: int = 0
+    seed: int = 0  # of what is drawn: text, labels, signs
     also: tuple[str, ...] = ()  # besides the blocks' matrices: norms, biases, embeddings, head
     square: Square = "sequence"  # of a sequence's gradient, or of every position's apart
     signs: int = 0  # random signs a row's sum of squares is estimated with; 0: it is exact
@@ -78,11 +78,11 @@ class TargetSettings:
 class RankSettings:
     """How shards are ordered."""
 
-    method: Method = "lexical"
+    method: Method = "lexical"  # by words, by embeddings, or a baseline
     measure: Measure = "scaled"  # of method task2vec
-    confidence: float = 0.95
+    confidence: float = 0.95  # of intervals, between 0 and 1
     bootstrap: int = 1_000  # resamples
-    seed: int = 0
+    seed: int = 0  # of what is drawn: text, resamples
     exact: bool = False  # align every shard, however many; else a shortlist of very many
     encoder: str = ""  # of method embedding: a sentence encoder, folder or hub id; "" is the probe
 
@@ -96,11 +96,11 @@ class MixSettings:
     temperature: float = 0.05  # of exp(alignment / temperature), in units of lexical alignment
     max_epochs: float = 1.0  # times a shard may be repeated
     tokenizer: str = ""  # that counts the budget; "" is the probe's
-    decontaminate: bool = True
+    decontaminate: bool = True  # leave out documents that hold an item of the target
     ngram: int = 13  # words that a leak shares with an item
-    dedup: bool = True
+    dedup: bool = True  # leave out copies, exact and near
     near_documents: int = 0  # that near copies are looked for among; 0 is all of them
-    seed: int = 0
+    seed: int = 0  # of what is drawn, and of the order of rows
     holdout: float = 0.0  # share of the groups of like documents that is held out
     whole_documents: bool = False  # end at the nearest document, cut none
     priority: tuple[str, ...] = ()  # sources whose copy stays; else that of the better shard
@@ -117,15 +117,15 @@ class VerifySettings:
 
     size: Literal["tiny", "1M", "3M", "15M", "50M", "124M"] = "1M"  # parameters of the blocks
     tokens: int = 0  # a run; 0 is the mix's own number, at most 2M
-    seeds: int = 3
+    seeds: int = 3  # runs of the mix and of each control
     calibration: int = 4  # mixes that are trained to fit the forecast
-    block_tokens: int = 256
-    batch_tokens: int = 1_024
+    block_tokens: int = 256  # longest sequence
+    batch_tokens: int = 1_024  # tokens a step
     learning_rate: float = 0.0  # 0: 1e-2 from scratch, 2e-4 from a model, 1e-3 for adapters
     tokenizer: str = "builtin"  # of the small models; a `model` brings its own
     confidence: float = 0.9  # of the forecast's interval
     eval_items: int = 1_000  # of the eval split, at most; drawn by the seed
-    seed: int = 0
+    seed: int = 0  # the first of them; and of what is drawn
     against: tuple[str, ...] = ()  # rankings that the mix is held against, and "all"
     control_items: int = 128  # documents of the natural mix that show the price; 0: none
     model: str = ""  # whose training goes on, in place of `size`; as a probe is named
@@ -137,7 +137,7 @@ class VerifySettings:
 class RunSettings:
     """Where the work runs. No result depends on it, and no fingerprint holds it."""
 
-    engine: Engine = "local"
+    engine: Engine = "local"  # processes, a Ray cluster, or an array of jobs
     workers: int = 0  # processes, or tasks of a batch system's array; 0 chooses
     address: str = ""  # of a Ray cluster, or auto; "" starts one on this machine
     gpus: float = 1.0  # of a GPU for each item on Ray: 0.25 lets four share one

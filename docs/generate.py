@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 from click.testing import CliRunner
@@ -47,12 +47,10 @@ STAGES = (
     "write_report", "open_artefact", "mirrored", "load_probe", "embed_texts", "read_settings",
 )  # fmt: skip
 RESULTS = (
-    "Index", "Ranking", "RankedShard", "Comparison", "Explanation", "AlignmentCheck", "Mix",
-    "MixPart", "Forecast", "Verification", "ArmResult", "Run", "Interval",
-)  # fmt: skip
-SETTINGS = (
-    "CorpusSettings", "EmbedSettings", "TargetSettings", "RankSettings", "MixSettings",
-    "VerifySettings",
+    "Index", "IndexedShard", "Shard", "RecordRange", "FileLedger", "Group", "RejectedShard",
+    "RowBlock", "IndexPlan", "PlannedSource", "Ranking", "RankedShard", "Comparison",
+    "Explanation", "Contribution", "AlignmentCheck", "SourceChange", "Mix", "MixPart", "Forecast",
+    "Verification", "ArmResult", "Run", "RunState", "Interval", "Embedding", "ProbeInfo",
 )  # fmt: skip
 OPENING = """# Python
 
@@ -69,6 +67,25 @@ ranking = curate.rank("proofnet")
 print(ranking)
 print(ranking.to_pandas()[["shard", "alignment", "low", "high"]].head())
 ```
+
+What `curate.toml` says is given as `settings`: read it, or make the records, and change a copy.
+A value of the wrong kind is refused before anything is done.
+
+```python
+from dataclasses import replace
+
+import curate
+from curate.settings import MixSettings
+
+settings = replace(curate.read_settings(), mix=MixSettings(holdout=0.01, seed=1))
+mix = curate.build_mix("100M", settings=settings, out="mix")
+print(mix.folder, mix.tokens, mix.forecast.drop)
+```
+
+A mistake that you can mend raises `curate.CurateError`: its text is one line, its `exit_code` what
+the command would end with ([list](commands/index.md)). Records for annotations are in
+`curate.records`. `notify` is called as `notify(what, done, total)`, with a `total` of 0 where it is
+not known; `watch` with the `RunState` of every training run.
 """
 
 
@@ -78,9 +95,14 @@ def api_page() -> str:
     parts += [_function(name) for name in STAGES]
     parts.append("## Results\n")
     parts += [_record(getattr(records, name)) for name in RESULTS]
-    parts.append("## Settings\n\nAll of `curate.toml`, a record a section: `curate.Settings`.\n")
-    parts += [_record(getattr(settings, name)) for name in SETTINGS]
+    parts.append("## Settings\n\nIn `curate.settings`, a record a section of `curate.toml`.\n")
+    parts += [_record(kind) for kind in (settings.Settings, *section_kinds())]
     return "\n".join(parts)
+
+
+def section_kinds() -> list[type[Any]]:
+    """Return the record of each section of the settings."""
+    return list(get_type_hints(settings.Settings).values())
 
 
 def _function(name: str) -> str:
@@ -122,14 +144,26 @@ def _prose(doc: str) -> str:
 
 
 def _record(kind: type[Any]) -> str:
-    """Return a record's fields with their types, defaults and the comments beside them."""
+    """Return a record's fields with types, defaults and what stands beside or below each."""
     source = inspect.getsource(kind)
-    rows = []
+    lines, hints = [], get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        line = re.search(rf"^    {field.name}: ([^#\n]*?)(?:  # (.*))?$", source, re.MULTILINE)
-        declared, note = (line[1], line[2] or "") if line else (str(field.type), "")
-        declared = declared.replace("|", "\\|")
-        rows.append(f"| `{field.name}` | `{declared}` | {note.replace('|', chr(92) + '|')} |")
+        told = r'(?:  # ([^\n]*))?$(?:\n    """(.*?)""")?'
+        line = re.search(rf"^    {field.name}: ([^#\n]*?){told}", source, re.M | re.S)
+        assert line is not None, f"{kind.__name__}.{field.name}"
+        values = get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ()
+        default = line[1].partition(" = ")[2]
+        shown = f"{' | '.join(map(repr, values))} = {default}" if values and default else line[1]
+        shown = re.sub(r"field\(default_factory=(\w+)\)", r"\1()", shown)
+        lines.append((field.name, shown, line[2] or line[3] or ""))
+    for name, value in vars(kind).items():
+        if isinstance(value, property):
+            kept = value.fget.__annotations__["return"] if value.fget else "Any"
+            lines.append((name, f"-> {kept}", value.__doc__ or ""))
+    rows = []
+    for name, declared, note in lines:
+        kept = [" ".join(text.split()).replace("|", "\\|") for text in (declared, note)]
+        rows.append(f"| `{name}` | `{kept[0]}` | {kept[1]} |")
     doc = (inspect.getdoc(kind) or "").split("\n")[0]
     return "\n".join([f"### {kind.__name__}\n", f"{doc}\n", "| field | type | |", "|---|---|---|",
                       *rows, ""])  # fmt: skip

@@ -5,12 +5,14 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import click
 import pytest
 
 import curate
 from curate.cli import main
+from curate.task2vec.probe import Probe
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,9 +54,30 @@ def test_every_page_stands_in_the_navigation_and_every_entry_is_a_page():
 
 def test_every_setting_and_every_result_field_says_what_it_is():
     """The page on Python shows the comment beside each field."""
-    rows = re.findall(r"^\| `(\w+)` \| `(.*)` \| (.*) \|$", generate.api_page(), re.MULTILINE)
-    assert len(rows) > 100
-    assert sum(not note for _, _, note in rows) < len(rows) / 2
+    results, settings = generate.api_page().split("\n## Settings\n")
+    row = re.compile(r"^\| `(\w+)` \| `(.*)` \| (.*) \|$", re.MULTILINE)
+    silent = [name for name, kind, note in row.findall(settings) if not note]
+    assert silent == list(get_type_hints(curate.Settings)), "the sections need no word"
+    rows = row.findall(results)
+    assert len(rows) > 150
+    assert sum(not note for _, _, note in rows) < len(rows) / 4
+
+
+def records_in(hint):
+    """The records that a type names, and those in their fields."""
+    if dataclasses.is_dataclass(hint):
+        return {hint}.union(*map(records_in, get_type_hints(hint).values()))
+    return set().union(*map(records_in, get_args(hint)))
+
+
+def test_every_record_that_a_function_returns_is_on_the_page():
+    page = generate.api_page()
+    assert set(generate.STAGES) | {"Settings", "CurateError"} == set(curate.__all__)
+    returned = [get_type_hints(getattr(curate, name))["return"] for name in generate.STAGES]
+    records = set().union(*map(records_in, returned), records_in(curate.Settings))
+    assert {"RankedShard", "Forecast"} <= {record.__name__ for record in records}
+    for record in records - {Probe}:  # which the docstring of load_probe tells
+        assert f"### {record.__name__}\n" in page, record.__name__
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -24,11 +24,11 @@ class Document:
 class FileLedger:
     """What became of every record of one input file: seen = accepted + sum(rejected)."""
 
-    path: str
-    digest: str
-    n_bytes: int
-    seen: int
-    accepted: int
+    path: str  # as it was given, or its address
+    digest: str  # blake2b of its bytes
+    n_bytes: int  # on disk, as it is packed
+    seen: int  # records
+    accepted: int  # of them, those that became documents
     rejected: dict[str, int]  # reason → records
     error: str = ""  # a broken container: what was wrong with it
 
@@ -42,9 +42,9 @@ class FileLedger:
 class RecordRange:
     """Records `start` (included) to `stop` (not) of one input file."""
 
-    path: str
-    file_digest: str
-    start: int
+    path: str  # of the file that is read
+    file_digest: str  # blake2b of its bytes
+    start: int  # counted from 0
     stop: int
 
 
@@ -52,8 +52,8 @@ class RecordRange:
 class Shard:
     """The unit that is embedded, ranked and mixed."""
 
-    name: str
-    source: str
+    name: str  # its source, with a number where that has several
+    source: str  # file, folder, value of a field, or topic
     ranges: tuple[RecordRange, ...]
     n_documents: int
     n_tokens: int  # of the probe's tokenizer

@@ -12,8 +12,8 @@ from curate.frames import Frame, plain
 class Forecast:
     """The drop in loss predicted before training, nats/token, control minus mix."""
 
-    drop: float
-    low: float
+    drop: float  # above 0: the mix ends lower
+    low: float  # of the interval: 90 %, or [verify] confidence
     high: float
     basis: str  # what it was computed from
     made_at: str = ""  # UTC, ISO 8601
@@ -25,28 +25,28 @@ class MixPart:
 
     shard: str
     source: str
-    tokens: int
-    epochs: float
-    alignment: float
+    tokens: int  # in the mix
+    epochs: float  # those tokens / tokens of the shard
+    alignment: float  # of the shard, as it was ranked
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Mix(Frame):
     """A published mix, read back."""
 
-    folder: str
-    target: str
-    budget: int
-    tokens: int
-    alignment: float
-    low: float
+    folder: str  # that `datasets.load_dataset` opens
+    target: str  # its name
+    budget: int  # tokens asked for
+    tokens: int  # written: the budget, but for `whole_documents`
+    alignment: float  # of the mixture, 0 to 1: by words, after Task2Vec by embedding
+    low: float  # of the interval of alignment, 95 %
     high: float
     forecast: Forecast
-    parts: tuple[MixPart, ...]
+    parts: tuple[MixPart, ...]  # shards that it draws on, closest first
     decontaminated: int  # documents taken out because they hold an item of the target
     duplicates: int  # documents taken out because another is the same
-    ranking_fingerprint: str
-    fingerprint: str
+    ranking_fingerprint: str  # of the ranking that it was built from
+    fingerprint: str  # of all that it was made from
     held_out: int | None = None  # tokens of the split beside it; None where none was asked for
     items: int = 0  # of the target, that it was chosen by; 0 of a mix that did not note it
 

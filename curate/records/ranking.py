@@ -17,12 +17,12 @@ class RankedShard:
     rank: int  # from 1
     shard: str
     source: str
-    tokens: int
-    alignment: float  # 0 to 1 for task2vec; higher is closer for every method
-    low: float
+    tokens: int  # of the whole shard
+    alignment: float  # higher is closer; 0 to 1 of lexical and task2vec, else in the method's unit
+    low: float  # of the interval: 95 %, or [rank] confidence
     high: float
     rank_low: int  # best rank that the interval allows
-    rank_high: int
+    rank_high: int  # worst rank that it allows
     tied_with_next: bool  # its interval cannot tell it from the next
 
 
@@ -30,16 +30,16 @@ class RankedShard:
 class Ranking(Frame):
     """Shards by alignment to a target, best first."""
 
-    target: str
+    target: str  # its name
     method: Method
-    measure: Measure
+    measure: Measure  # of method task2vec
     ceiling: float  # the target's own halves against each other; 0 where it is not known
     floor: float  # below it a shard differs from the target by more than noise
-    shards: tuple[RankedShard, ...]
+    shards: tuple[RankedShard, ...]  # closest first
     select_digest: str  # of the items that ranking has seen
-    index_fingerprint: str
-    fingerprint: str
-    warnings: tuple[str, ...] = ()
+    index_fingerprint: str  # of the index that was ranked
+    fingerprint: str  # of index, target and settings
+    warnings: tuple[str, ...] = ()  # a sentence each
     map: tuple[tuple[str, float, float], ...] = ()  # (name, x, y) in 2-D; the target is last
 
     def summary(self) -> str:
@@ -63,8 +63,8 @@ class Comparison(Frame):
     values: tuple[tuple[float, ...], ...]  # (columns, shards): alignment, or what the method gives
     ranks: tuple[tuple[int, ...], ...]  # (columns, shards)
     agreement: tuple[tuple[float, ...], ...]  # (columns, columns): Spearman over the shards
-    warnings: tuple[str, ...] = ()
-    index_fingerprint: str = ""
+    warnings: tuple[str, ...] = ()  # a sentence each
+    index_fingerprint: str = ""  # of the index that was ranked
 
     def summary(self) -> str:
         """Return the comparison in one line."""
@@ -101,10 +101,10 @@ class Explanation(Frame):
     layers: tuple[Contribution, ...]  # all of them, lowest first; none where words were counted
     rows: tuple[Contribution, ...]  # rows of weight matrices or words, those that take most first
     nearest: tuple[tuple[float, str], ...]  # (alignment of the document alone, its beginning)
-    farthest: tuple[tuple[float, str], ...]
+    farthest: tuple[tuple[float, str], ...]  # likewise
     documents: int  # that were looked at
     shard_terms: tuple[str, ...]  # most characteristic first
-    target_terms: tuple[str, ...]
+    target_terms: tuple[str, ...]  # likewise
 
     def summary(self) -> str:
         """Return the shard's place in one line."""

@@ -18,8 +18,8 @@ class RowBlock:
     name: str  # the parameter's module, e.g. model.layers.3.mlp.up_proj
     layer: int  # transformer block, from 0
     kind: str  # last part of the name, e.g. up_proj
-    start: int
-    stop: int
+    start: int  # included
+    stop: int  # not included
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class Embedding:
 class ProbeInfo:
     """Which model embedded."""
 
-    name: str
+    name: str  # as it was asked for
     revision: str  # commit of a hub model, or digest of a folder's weights
     tokenizer_digest: str
-    n_parameters: int
-    vocab: int
+    n_parameters: int  # of the whole model
+    vocab: int  # tokens that its head knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class IndexedShard:
     """A shard and the key of its published embedding."""
 
     shard: Shard
-    key: str
+    key: str  # of text, probe and settings: names the file of its embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +58,23 @@ class RejectedShard:
     """A shard that could not be embedded, tried twice, the second time with nothing beside it."""
 
     shard: Shard
-    reason: str
+    reason: str  # in one line
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Index(Frame):
     """A published index, read back."""
 
-    folder: str
-    fingerprint: str
+    folder: str  # where it is published
+    fingerprint: str  # of inputs, probe and settings
     shards: tuple[IndexedShard, ...]
     probe: ProbeInfo
-    blocks: tuple[RowBlock, ...]
+    blocks: tuple[RowBlock, ...]  # coordinates of the embeddings, a block a weight matrix
     corpus: CorpusSettings
     embed: EmbedSettings
-    ledgers: tuple[FileLedger, ...]
+    ledgers: tuple[FileLedger, ...]  # what became of each input file
     groups: tuple[Group, ...] = ()  # where the corpus was regrouped by field or topic
-    rejected: tuple[RejectedShard, ...] = ()
+    rejected: tuple[RejectedShard, ...] = ()  # could not be embedded
 
     def summary(self) -> str:
         """Return the index in one line."""

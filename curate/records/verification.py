@@ -28,20 +28,20 @@ def seeds_that_show(needed: int, *, size: str = "") -> str:
 class Run:
     """One small model, trained."""
 
-    arm: str
-    seed: int
-    tokens: int
+    arm: str  # mix, random, worst, calibration-1, …, by-METHOD, all
+    seed: int  # of the model's start and the order of text
+    tokens: int  # trained on
     loss: float  # nats/token on the eval split of the target, mean over its tokens
-    bpb: float
+    bpb: float  # bits a byte on the same items
     item_nats: tuple[float, ...]  # summed nats of each item
-    item_tokens: tuple[int, ...]
+    item_tokens: tuple[int, ...]  # of each item
     curve: tuple[tuple[int, float], ...]  # (tokens seen, training loss)
-    seconds: float
+    seconds: float  # of training
     started_at: str = ""  # UTC, ISO 8601
     forecast: str = ""  # digest of the forecast published before it trained; "" for none
     points: tuple[tuple[int, float], ...] = ()  # (tokens seen, loss on some eval items)
     control_nats: tuple[float, ...] = ()  # summed nats of each document of the control set
-    control_tokens: tuple[int, ...] = ()
+    control_tokens: tuple[int, ...] = ()  # of each of them
     outcomes: dict[str, tuple[float, ...]] = field(default_factory=dict)  # task → of each item
 
 
@@ -69,18 +69,18 @@ def unwatched(states: Sequence[RunState]) -> None:
 class ArmResult:
     """All runs of one arm."""
 
-    arm: str
+    arm: str  # mix, random, worst, calibration-1, …, by-METHOD, all
     loss: float  # nats/token, mean over seeds
-    low: float
+    low: float  # of the interval: 90 %, or [verify] confidence
     high: float
-    seeds: int
+    seeds: int  # runs, a seed each
     alignment: float  # of the arm's own mixture
     forecast_loss: float  # predicted before the arm trained; NaN where nothing was
-    forecast_low: float = float("nan")
+    forecast_low: float = float("nan")  # of its interval, likewise
     forecast_high: float = float("nan")
     forecast_at: str = ""  # UTC, ISO 8601: when that was published
     trained_at: str = ""  # UTC: when its first run started
-    bpb: float = float("nan")
+    bpb: float = float("nan")  # bits a byte on the eval split, mean over seeds
     control_loss: float = float("nan")  # nats/token on held-out documents of the natural mix
     sources: dict[str, float] = field(default_factory=dict)  # source → share of the tokens
     outcomes: dict[str, Interval] = field(default_factory=dict)  # task and metric → mean
@@ -95,18 +95,18 @@ class ArmResult:
 class Verification(Frame):
     """The forecast held against the measurement."""
 
-    target: str
+    target: str  # its name
     verdict: Verdict
     sentence: str  # the verdict as a person would quote it
     drop: Interval  # nats/token, random minus mix, measured
-    forecast: Forecast
+    forecast: Forecast  # of that drop, published before the mix trained
     arms: tuple[ArmResult, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[Run, ...]  # of all arms
     slope: Interval  # loss per unit of alignment over all arms
     spearman: float  # of −alignment and loss over all arms
     unigram_entropy: float  # nats/token of the eval split under the mix's unigrams
-    warnings: tuple[str, ...]
-    fingerprint: str
+    warnings: tuple[str, ...]  # a sentence each
+    fingerprint: str  # of all that it was made from
     law: str = ""  # that the forecast follows
     forecast_digest: str = ""  # each run of the mix holds it too
     price: Interval = NOT_MEASURED  # control set: loss of the mix minus random, nats/token
@@ -114,7 +114,7 @@ class Verification(Frame):
     r2: float = float("nan")  # of alignment and loss over all arms
     p_value: float = float("nan")  # of that slope being 0
     seeds_needed: int = 0  # an arm, for the forecast drop at 90 % power; 0: unknown; or `NEVER`
-    r2_low: float = float("nan")
+    r2_low: float = float("nan")  # of its interval
     r2_high: float = float("nan")
     outcomes: dict[str, Interval] = field(default_factory=dict)  # of tasks: mix minus random
     mix_fingerprint: str = ""  # of the mix that was verified; "" in one of an earlier state

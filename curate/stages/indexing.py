@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from curate.config import override
+from curate.config import checked, override
 from curate.corpus.ledger import check_ledgers
 from curate.engine.run import working_on
 from curate.errors import REJECTED, USAGE, CurateError
@@ -38,12 +38,16 @@ def index(
         device: auto, cpu or cuda.
         notify: progress.
 
+    Returns:
+        The index, with the ledger of every input file. Shards that could not be embedded are
+        left out and named in `rejected`; nothing is raised for them.
+
     Raises:
-        CurateError: no input, nothing readable in it, or a probe that cannot be had.
+        CurateError: no input, nothing readable in it, a setting out of its range, or a probe
+            that cannot be had.
     """
-    settings = settings or Settings()
-    corpus = _named_corpus(settings, inputs)
-    place = swept(workspace)
+    settings = checked(settings)
+    corpus, place = _named_corpus(settings, inputs), swept(workspace)
     used = Settings(corpus=corpus, embed=settings.embed)
     with (
         noted(place, "index", "curate index", used, device) as note,
@@ -74,14 +78,22 @@ def plan(
 ) -> IndexPlan:
     """Say what `index` would do (documents, tokens, shards, time, disk), and write nothing.
 
-    Takes the arguments of `index`.
+    Args:
+        inputs: as for `index`.
+        settings: as for `index`.
+        workspace: where the index would lie: what is there already counts as done.
+        device: auto, cpu or cuda.
+        notify: progress.
+
+    Returns:
+        Estimates, or exact counts where the corpus is small enough to be read (`exact`).
 
     Raises:
         CurateError: as `index`, as far as schemas and beginnings of files tell.
     """
     from curate.task2vec.plan import plan_index  # seconds: it embeds a little
 
-    settings = settings or Settings()
+    settings = checked(settings)
     corpus = _named_corpus(settings, inputs)
     return plan_index(
         corpus, settings.embed, workspace=Path(workspace), device=device, notify=notify

@@ -112,12 +112,12 @@ def open_mirror(address: str, here: Path | None = None) -> Mirror:
     Raises:
         CurateError: not `s3://BUCKET/FOLDER`, or its package is missing.
     """
-    store = open_store(address)
-    bucket, *parts = [part for part in address.partition("://")[2].split("/") if part]
-    if store.scheme != "s3" or not parts or any(part.startswith(".") for part in parts):
+    bucket, *parts = [part for part in address.partition("://")[2].split("/") if part] or [""]
+    if not address.startswith("s3://") or not parts or any(part[0] == "." for part in parts):
         raise CurateError(
             f"{address}: a workspace is a local folder or s3://BUCKET/FOLDER", exit_code=USAGE
         )
+    store = open_store(address)
     place = here or Path(WORKSPACE, "stores", store.scheme, bucket, *parts)
     known = read_json_if_whole(place / STATE, dict[str, dict[str, Known]]) or {}
     whole = f"{store.scheme}://{'/'.join([bucket, *parts])}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from curate.config import override
+from curate.config import checked, override
 from curate.corpus.remote import is_remote
 from curate.engine.run import working_on
 from curate.errors import USAGE, CurateError
@@ -24,7 +24,7 @@ from curate.task2vec.reading import open_index
 
 
 def build_mix(
-    budget: int | None = None,
+    budget: int | str | None = None,
     *,
     settings: Settings | None = None,
     workspace: str | Path = WORKSPACE,
@@ -37,7 +37,7 @@ def build_mix(
     """Write an aligned training mix of exactly `budget` tokens, with its forecast.
 
     Args:
-        budget: tokens; None takes `settings.mix.budget`.
+        budget: tokens, or text such as "100M"; None takes `settings.mix.budget`.
         settings: None takes the defaults.
         workspace: where the ranking is.
         out: the mix's folder, or `s3://BUCKET/FOLDER`: the mix is made in the workspace, where
@@ -49,12 +49,16 @@ def build_mix(
             the mix starts it with these files.
         notify: progress.
 
+    Returns:
+        The mix; its `folder` is read by `datasets.load_dataset`.
+
     Raises:
-        CurateError: no budget, no ranking yet, or a budget that the corpus cannot meet
-            (exit code 6); an address where something else stands.
+        CurateError: no budget, no ranking yet, a setting out of its range, or a budget that the
+            corpus cannot meet (exit code 6); a folder or an address where something else stands.
     """
-    settings, place = settings or Settings(), swept(workspace)
-    wanted = override(settings.mix, budget=budget)
+    asked = settings or Settings()
+    settings = checked(override(asked, mix=override(asked.mix, budget=budget)))
+    wanted, place = settings.mix, swept(workspace)
     if wanted.budget <= 0:
         raise CurateError(
             "no budget: give --budget 100M or [mix] budget in curate.toml", exit_code=USAGE

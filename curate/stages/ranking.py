@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from curate.config import data_dir, without_reading
+from curate.config import checked, data_dir, without_reading
 from curate.corpus.targets import load_target, split_weight
 from curate.errors import USAGE, CurateError
 from curate.ranking.check import check_alignment
@@ -30,7 +30,7 @@ from curate.task2vec.reading import open_index
 
 
 def rank(
-    target: str | Path | tuple[str, ...] | None = None,
+    target: str | Path | Sequence[str | Path] | None = None,
     *,
     settings: Settings | None = None,
     workspace: str | Path = WORKSPACE,
@@ -40,24 +40,28 @@ def rank(
     """Order the shards by alignment to a target; index first where that is needed.
 
     Args:
-        target: a named target, a file or `hf:org/name`; several, each NAME or NAME:WEIGHT; None
-            takes that of `settings`.
+        target: a named target, a file or `hf:org/name`; a list of several, each NAME or
+            NAME:WEIGHT; None takes that of `settings`.
         settings: None takes the defaults, and the corpus and probe of the index.
         workspace: where the index is, and where the ranking goes.
         device: auto, cpu or cuda.
         notify: progress; also told when the index has to be made first.
 
+    Returns:
+        Every shard, closest first, with its interval and the ranks that the interval allows.
+
     Raises:
-        CurateError: no or unknown target, no corpus, or too little data in either.
+        CurateError: no or unknown target, no corpus, a setting out of its range, or too little
+            data in either.
     """
-    settings, place = settings or Settings(), swept(workspace)
+    settings, place = checked(settings), swept(workspace)
     wanted = settings.target
-    if target is not None:
-        wanted = without_reading(wanted, target)
-        if isinstance(target, str | Path):
-            wanted = dataclasses.replace(wanted, name=str(target), names=())
-        else:
-            wanted = dataclasses.replace(wanted, name="", names=target)
+    if isinstance(target, str | Path):
+        named = str(target)
+        wanted = dataclasses.replace(without_reading(wanted, named), name=named, names=())
+    elif target is not None:
+        names = tuple(map(str, target))
+        wanted = dataclasses.replace(without_reading(wanted, names), name="", names=names)
     if not wanted.name and not wanted.names:
         raise CurateError(
             "no target named: give --target NAME|FILE or [target] name in curate.toml"
@@ -87,9 +91,9 @@ def rank(
 
 
 def compare(
-    target: str | Path | tuple[str, ...] | None = None,
+    target: str | Path | Sequence[str | Path] | None = None,
     *,
-    against: Sequence[str | Path] = (),
+    against: str | Path | Sequence[str | Path] = (),
     settings: Settings | None = None,
     workspace: str | Path = WORKSPACE,
     device: str = "auto",
@@ -105,13 +109,16 @@ def compare(
         device: auto, cpu or cuda.
         notify: progress.
 
+    Returns:
+        A column a method, or a column a target, and how far each two agree.
+
     Raises:
-        CurateError: as `rank`.
+        CurateError: as `rank`, or two targets of one name.
     """
-    settings, place = settings or Settings(), Path(workspace)
+    settings, place = checked(settings), Path(workspace)
     others = [
         rank(each, settings=settings, workspace=place, device=device, notify=notify)
-        for each in against
+        for each in ([against] if isinstance(against, str | Path) else against)
     ]
     first = rank(target, settings=settings, workspace=place, device=device, notify=notify)
     if others:
@@ -131,7 +138,7 @@ def compare(
 
 def check(
     kept: str | Path,
-    target: str | Path | tuple[str, ...] | None = None,
+    target: str | Path | Sequence[str | Path] | None = None,
     *,
     settings: Settings | None = None,
     workspace: str | Path = WORKSPACE,
@@ -148,8 +155,11 @@ def check(
         device: auto, cpu or cuda.
         notify: progress.
 
+    Returns:
+        Before and after for the corpus and each source; `fell` where the intervals are apart.
+
     Raises:
-        CurateError: as `rank`, or the file is not such a ranking.
+        CurateError: as `rank`, or the file is not a ranking of this target and method.
     """
     ranking = rank(target, settings=settings, workspace=workspace, device=device, notify=notify)
     return check_alignment(ranking, Path(kept))
@@ -157,7 +167,7 @@ def check(
 
 def explain(
     shard: str,
-    target: str | Path | tuple[str, ...] | None = None,
+    target: str | Path | Sequence[str | Path] | None = None,
     *,
     settings: Settings | None = None,
     workspace: str | Path = WORKSPACE,
@@ -166,11 +176,23 @@ def explain(
 ) -> Explanation:
     """Say why a shard ranks where it does; rank first where that is needed.
 
+    Args:
+        shard: its name in the ranking.
+        target: as for `rank`.
+        settings: as for `rank`.
+        workspace: as for `rank`.
+        device: auto, cpu or cuda.
+        notify: progress.
+
+    Returns:
+        What takes most from the alignment of the shard (words, or layers and rows of the probe),
+        and its documents nearest to the target and farthest from it.
+
     Raises:
         CurateError: as `rank`, no such shard, or a ranking by a method other than lexical
             and task2vec.
     """
-    settings, place = settings or Settings(), Path(workspace)
+    settings, place = checked(settings), Path(workspace)
     ranking = rank(target, settings=settings, workspace=place, device=device, notify=notify)
     return explain_shard(
         shard,

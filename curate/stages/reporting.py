@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
+from curate.errors import USAGE, CurateError
 from curate.mixing.contents import read_contents
 from curate.mixing.opened import open_mix
 from curate.ranking.rank import find_ranking, open_ranking
@@ -19,7 +20,14 @@ from curate.verification.published import open_verification
 
 
 def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = None) -> Path:
-    """Write everything that the workspace holds as one HTML file; return its path.
+    """Write everything that the workspace holds as one HTML file.
+
+    Args:
+        workspace: with an index at least; ranking, mix and verification where they are there.
+        out: the file; None takes `report.html` in the workspace.
+
+    Returns:
+        The path of the file.
 
     Raises:
         CurateError: there is no index yet, or the file is an input.
@@ -46,11 +54,30 @@ def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = 
     return path
 
 
+@overload
+def open_artefact(artefact: Literal["index"], *, workspace: str | Path = ...) -> Index: ...
+@overload
+def open_artefact(artefact: Literal["ranking"], *, workspace: str | Path = ...) -> Ranking: ...
+@overload
+def open_artefact(artefact: Literal["mix"], *, workspace: str | Path = ...) -> Mix: ...
+@overload
+def open_artefact(
+    artefact: Literal["verification"], *, workspace: str | Path = ...
+) -> Verification: ...
+@overload
+def open_artefact(artefact: str, *, workspace: str | Path = ...) -> Any: ...
 def open_artefact(artefact: str, *, workspace: str | Path = WORKSPACE) -> Any:
-    """Read back what a stage published: index, ranking, mix or verification.
+    """Read back what a stage published; nothing is computed.
+
+    Args:
+        artefact: index, ranking, mix or verification: the latest.
+        workspace: where it is.
+
+    Returns:
+        What the stage returned when it made it.
 
     Raises:
-        CurateError: it is not there, or not what was published.
+        CurateError: no such kind, it is not there, or not what was published.
     """
     openers: dict[str, Any] = {
         "index": open_index,
@@ -58,6 +85,10 @@ def open_artefact(artefact: str, *, workspace: str | Path = WORKSPACE) -> Any:
         "mix": open_mix,
         "verification": open_verification,
     }
+    if artefact not in openers:
+        raise CurateError(
+            f"artefact {artefact}: not a kind; one of {', '.join(openers)}", exit_code=USAGE
+        )
     return openers[artefact](Path(workspace))
 
 

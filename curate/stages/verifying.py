@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from curate.config import checked
 from curate.engine.run import working_on
 from curate.errors import CurateError
 from curate.mixing.opened import open_mix
@@ -49,11 +50,14 @@ def verify(
         notify: progress.
         watch: told now and then how far each training run is.
 
+    Returns:
+        The verdict, whatever it is: a forecast that did not hold raises nothing here.
+
     Raises:
         CurateError: no mix yet, a tracker that is not installed or, when all is trained and
             published, refuses a run, or an eval split that ranking has seen.
     """
-    settings, place = settings or Settings(), swept(workspace)
+    settings, place = checked(settings), swept(workspace)
     command = "curate verify" + ("" if train else " --check")
     track = (
         open_tracker(settings.run.track, folder=place / "tracked", publish=publish_bytes)
@@ -124,7 +128,7 @@ def plan_verification(
     """
     from curate.verification.estimate import estimate_verification  # seconds: it trains a little
 
-    settings, place = settings or Settings(), Path(workspace)
+    settings, place = checked(settings), Path(workspace)
     with working_on(settings.run, folder=place / "batch"):
         return estimate_verification(
             open_mix(place),

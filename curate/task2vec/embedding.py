@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -36,25 +36,37 @@ _MOST_PADDING = 0.1  # share of a micro-batch, beyond which sequences share rows
 _SHARD_BYTES = 2_000_000  # of an embedding's 16-bit levels, where no width is set
 
 
-def embed_texts(texts: list[str], probe: Probe, settings: EmbedSettings | None = None) -> Embedding:
-    """Embed a list of texts, each a document of its own.
+def embed_texts(
+    texts: Iterable[str], probe: Probe, settings: EmbedSettings | None = None
+) -> Embedding:
+    """Embed texts, each a document of its own.
 
     Args:
-        texts: at least one of two tokens.
+        texts: at least one of two tokens; beyond `batches` times `batch_tokens` of `settings`,
+            as many as fit are drawn by its seed.
         probe: from `load_probe`.
-        settings: what the embedding is; its `probe` is not looked at.
+        settings: what the embedding is; its `probe` is not looked at. None takes the defaults.
+
+    Returns:
+        `vectors`: (n_batches, dim) float32, > 0: row means of the Fisher diagonal, squares of
+        nats per unit of weight, a line for each sub-batch that got text (at most `batches`); dim
+        depends on probe and settings alone. The mean over axis 0 is the Task2Vec embedding
+        (Achille et al., arXiv 1902.03545).
 
     Raises:
-        CurateError: the texts are too short, or the probe cannot be used.
+        CurateError: a string in place of a list, texts that are too short, or a probe or
+            settings that cannot be used.
 
     Example:
         probe = curate.load_probe("builtin")
         embedding = curate.embed_texts(["def f(x): return x", "def g(y): ..."], probe)
         embedding.vectors.mean(axis=0)
     """
+    if isinstance(texts, str):
+        raise CurateError("embed_texts takes a list of texts, this is one: [text]", exit_code=USAGE)
     settings = settings or EmbedSettings()
     check_probe(probe, settings)
-    tokens = encode_texts(probe, texts)
+    tokens = encode_texts(probe, list(texts))
     unigrams = count_unigrams(tokens, probe.info.vocab)
     return embed_parts("texts", whole_batches(tokens, settings), unigrams, probe, settings)[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ __all__ = ["BUILTIN", "Probe", "encode_texts", "find_device", "find_revision", "
 class Probe:
     """A language model that is never trained, and its tokenizer."""
 
-    model: Any  # a transformers causal language model, eval mode, no gradients
-    tokenizer: Any  # a transformers tokenizer
+    model: Any = field(repr=False)  # a transformers causal model, eval mode, no gradients
+    tokenizer: Any = field(repr=False)  # a transformers tokenizer
     info: ProbeInfo
     device: torch.device
     max_positions: int  # longest sequence it can read
@@ -42,6 +42,9 @@ def load_probe(name: str, *, device: str = "auto") -> Probe:
     Args:
         name: "builtin", a hub id with optional @revision, a folder, or a .gguf file.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", …
+
+    Returns:
+        `model` and `tokenizer` of transformers; `info` with revision and size; `device`.
 
     Raises:
         CurateError: not there, hub out of reach, weights that are no safetensors, another
