@@ -1,5 +1,6 @@
 """sdist, wheel, extras and images: in clean environments, without development tools."""
 
+import ast
 import json
 import os
 import re
@@ -32,8 +33,22 @@ TRY = {  # what shows that an extra is there, and does its part
 }
 TYPED = """
 import curate
+from curate.records import Index, Mix, Ranking, Verification
+from curate.settings import CorpusSettings, MixSettings
+
+settings = curate.Settings(CorpusSettings(inputs=("corpus",)), mix=MixSettings(holdout=0.01))
+index: Index = curate.index("corpus", settings=settings)
+ranking: Ranking = curate.rank(["a.jsonl:2", "b.jsonl:1"])
+mix: Mix = curate.build_mix("100M", out="mix")
+done: Verification = curate.verify(settings=curate.read_settings("curate.toml"))
+again: Mix = curate.open_artefact("mix")
+drop: float = again.forecast.drop
 reveal_type(curate.rank("proofnet").shards[0].alignment)
 """
+MODULE_OF = {  # where the name of a package is not that of its module
+    "faiss-cpu": "faiss", "scikit-learn": "sklearn", "mlflow-skinny": "mlflow",
+    "huggingface-hub": "huggingface_hub", "lm-eval": "lm_eval",
+}  # fmt: skip
 
 
 def run(*command, **more):
@@ -114,6 +129,39 @@ def test_the_changelog_and_the_citation_name_one_version():
 
 def test_every_extra_is_tried():
     assert set(TRY) == set(PROJECT["optional-dependencies"]) - {"dev"}
+
+
+def modules_of(requirements):
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements}
+    return {MODULE_OF.get(name, name) for name in names}
+
+
+def test_what_the_package_imports_is_what_it_requires():
+    """A package that only another one brings goes when that one drops it."""
+    imported = set()
+    for path in (ROOT / "curate").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.split(".")[0])
+    extras = PROJECT["optional-dependencies"]
+    required = modules_of(PROJECT["dependencies"])
+    optional = set().union({"pandas"}, *(modules_of(extras[name]) for name in TRY))
+    assert imported - set(sys.stdlib_module_names) - {"curate"} - optional == required
+
+
+def test_the_metadata_says_where_it_runs_and_that_it_is_typed():
+    told = set(PROJECT["classifiers"])
+    assert {"Operating System :: POSIX", "Typing :: Typed"} <= told
+    assert (ROOT / "curate" / "py.typed").is_file()
+    assert not [each for each in told if each.startswith("License")], "the expression says it"
+
+
+def test_a_source_distribution_without_git_holds_every_page_of_the_first_folder():
+    named = (ROOT / "MANIFEST.in").read_text(encoding="utf-8").split("\n")[0].split()
+    pages = {path.name for path in ROOT.glob("*.md")} - {"README.md"}  # which goes by itself
+    assert pages | {"CITATION.cff", "constraints.txt"} <= set(named)
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -201,7 +249,8 @@ def test_the_wheel_works_in_a_clean_environment(installed, tmp_path):
 def test_a_type_checker_sees_the_types_of_the_installed_package(installed, tmp_path):
     (tmp_path / "use.py").write_text(TYPED)
     words = ["--python-executable", installed / "bin" / "python", "--cache-dir", tmp_path]
-    check = [sys.executable, "-m", "mypy", "--follow-imports=silent", *words, "use.py"]
+    strict = ["--strict", "--follow-imports=silent"]
+    check = [sys.executable, "-m", "mypy", *strict, *words, "use.py"]
     assert re.search(
         r'Revealed type is "(builtins\.)?float"', run(*check, cwd=tmp_path, env=clean())
     )
