@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curate.corpus.ahead import DEPTH, read_ahead
 from curate.corpus.blocks import AHEAD_BYTES, _line_parser, read_blocks
 from curate.corpus.inputs import InputFile
 from curate.corpus.ledger import LedgerBuilder
@@ -109,28 +108,6 @@ def test_lines_are_taken_apart_many_at_a_time_only_where_each_is_one_object():
     ):
         assert parse(bad) is None
     assert _line_parser('a"b') is None
-
-
-def test_what_is_read_ahead_comes_in_order_and_errors_in_their_place():
-    made = []
-
-    def items():
-        for n in range(6):
-            made.append(n)
-            yield n
-        raise ValueError("after the last")
-
-    found = []
-    with pytest.raises(ValueError, match="after the last"):
-        for n in read_ahead(items()):
-            found.append(n)
-    assert found == list(range(6))
-    made.clear()
-    for n in read_ahead(items()):
-        if n == 1:
-            break
-    assert max(made) <= 1 + DEPTH
-    assert list(read_ahead(iter(()))) == []
 
 
 def test_a_packed_file_is_read_ahead_to_the_same_documents(tmp_path):

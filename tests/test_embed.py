@@ -9,6 +9,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -30,7 +31,6 @@ from curate.task2vec.probe import encode_texts, load_probe
 from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.reading import (
     index_is_current,
-    load_documents,
     load_embedding,
     open_index,
 )
@@ -396,44 +396,52 @@ def test_embeddings_tell_kinds_of_text_apart(case, tmp_path):
         assert int(np.argmin(distances)) == n
 
 
+def document_vectors(workspace, key):
+    """What docs/concepts.md says that a reader finds: columns document, tokens, vector."""
+    path = workspace / "index" / "shards" / f"{key}.documents.parquet"
+    table = pq.read_table(path, page_checksum_verification=True)
+    vectors = table["vector"].combine_chunks()
+    values = vectors.values.to_numpy(zero_copy_only=False).reshape(len(vectors), -1)
+    return table["document"].to_numpy(), table["tokens"].to_numpy(), values
+
+
 def test_documents_have_vectors_from_the_same_pass(case):
     corpus, embed, workspace = case
     settings = EmbedSettings(**{**_fields(embed), "documents": 64})
     plain = build_index(corpus, embed, workspace=workspace.parent / "plain", device="cpu")
     index = build_index(corpus, settings, workspace=workspace, device="cpu")
     for one, other in zip(index.shards, plain.shards, strict=True):
-        found = load_documents(workspace, one.key)
-        assert found.documents.tolist() == sorted(set(found.documents.tolist()))
-        assert found.vectors.shape == (len(found.documents), 64)
-        assert found.vectors.dtype == np.float16
-        assert np.all(np.isfinite(found.vectors))
-        assert found.documents.max() < one.shard.n_documents
-        assert found.tokens.sum() <= one.shard.n_tokens
+        documents, tokens, vectors = document_vectors(workspace, one.key)
+        assert documents.tolist() == sorted(set(documents.tolist()))
+        assert vectors.shape == (len(documents), 64)
+        assert vectors.dtype == np.float16
+        assert np.all(np.isfinite(vectors))
+        assert documents.max() < one.shard.n_documents
+        assert tokens.sum() <= one.shard.n_tokens
         same = load_embedding(workspace.parent / "plain", other.key).vectors
         assert np.array_equal(load_embedding(workspace, one.key).vectors, same)
-    with pytest.raises(CurateError, match="curate index --documents"):
-        load_documents(workspace.parent / "plain", plain.shards[0].key)
+    assert not list((workspace.parent / "plain").rglob("*.documents.parquet"))
 
 
 def test_a_documents_vector_is_that_of_the_document_alone(case, tmp_path, probe_folder):
     corpus, embed, workspace = case
     settings = EmbedSettings(**{**_fields(embed), "documents": 64, "block_tokens": 64})
     index = build_index(corpus, settings, workspace=workspace, device="cpu")
-    found = load_documents(workspace, index.shards[0].key)
+    documents, tokens, vectors = document_vectors(workspace, index.shards[0].key)
     probe = load_probe(str(probe_folder), device="cpu")
     lines = (tmp_path / "in" / "code.jsonl").read_text().splitlines()
     texts = [json.loads(line)["text"] for line in lines]
-    whole = [i for i, d in enumerate(found.documents) if found.tokens[i] == len(texts[d]) <= 64]
+    whole = [i for i, d in enumerate(documents) if tokens[i] == len(texts[d]) <= 64]
     assert whole
     for i in whole:
-        (ids,) = encode_texts(probe, [texts[found.documents[i]]])
+        (ids,) = encode_texts(probe, [texts[documents[i]]])
         rows = fisher_rows(probe.model, [ids], settings=FisherSettings(seed=embed.seed))
         projection = draw_projection(
             rows.blocks, width=64, seed=embed.seed, device=torch.device("cpu")
         )
         expected = project_rows(projection, torch.from_numpy(rows.values).float())[0].numpy()
-        assert np.allclose(found.vectors[i], expected, rtol=5e-3, atol=5e-3)
-        assert found.tokens[i] == len(ids)
+        assert np.allclose(vectors[i], expected, rtol=5e-3, atol=5e-3)
+        assert tokens[i] == len(ids)
 
 
 def test_damaged_document_vectors_are_made_again(case, embedded):

@@ -296,6 +296,7 @@ def test_an_error_of_what_is_made_ahead_comes_in_its_turn():
     assert next(running) == 1
     with pytest.raises(CurateError, match="no more"):
         next(running)
+    assert list(ahead(iter(()), most=2)) == []
 
 
 # --- items as text, and a batch system ---

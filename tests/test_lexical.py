@@ -19,7 +19,7 @@ from curate.ranking.lexical import (
     shares_of,
     word_losses,
 )
-from curate.ranking.stats import paired_difference, t_intervals
+from curate.ranking.stats import Influences, t_intervals
 
 
 def counts(rows, vocab=6):
@@ -116,8 +116,11 @@ def test_intervals_of_differences_cover_and_know_nothing_of_the_entropy():
     hits = 0
     for _ in range(400):
         items = rng.multinomial(30, place, size=15)
-        found = paired_difference(*lexical(items, shards, background=background), (0, 1))
-        hits += bool(found[1] <= truth <= found[2])
+        values, influence = lexical(items, shards, background=background)
+        moves = influence.target[:1] - influence.target[1:]  # what is common to both goes
+        apart = Influences(moves, np.zeros((1, 1)), np.ones(1, dtype=int))
+        low, high = t_intervals(values[:1] - values[1:], apart)
+        hits += bool(low[0] <= truth <= high[0])
     assert 0.93 <= hits / 400 <= 0.97
 
 

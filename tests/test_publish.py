@@ -14,7 +14,6 @@ import pytest
 from curate.errors import USAGE, CannotWriteError, CurateError
 from curate.mixing.arrows import staged
 from curate.mixing.publish import (
-    _boot,
     clear,
     clear_staging,
     list_content,
@@ -26,7 +25,7 @@ from curate.store import publish as store
 from curate.store.fingerprint import SCHEMA, digest_bytes
 from curate.store.leftovers import FORGOTTEN_SECONDS, sweep
 from curate.store.meta import is_current, publish_meta, read_meta
-from curate.store.owner import Owner, this_owner
+from curate.store.owner import Owner, boot_id, this_owner
 from curate.store.protect import refuse_holding, refuse_input
 
 SHARD = Shard("a", "a", (), 1, 2, "d")
@@ -96,14 +95,14 @@ def test_what_a_killed_run_of_the_same_mark_left_is_still_there(tmp_path):
 def test_after_a_start_of_the_machine_nothing_staged_is_trusted(tmp_path, monkeypatch):
     fill(tmp_path / ".mix.staging", "mix/a")
     (tmp_path / ".mix.staging" / "mark").write_text("m another-boot")
-    monkeypatch.setattr("curate.mixing.publish._boot", lambda: "this-boot")
+    monkeypatch.setattr("curate.mixing.publish.boot_id", lambda: "this-boot")
     with staging_folder(tmp_path / "mix", mark="m") as found:
         assert names(found) == ["mark"]
 
 
 @pytest.mark.skipif(not Path("/proc/sys/kernel").is_dir(), reason="not Linux")
 def test_a_start_of_the_machine_is_told_by_its_number():
-    assert len(_boot()) == 36 and _boot() == _boot()
+    assert len(boot_id()) == 36 and boot_id() == boot_id()
 
 
 @pytest.mark.parametrize("kind", ["refused", "translated"])

@@ -10,7 +10,6 @@ from curate.ranking.stats import (
     Influences,
     agreement,
     draw_values,
-    paired_difference,
     rank_intervals,
     spearman,
     t_intervals,
@@ -86,9 +85,6 @@ def test_noise_of_the_target_drops_out_of_differences():
     assert (high - low > 100).all()
     ranks = rank_intervals(values, influence, confidence=0.95, draws=400, seed=0)
     assert ranks.low.tolist() == ranks.high.tolist() == [1, 2, 3]
-    difference, low, high = paired_difference(values, influence, (0, 1))
-    assert difference == pytest.approx(1.0)
-    assert 0.9 < low < high < 1.1
 
 
 def test_two_shards_within_their_noise_are_tied():

@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from curate.corpus.ahead import read_ahead
 from curate.corpus.containers import BrokenFileError, read_line_blocks, split_lines
 from curate.corpus.fields import (
     KEPT,
@@ -35,6 +34,7 @@ from curate.corpus.reader import (
     read_documents,
     to_document,
 )
+from curate.engine.ahead import ahead
 from curate.records import Document, RecordRange
 
 BLOCK_CHARS = 1_000_000
@@ -142,7 +142,7 @@ def _line_blocks(
     try:
         packed = path.stat().st_size > AHEAD_BYTES and form.compression != "none"
         blocks = read_line_blocks(path, form.compression)
-        for lines in read_ahead(blocks) if packed else blocks:
+        for lines in ahead(blocks, most=1) if packed else blocks:
             begin, end = max(part.start - first, 0), part.stop - first
             rows = parse(lines) if parse and _may_hold(lines, begin) else None
             alone = [] if rows else _lines_of(lines)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import CurateError
+from curate.store.owner import boot_id
 from curate.store.publish import publish_bytes, publishing, refused
 
 
@@ -35,7 +36,7 @@ def staging_folder(out: Path, *, mark: str) -> Iterator[Path]:
         CurateError: the file system refused (full, read-only, no permission).
     """
     staging = _staging(out)
-    here = f"{mark} {_boot()}"
+    here = f"{mark} {boot_id()}"
     try:
         if not (staging / "mark").is_file() or (staging / "mark").read_bytes() != here.encode():
             _check_own(staging)
@@ -82,14 +83,6 @@ def _check_own(staging: Path) -> None:
         if not staging.is_symlink() and all(name.startswith(".mark.") for name in left):
             return
         raise CurateError(f"{staging}: in the way, and nothing that curate made; move it")
-
-
-def _boot() -> str:
-    """Return what changes when the machine starts: files that were not synced may be lost then."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def publish_files(staging: Path, out: Path) -> list[str]:

@@ -157,27 +157,6 @@ def rank_intervals(
     return RankIntervals(low=low, high=high, tied_with_next=tied)
 
 
-def paired_difference(
-    values: Floats, influence: Influences, pair: tuple[int, int], *, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Return value, low and high of shard `pair[0]` minus shard `pair[1]`.
-
-    The target's sub-batches are common to both, so their influences are subtracted.
-    """
-    one, other = pair
-    both = np.array(pair)
-    n = influence.shard_batches[both]
-    own = np.square(influence.shard[both]).sum(axis=1) / np.maximum(n * (n - 1), 1)
-    m = influence.target.shape[1]
-    shared = np.square(influence.target[one] - influence.target[other]).sum() / max(m * (m - 1), 1)
-    parts, freedom = np.array([shared, *own]), np.maximum([m - 1, *(n - 1)], 1)
-    difference, total = float(values[one] - values[other]), float(parts.sum())
-    if total == 0:
-        return difference, difference, difference
-    reach = stdtrit(total**2 / (parts**2 / freedom).sum(), (1 + confidence) / 2) * np.sqrt(total)
-    return difference, float(difference - reach), float(difference + reach)
-
-
 def spearman(x: Floats, y: Floats) -> float:
     """Return Spearman's rank correlation, ties at their mean rank; 0 where one is constant.
 

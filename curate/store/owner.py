@@ -76,11 +76,19 @@ def _owner(pid: int) -> Owner:
 def _machine() -> tuple[str, str]:
     """Return the host's name, and what changes when it or its container starts anew."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         space = Path("/proc/self/ns/pid").readlink().name
     except OSError:
-        boot = space = ""
-    return socket.gethostname(), f"{boot} {space}".strip()
+        space = ""
+    boot = boot_id()
+    return socket.gethostname(), f"{boot} {space}" if boot and space else ""
+
+
+def boot_id() -> str:
+    """Return what changes when the machine starts anew; "" where the system does not say it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _started(pid: int) -> int:

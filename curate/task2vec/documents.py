@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from curate.errors import CurateError
 from curate.store.fingerprint import digest_bytes
 from curate.store.publish import publish_bytes
 from curate.task2vec.fisher import SequenceRows
@@ -76,20 +75,3 @@ def write_documents(path: Path, found: DocumentVectors) -> str:
     data = stream.getvalue().to_pybytes()
     publish_bytes(path, data)
     return digest_bytes(data)
-
-
-def read_documents(path: Path) -> DocumentVectors:
-    """Read the vectors of a shard's documents.
-
-    Raises:
-        CurateError: there are none; the index was made without them.
-    """
-    if not path.is_file():
-        raise CurateError(f"{path}: no document vectors; run curate index --documents")
-    table = pq.read_table(path, page_checksum_verification=True)
-    vectors = table["vector"].combine_chunks()
-    return DocumentVectors(
-        table["document"].to_numpy(),
-        table["tokens"].to_numpy(),
-        vectors.values.to_numpy(zero_copy_only=False).reshape(len(vectors), -1),
-    )

@@ -20,7 +20,6 @@ from curate.store.publish import is_sealed
 from curate.task2vec.model_files import find_revision
 from curate.task2vec.vectors import (
     check_embedding,
-    documents_path,
     read_embedding,
     read_unigrams,
     shard_key,
@@ -28,7 +27,6 @@ from curate.task2vec.vectors import (
 
 if TYPE_CHECKING:
     from curate.records import Counts
-    from curate.task2vec.documents import DocumentVectors
 
 
 def open_index(workspace: Path) -> Index:
@@ -110,21 +108,6 @@ def embedding_path(folder: Path, key: str) -> Path:
     """Return where the embedding of an indexed shard lies; `folder` as in `load_embedding`."""
     inside = folder if (folder / "shards").is_dir() else folder / "index"
     return inside / "shards" / f"{key}.safetensors"
-
-
-def load_documents(folder: Path, key: str) -> DocumentVectors:
-    """Read the vectors of an indexed shard's documents.
-
-    Args:
-        folder: as in `load_embedding`.
-        key: of the shard.
-
-    Raises:
-        CurateError: the index has none.
-    """
-    from curate.task2vec.documents import read_documents  # loads a tensor library
-
-    return read_documents(documents_path(embedding_path(folder, key)))
 
 
 def _inputs_unchanged(files: Sequence[InputFile], ledgers: Sequence[FileLedger]) -> bool:
