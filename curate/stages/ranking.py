@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from curate.config import checked, data_dir, without_reading
-from curate.corpus.targets import load_target, split_weight
+from curate.corpus.targets import load_target
 from curate.errors import USAGE, CurateError
 from curate.ranking.check import check_alignment
 from curate.ranking.compare import compare_methods, side_by_side
@@ -15,10 +15,11 @@ from curate.ranking.explain import explain_shard
 from curate.ranking.methods import check_method
 from curate.ranking.rank import check_settings, rank_shards
 from curate.records import AlignmentCheck, Comparison, Explanation, Notify, Ranking, silent
-from curate.settings import Settings, TargetSettings
+from curate.settings import Settings
 from curate.stages.indexing import as_indexed, current_index
 from curate.stages.workspace import (
     WORKSPACE,
+    located,
     note_target,
     noted,
     ranked_target,
@@ -70,7 +71,7 @@ def rank(
         )
     check_settings(settings.rank)
     asked = dataclasses.replace(wanted, data_dir=data_dir(settings))
-    wanted = _located(asked)
+    wanted = located(asked)
     loaded = load_target(wanted)
     settings = as_indexed(settings, place)
     check_method(settings.rank.method, settings.embed, loaded)
@@ -204,19 +205,3 @@ def explain(
         device=device,
         notify=notify,
     )
-
-
-def _located(wanted: TargetSettings) -> TargetSettings:
-    """Make the paths of a file target absolute, so that later stages find it from anywhere."""
-    weighted = [split_weight(name) for name in wanted.names]
-    names = tuple(f"{_absolute(name)}:{weight:g}" for name, weight in weighted)
-    return dataclasses.replace(wanted, name=_absolute(wanted.name), names=names)
-
-
-def _absolute(name: str) -> str:
-    parts = name.split("=", 1)
-    files = parts[-1].split(",")
-    if not all(Path(file).is_file() for file in files):
-        return name
-    located = ",".join(str(Path(file).resolve()) for file in files)
-    return f"{parts[0]}={located}" if len(parts) == 2 else located

@@ -66,6 +66,13 @@ def ranked_target(place: Path) -> Target:
     return load_target(_named_target(place))
 
 
+def located(wanted: TargetSettings) -> TargetSettings:
+    """Return the settings of a target with its files' whole paths: stages may run elsewhere."""
+    return _with_files(
+        wanted, lambda file: str(Path(file).resolve()) if Path(file).is_file() else file
+    )
+
+
 def note_target(place: Path, wanted: TargetSettings) -> None:
     """Note which target was ranked for; files in the project as they lie from the workspace."""
     publish_json(place / "target.json", _with_files(wanted, lambda file: _noted(file, place)))
