@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import tomllib
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -186,13 +187,16 @@ def _value(key: str, value: Any, kind: Any) -> Any:
         return parse_tokens(value)
     if kind is float and key in _SHARE_FIELDS and isinstance(value, str):
         return parse_share(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    is_flag = isinstance(value, bool)  # which Python counts among the integers
+    if kind is float and isinstance(value, Real) and not is_flag:
+        value = float(value)
+    elif kind is int and isinstance(value, Integral) and not is_flag:
+        value = int(value)  # of numpy's integers too
     if kind is float and value != value:
         raise ValueError("expected a number, found nan")
     if key == "seed" and isinstance(value, int) and value < 0:
         raise ValueError(f"expected 0 or more, found {value}")
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not isinstance(value, kind) or (kind is int and is_flag):
         raise ValueError(f"expected {kind.__name__}, found {value!r}")
     return value
 

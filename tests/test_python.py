@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import curate
@@ -32,6 +33,12 @@ def test_settings_are_read_as_the_file_has_them():
     assert (found.mix.budget, found.mix.holdout) == (100_000_000, 0.01)
     assert found.mix.keep == ("web=20%",)
     assert type(found.mix.max_epochs) is float
+
+
+def test_a_number_of_numpy_is_a_number():
+    found = checked(Settings(mix=MixSettings(budget=np.int64(7), max_epochs=np.float32(2)))).mix
+    assert (found.budget, found.max_epochs) == (7, 2.0)
+    assert (type(found.budget), type(found.max_epochs)) == (int, float)
 
 
 def test_settings_that_are_right_stay_as_they_are():
