@@ -99,7 +99,7 @@ def ngrams(text: str) -> set[int]:
 
 def target_ngrams(folder: Path) -> set[int]:
     """Collects the 13-gram hashes of every text field of every target item."""
-    lines = (line for path in folder.glob("*/*.jsonl") for line in path.open(encoding="utf-8"))
+    lines = (line for path in folder.glob("*/*.jsonl") for line in path.read_bytes().splitlines())
     fields = (value for line in lines for value in json.loads(line).values())
     return set().union(*(ngrams(field) for field in fields if isinstance(field, str)))
 

@@ -2,11 +2,17 @@
 
 import json
 import runpy
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import zstandard
 
+import curate
 from curate.corpus import example
+from curate.settings import EmbedSettings
+from tests.conftest import numpy_docstrings, python_sources
 from tests.page_home import ROOT, home, small_demo, smaller
 
 __all__ = ["home"]  # a fixture
@@ -57,3 +63,31 @@ def test_the_example_script_runs(home, monkeypatch, capsys):
     script["main"](home / "demo")
     assert "3 shards embedded" in capsys.readouterr().out
     assert (home / "demo" / "report.html").is_file()
+
+
+def test_the_script_that_trains_the_probe_makes_one_that_embeds(tmp_path, monkeypatch, capsys):
+    texts = {"fiction_gutenberg": numpy_docstrings(), "shakespeare": python_sources()}
+    for name, found in texts.items():
+        cut = [text[at : at + 400] for text in found[:80] for at in range(0, 2_000, 400)]
+        rows = [{"id": f"{name}/{n}", "text": text} for n, text in enumerate(cut) if text]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        path = tmp_path / "data" / "corpora" / f"{name}.jsonl.zst"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(zstandard.compress(lines.encode()))
+    target = tmp_path / "data" / "targets" / "asked" / "test.jsonl"
+    target.parent.mkdir(parents=True)
+    target.write_text(json.dumps({"question": numpy_docstrings()[0][:400]}), encoding="utf-8")
+    main = runpy.run_path(str(ROOT / "examples" / "train_probe.py"))["main"]
+    main.__globals__["DOMAINS"].pop("science_docs")  # a minute of parsing what is installed
+    small = {"minutes": 0.02, "vocab": 300, "dim": 32, "layers": 1, "block": 32, "batch": 4}
+    words = [word for name, value in small.items() for word in (f"--{name}", str(value))]
+    places = ["--data", str(tmp_path / "data"), "--work", str(tmp_path / "work")]
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["x", *places, *words, "--out", str(out), "--device", "cpu"])
+    main()
+    told = capsys.readouterr().out
+    assert "fiction {'docs': " in told and "'removed': 0" not in told.splitlines()[0]
+    probe, short = curate.load_probe(str(out), device="cpu"), EmbedSettings(block_tokens=64)
+    assert np.isfinite(curate.embed_texts(["def f(x): return x"], probe, short).vectors).all()
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert card.count("| fiction | public domain") == 1
