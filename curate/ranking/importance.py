@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ NGRAM_BUCKETS = 10_000  # as in DSIR
 
 def ngram_importance(
     items: Sequence[str],
-    shards: Iterable[Sequence[str]],
+    shards: Sequence[Sequence[str]],
     *,
     buckets: int = NGRAM_BUCKETS,
     smoothing: float = 0.01,
@@ -37,8 +37,8 @@ def ngram_importance(
 
     Args:
         items: of the target, not empty.
-        shards: documents of each shard; together they are the corpus. Their counts are held, up
-            to 0.2 MB a shard: importance is known when the corpus is.
+        shards: documents of each shard; together they are the corpus. One is looked at at a time,
+            and each twice: importance is known when the corpus is.
         buckets: of the hash.
         smoothing: weight of the corpus in the target's distribution, at least one n-gram; 0 is
             DSIR's own code: 1e-8 added to every probability.
@@ -55,15 +55,17 @@ def ngram_importance(
     )
     each = vectorizer.transform(items)
     target = _grouped(vectorizer, items).toarray()
-    groups = [_grouped(vectorizer, documents) for documents in shards]
-    corpus = sum((group.sum(axis=0) for group in groups), start=np.zeros(buckets))
+    corpus = np.zeros(buckets)
+    for documents in shards:
+        corpus += _grouped(vectorizer, documents).sum(axis=0)
     subsets = [target.sum(axis=0)]
     subsets += [subsets[0] - row for row in target] if len(target) > 1 else []
     known = [_log_importance(row, corpus, smoothing) for row in subsets]
     without, n_items, growth = _without_each(each, corpus, smoothing)
     weights = np.stack([*known, without])
     values, biases, item_moves, document_moves = [], [], [], []
-    for group in groups:
+    for documents in shards:
+        group = _grouped(vectorizer, documents)
         sizes = np.maximum(np.asarray(group.sum(axis=1)).ravel(), 1e-9)
         sums = group @ weights.T  # (groups, 1 + target groups + 1)
         means = sums.sum(axis=0) / sizes.sum()
