@@ -93,3 +93,28 @@ def test_a_mixture_of_one_shard_has_the_alignment_that_a_few_items_rank_the_shar
             first=first,
         )["mix"]
         assert found.alignment == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_mixture_that_does_better_than_the_best_shard_is_not_cut_to_it(indices):
+    """Half of the items' words are of one shard, half of the other; both together have them all."""
+    apart, _ = indices
+    folder = Path(apart.folder)
+    counts = [load_unigrams(folder, each.key).astype(np.float64) for each in apart.shards]
+    one, two = (each / each.sum() for each in counts)
+    words = [*np.argsort(two - one)[:4], *np.argsort(one - two)[:4]]
+    items = np.eye(len(one))[words]
+    background = sum(counts)
+    logs, _ = lexical(items, [*counts, one + two], background=background)
+    assert logs[:2].max() > 0 and logs[2] > logs[:2].max() + 0.1
+    names = [each.shard.name for each in apart.shards]
+    found = describe_mixtures(
+        apart,
+        load_embedding(folder, apart.shards[0].key),
+        {"mix": dict.fromkeys(names, 500.0)},
+        tokens=1_000,
+        measure="scaled",
+        items=items,
+        first=names[int(logs[:2].argmax())],
+    )["mix"]
+    assert found.alignment == pytest.approx(np.exp(logs[2] - logs[:2].max()), rel=1e-3)
+    assert found.low < found.alignment == found.high

@@ -17,6 +17,8 @@ from curate.ranking import words as by_words
 from curate.ranking.compare import compare_methods, side_by_side
 from curate.ranking.entropy import item_entropy
 from curate.ranking.explain import explain_shard
+from curate.ranking.explain_words import reasons_by_words
+from curate.ranking.lexical import count_items, lexical
 from curate.ranking.measures import measure_rows, shortfalls
 from curate.ranking.prepared import prepare
 from curate.ranking.rank import open_ranking, plane, rank_shards
@@ -27,6 +29,8 @@ from curate.settings import CorpusSettings, EmbedSettings, Measure, Method, Rank
 from curate.store.fingerprint import digest_texts
 from curate.task2vec import embedding, making
 from curate.task2vec.embed import build_index
+from curate.task2vec.reading import load_unigrams
+from curate.task2vec.tokenizer import encode_as_indexed
 from curate.task2vec.vectors import write_embedding
 from tests.conftest import write_jsonl
 
@@ -231,7 +235,24 @@ def test_transfer_needs_gradients_and_is_left_out_of_a_comparison_without(
     with pytest.raises(CurateError, match=r"has no gradients; run curate index --gradients$"):
         rank_shards(bare, target, RankSettings(method="transfer"), workspace=tmp_path)
     settings = RankSettings(method="length")
-    assert "transfer" not in compare_methods(bare, target, settings, workspace=tmp_path).columns
+    found = compare_methods(bare, target, settings, workspace=tmp_path)
+    assert "transfer" not in found.columns
+    why = "the index has no gradients; run curate index --gradients"
+    assert found.warnings[-1] == f"transfer is left out: {why}"
+
+
+def test_a_method_that_fails_takes_no_other_with_it(index, target, workspace):
+    """Here that of an encoder that is not there; its failure alone is named."""
+    settings = RankSettings(method="length", encoder=str(workspace / "no-encoder"))
+    found = compare_methods(index, target, settings, workspace=workspace)
+    assert set(found.columns) == set(METHODS) - {"embedding"}
+    (said,) = [warning for warning in found.warnings if "left out" in warning]
+    assert said.startswith("embedding is left out: ")
+    assert "no-encoder" in said
+    assert open_ranking(workspace).method == "length"
+    with pytest.raises(CurateError, match="no-encoder"):
+        mine = dataclasses.replace(settings, method="embedding")
+        compare_methods(index, target, mine, workspace=workspace)
 
 
 def test_few_items_give_a_warning_and_wider_intervals(index, target, workspace):
@@ -527,6 +548,29 @@ def test_a_ranking_by_words_is_explained_by_words(index, target, workspace):
     assert [value for value, _ in law.nearest] == sorted((v for v, _ in law.nearest), reverse=True)
     assert lean.nearest[0][0] > law.nearest[0][0]
     assert law.to_rows()[0]["name"] == law.rows[0].name
+
+
+def test_documents_are_on_the_scale_of_the_ranking_and_not_cut_to_its_best(index, workspace):
+    """Of so few words the best shard is above 1; a document of these words alone is above it."""
+    law = texts("law", 7, 2)
+    common = Counter(" ".join(law).split()).most_common(6)
+    few = make_target(tuple(f" {word}" for word, _ in common), name="few")
+    ranking = rank_shards(index, few, RankSettings(), workspace=workspace)
+    assert ranking.shards[0].alignment == 1
+    documents = ["".join(few.select), *law]
+    first = ranking.shards[0].shard
+    found = reasons_by_words("law_0", documents, index=index, target=few, first=first, seed=0)
+    value, text = found.documents[0]
+    assert text == documents[0]
+    encode = encode_as_indexed(index)
+    vocab = index.probe.vocab
+    own = np.bincount(encode(documents[:1])[0], minlength=vocab)
+    shards = [load_unigrams(Path(index.folder), entry.key) for entry in index.shards]
+    items = count_items(few.select, encode, vocab=vocab)
+    (one, *others), _ = lexical(items, [own, *shards], background=methods.corpus_words(index))
+    assert max(others) > 0
+    assert value == pytest.approx(np.exp(one - max(others)))
+    assert value > 1
 
 
 def test_a_measure_means_task2vec(index, workspace, tmp_path, target):

@@ -78,7 +78,8 @@ def describe_mixtures(
         measure: of Task2Vec alignment; `log` and `whitened` read the embeddings twice.
         items: (n_items, vocab) token counts of the target's items, where alignment is lexical.
         first: the shard that was ranked first by these items; what its value is above 1 was taken
-            off all shards, and is off the mixtures.
+            off all shards, and is off the mixtures. One of more of the target's words than that
+            shard has may still be above 1: cut, it could not be told from the shard.
         kept: what an earlier call found of mixtures of these names, which is not summed again;
             what this one finds is added.
     """
@@ -95,7 +96,7 @@ def describe_mixtures(
         found = _align_by_words(
             index, items, drawn, background=control * sum(natural.values()), first=first
         )
-    rows = np.clip(found, 0.0, 1.0).T.tolist()
+    rows = found.T.tolist()
     return {
         name: Mixture(
             alignment=value,
@@ -120,7 +121,8 @@ def _align_by_embeddings(
     found = align_all(
         target.vectors, stacks, measure=measure, blocks=index.blocks, reference=reference
     )
-    return np.stack([found.values, *t_intervals(found.values, found.moves, confidence=CONFIDENCE)])
+    ends = t_intervals(found.values, found.moves, confidence=CONFIDENCE)
+    return np.clip(np.stack([found.values, *ends]), 0.0, 1.0)
 
 
 def _align_by_words(
@@ -131,7 +133,8 @@ def _align_by_words(
     folder = Path(index.folder)
     best = [load_unigrams(folder, each.key) for each in index.shards if each.shard.name == first]
     logs = logs - excess(lexical(items, best, background=background)[0])
-    return np.exp(np.stack([logs, *t_intervals(logs, moves, confidence=CONFIDENCE)]))
+    low, high = t_intervals(logs, moves, confidence=CONFIDENCE)
+    return np.exp(np.stack([logs, low, np.minimum(high, np.maximum(logs, 0.0))]))
 
 
 def compare_mixtures(

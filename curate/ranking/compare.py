@@ -11,7 +11,6 @@ from typing import Literal, get_args
 import numpy as np
 
 from curate.errors import USAGE, CurateError
-from curate.ranking.methods import lacks
 from curate.ranking.rank import rank_shards
 from curate.ranking.stats import agreement
 from curate.records import Comparison, Index, Notify, Ranking, Target, silent
@@ -30,26 +29,28 @@ def compare_methods(
     """Rank by every method that index and target serve, and say how far they agree.
 
     Every ranking is published as `rank_shards` does; the last is that of the settings, so that
-    it is the one that later stages find.
+    it is the one that later stages find. A method that lacks something, or fails, is left out
+    with a warning that says why.
 
     Raises:
-        CurateError: as `rank_shards`.
+        CurateError: as `rank_shards`, of the method of the settings.
     """
-    served = [method for method in get_args(Method) if not lacks(method, index.embed, target)]
-    others = [method for method in served if method != settings.method]
-    by_method = {
-        method: rank_shards(
-            index,
-            target,
-            dataclasses.replace(settings, method=method),
-            workspace=workspace,
-            device=device,
-            notify=notify,
-        )
-        for method in (*others, settings.method)
-    }
-    names = [settings.method, *others]
-    return side_by_side([by_method[name] for name in names], what="methods")
+    mine, others, left_out = settings.method, list[Ranking](), list[str]()
+
+    def ranked(method: Method) -> Ranking:
+        one = dataclasses.replace(settings, method=method)
+        return rank_shards(index, target, one, workspace=workspace, device=device, notify=notify)
+
+    for method in get_args(Method):
+        if method == mine:
+            continue
+        try:
+            others.append(ranked(method))
+        except CurateError as error:
+            why = str(error).removeprefix(f"method {method}: ")
+            left_out.append(f"{method} is left out: {why}")
+    found = side_by_side([ranked(mine), *others], what="methods")
+    return dataclasses.replace(found, warnings=(*found.warnings, *left_out))
 
 
 def side_by_side(rankings: Sequence[Ranking], *, what: Literal["methods", "targets"]) -> Comparison:

@@ -64,7 +64,10 @@ def explain_shard(
     number = next(n for n, entry in enumerate(index.shards) if entry.shard.name == shard)
     documents = _of_one_length(texts[number])
     if ranking.method == "lexical":
-        why = reasons_by_words(shard, documents, index=index, target=target)
+        first = ranking.shards[0].shard
+        why = reasons_by_words(
+            shard, documents, index=index, target=target, first=first, seed=settings.seed
+        )
     else:
         from curate.ranking.explain_fisher import reasons_by_fisher  # loads a tensor library
 

@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from curate.corpus.tokens import Encode
-from curate.ranking.lexical import count_items, lexical, word_losses
-from curate.ranking.methods import corpus_words
+from curate.ranking.lexical import count_items, excess, lexical, pool_items, word_losses
+from curate.ranking.methods import GROUPS, corpus_words
 from curate.records import Contribution, Index, Target
 from curate.task2vec.reading import load_unigrams
 from curate.task2vec.tokenizer import encode_with, open_tokenizer
-
-if TYPE_CHECKING:
-    from curate.records import Floats
 
 WORDS = 12
 PER = 1_000.0  # tokens that a word's frequency is given for
@@ -34,7 +30,7 @@ class Reasons:
 
 
 def reasons_by_words(
-    shard: str, documents: Sequence[str], *, index: Index, target: Target
+    shard: str, documents: Sequence[str], *, index: Index, target: Target, first: str, seed: int
 ) -> Reasons:
     """Say which words take away from a shard's lexical alignment; align its documents.
 
@@ -46,14 +42,19 @@ def reasons_by_words(
         documents: of the shard, counted one by one.
         index: of the corpus.
         target: that the ranking is for.
+        first: the shard that was ranked first: documents are on the scale of that ranking, which
+            gives it 1 at most; one that has the target's words better has more.
+        seed: of that ranking.
     """
     tokenizer = open_tokenizer(index.embed.probe, index.probe)
     encode = partial(encode_with, tokenizer, name=index.embed.probe)
     vocab = index.probe.vocab
     items = count_items(target.select, encode, vocab=vocab)
     wanted, background = np.asarray(items.sum(axis=0)).ravel(), corpus_words(index)
-    key = next(entry.key for entry in index.shards if entry.shard.name == shard)
-    given = load_unigrams(Path(index.folder), key).astype(np.float64)
+    keys = {entry.shard.name: entry.key for entry in index.shards}
+    given, best = (
+        load_unigrams(Path(index.folder), keys[name]).astype(np.float64) for name in (shard, first)
+    )
     mine = word_losses(wanted, given, background=background)
     usual = word_losses(wanted, background, background=background)
     shares = mine / max(mine.sum(), 1e-300), usual / max(usual.sum(), 1e-300)
@@ -62,16 +63,13 @@ def reasons_by_words(
     for word in np.argsort(-(mine - usual), kind="stable")[:WORDS].tolist():
         numbers = [float(each[word]) for each in (*shares, *frequencies)]
         rows.append(Contribution(_shown(tokenizer, word), *numbers))
-    return Reasons((), tuple(rows), _documents(documents, items, background, encode, vocab))
-
-
-def _documents(
-    texts: Sequence[str], items: Floats, background: Floats, encode: Encode, vocab: int
-) -> tuple[tuple[float, str], ...]:
-    counts = [np.bincount(ids, minlength=vocab) for ids in encode(list(texts))]
-    values = np.clip(np.exp(lexical(items, counts, background=background)[0]), 0.0, 1.0)
-    order = np.argsort(-values, kind="stable")
-    return tuple((float(values[n]), texts[n]) for n in order)
+    counts = [np.bincount(ids, minlength=vocab) for ids in encode(list(documents))]
+    groups = pool_items(items, most=GROUPS, seed=seed)
+    values, _ = lexical(groups, [*counts, best], background=background)
+    found = np.exp(values[:-1] - excess(values[-1:]))
+    order = np.argsort(-found, kind="stable")
+    nearest_first = tuple((float(found[n]), documents[n]) for n in order)
+    return Reasons((), tuple(rows), nearest_first)
 
 
 def _shown(tokenizer: Any, word: int) -> str:
