@@ -240,7 +240,8 @@ def test_what_few_items_lack_is_in_the_interval_of_ngram_importance_and_not_in_t
     without = [values_of(items[:k] + items[k + 1 :]) for k in range(n)]
     weight, mean = (n - 1) / max(recurring, 1 / n), np.mean(without, axis=0)
     np.testing.assert_allclose(influence.bias, weight * (mean - values), rtol=1e-9)
-    np.testing.assert_allclose(influence.target, weight * (mean - without).T, atol=1e-9)
+    np.testing.assert_allclose(influence.target, (n - 1) * (mean - without).T, atol=1e-9)
+    assert influence.level == pytest.approx(weight / (n - 1))
 
 
 def test_what_the_items_lack_lies_where_ngrams_of_one_item_lie():

@@ -216,3 +216,17 @@ def test_lengths_that_differ_are_refused():
         t_intervals(np.zeros(2), constant(1))
     with pytest.raises(ValueError, match="length"):
         spearman(np.zeros(2), np.zeros(3))
+
+
+def test_the_level_of_all_values_widens_their_intervals_and_not_those_of_ranks():
+    rng = np.random.default_rng(5)
+    values, moves = np.array([0.0, 0.4, 0.8]), rng.normal(size=(1, 20)) + np.zeros((3, 1))
+    moves = moves + 0.1 * rng.normal(size=(3, 20))
+    plain = Influences(moves, np.zeros((3, 1)), np.ones(3, dtype=np.int64))
+    wide = dataclasses.replace(plain, level=4.0)
+    (low, high), (lower, higher) = (t_intervals(values, each) for each in (plain, wide))
+    np.testing.assert_allclose(higher - lower, 4 * (high - low))
+    one, other = (
+        rank_intervals(values, each, confidence=0.95, draws=500, seed=0) for each in (plain, wide)
+    )
+    assert one.low.tolist() == other.low.tolist() == one.high.tolist() == [3, 2, 1]

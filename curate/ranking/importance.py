@@ -67,10 +67,10 @@ def ngram_importance(
         value, *without = (each_weight.mean(shares) for each_weight in weights)
         values.append(value)
         biases.append(growth * (len(without) - 1) * (np.mean(without) - value) if without else 0.0)
-        item_moves.append(growth * influences(np.array(without)))
+        item_moves.append(influences(np.array(without)))
         document_moves.append((counts @ weights[0].slopes(shares) - value * sizes) / sizes.mean())
     moves = gather_influences(item_moves, document_moves)
-    return np.array(values), replace(moves, bias=np.array(biases))
+    return np.array(values), replace(moves, bias=np.array(biases), level=growth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +162,13 @@ def _without_each(items: Any, corpus: Floats, smoothing: float) -> list[_Weights
 
 
 def _growth(items: Any) -> float:
-    """Return the weight of the jackknife, at least 1.
+    """Return the weight of the jackknife in intervals of values, at least 1.
 
     Its n - 1 is right where what few items lack falls as 1 / n. It falls slower where every item
     brings n-grams of its own: their number grows as n^s, where s is the share of them that are in
     one item only, and 1 / (1 - s) times as much is missing if that goes on for ever (as in
-    `curate.ranking.entropy`; how this does on targets: docs/experiments.md).
+    `curate.ranking.entropy`; how this does on targets: docs/experiments.md). It is missing in
+    all shards much alike: differences, and so ranks, are without it.
     """
     holders = np.bincount(items.indices, minlength=items.shape[1])
     recurring = float((holders > 1).sum() / max((holders > 0).sum(), 1))

@@ -12,7 +12,7 @@ import numpy as np
 from curate.errors import USAGE, CurateError
 from curate.ranking.index import log_embedding
 from curate.ranking.methods import Measured, measure, read_embeddings, read_unigrams
-from curate.ranking.stats import Influences, rank_intervals, spearman, t_intervals
+from curate.ranking.stats import rank_intervals, spearman, t_intervals
 from curate.records import Embedding, Index, Notify, RankedShard, Ranking, Target, silent
 from curate.settings import ALIGNMENTS, RankSettings
 from curate.store.fingerprint import digest_texts, fingerprint
@@ -24,7 +24,7 @@ from curate.store.publish import publish_json, read_json, read_json_if_whole
 if TYPE_CHECKING:
     from curate.records import Floats
 
-ARITHMETIC = 6
+ARITHMETIC = 7
 """State of the arithmetic of all methods, measures and intervals; a part of every ranking's
 fingerprint. Raise it with any change by which the same index, target and settings would give
 other numbers or warnings: a ranking that an earlier state made is then made again."""
@@ -135,11 +135,13 @@ def _in_order(
     names = [entry.shard.name for entry in found.shards]
     order = np.lexsort((np.array(names), -np.asarray(found.values)))
     values = found.values[order]
-    influence = Influences(
-        found.influence.target[order],
-        found.influence.shard[order],
-        found.influence.shard_batches[order],
-        None if found.influence.bias is None else found.influence.bias[order],
+    moves = found.influence
+    influence = replace(
+        moves,
+        target=moves.target[order],
+        shard=moves.shard[order],
+        shard_batches=moves.shard_batches[order],
+        bias=None if moves.bias is None else moves.bias[order],
     )
     low, high = t_intervals(values, influence, confidence=settings.confidence)
     ranks = rank_intervals(

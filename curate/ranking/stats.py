@@ -26,6 +26,7 @@ class Influences:
     shard: Floats  # (K, n) influences of each shard's own; 0 beyond its own number
     shard_batches: Counts  # (K,) each shard's own number of sub-batches
     bias: Floats | None = None  # (K,) that intervals take off the values; None: 0
+    level: float = 1.0  # factor on `target` in intervals of values; differences have none
 
 
 Measured = tuple[npt.NDArray[np.float64], Influences]
@@ -64,7 +65,8 @@ def t_intervals(
     The variance is the sum of the jackknife's over the target's and the shard's sub-batches. Its
     degrees of freedom are few (3 each at 4 sub-batches) and follow Welch and Satterthwaite; a
     normal quantile and a variance over n instead of n - 1 would be a third too narrow at 6.
-    A known bias moves the interval and not the value, which stays inside.
+    A known bias moves the interval and not the value, which stays inside; what is not known of
+    it, and is common to all values, is the `level` by which the target's influences count more.
 
     Args:
         values: (K,).
@@ -79,6 +81,7 @@ def t_intervals(
     """
     _check(values, influence, confidence)
     parts, freedom = _variances(influence)
+    parts[0] *= influence.level**2
     total = parts.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         welch = total**2 / (parts**2 / np.maximum(freedom, 1)).sum(axis=0)
