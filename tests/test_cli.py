@@ -269,6 +269,11 @@ def test_show_prints_each_artefact(job, monkeypatch, artefact):
     plain, as_json = run("show", artefact), run("show", artefact, "--json")
     assert plain.exit_code == 0 and plain.stdout.strip()
     assert all(json.loads(line) for line in as_json.stdout.splitlines())
+    warned = [line.strip() for line in plain.stdout.splitlines() if line.startswith("! ")]
+    said = " ".join(as_json.stderr.split())  # a script is told what a table warns of
+    assert all(line in said for line in warned)
+    assert bool(warned) == ("! " in said)
+    assert warned or artefact != "verification"  # models of seconds have learnt words alone
 
 
 def test_verify_says_what_it_takes_checks_and_exports(job, monkeypatch, tmp_path):

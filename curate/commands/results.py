@@ -81,9 +81,14 @@ def show(artefact: str, workspace: Path, as_json: bool) -> None:
 def show_result(
     found: Any, as_json: bool, to_table: Callable[[Any], Any], to_json: Callable[[Any], str]
 ) -> None:
-    """Print a result on stdout: a table for a person, or JSON lines."""
+    """Print a result on stdout: a table for a person, or JSON lines.
+
+    What a table warns of stands on stderr beside JSON: a script is to be told too.
+    """
     if as_json:
         click.echo(to_json(found))
+        for warning in getattr(found, "warnings", ()):
+            click.echo(without_controls(f"! {warning}"), err=True)
         return
     from curate.report.grid import result_console
 

@@ -58,6 +58,19 @@ class Mix(Frame):
             totals[part.source] = totals.get(part.source, 0) + part.tokens
         return dict(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0])))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before the mix is believed in, a sentence each."""
+        doubts = {
+            "nothing is held out: of the documents that were drawn, none fell in so small a "
+            "share; ask for a larger --holdout": self.held_out == 0,
+            "the target has 1 item to choose by: alignment and forecast are of that item, and no "
+            "interval holds what another would change": self.items == 1,
+            "this mix is forecast to do worse than natural proportions: compare with another "
+            "--selection, or rank by --method lexical": self.forecast.high < 0,
+        }
+        return tuple(doubt for doubt, holds in doubts.items() if holds)
+
     def summary(self) -> str:
         """Return the mix in one line."""
         best = ", ".join(f"{name} {n / self.tokens:.0%}" for name, n in self.sources.items())

@@ -90,27 +90,7 @@ def mix_table(mix: Mix) -> RenderableType:
     ]
     if mix.held_out:
         lines.insert(-1, f"held out: {format_count(mix.held_out)} tokens beside them")
-    return Group(table, *[Text(line) for line in lines], *warning_lines(_doubts(mix)))
-
-
-def _doubts(mix: Mix) -> list[str]:
-    found = []
-    if mix.held_out == 0:
-        found.append(
-            "nothing is held out: of the documents that were drawn, none fell in so small a share; "
-            "ask for a larger --holdout"
-        )
-    if mix.items == 1:
-        found.append(
-            "the target has 1 item to choose by: alignment and forecast are of that item, and no "
-            "interval holds what another would change"
-        )
-    if mix.forecast.high < 0:
-        found.append(
-            "this mix is forecast to do worse than natural proportions: compare with another "
-            "--selection, or rank by --method lexical"
-        )
-    return found
+    return Group(table, *[Text(line) for line in lines], *warning_lines(mix.warnings))
 
 
 def forecast_sentence(forecast: Forecast) -> str:
