@@ -266,6 +266,9 @@ def test_new_files_add_shards_and_removed_files_drop_out(case, embedded, tmp_pat
 def test_a_regrouped_corpus_is_indexed_once_and_resumes(case, embedded, tmp_path, group_by):
     corpus, embed, workspace = case
     corpus = replace(corpus, group_by=group_by, clusters=3)
+    for path in (tmp_path / "in").glob("*.jsonl"):  # the field is the same in all
+        rows = map(json.loads, path.read_text("utf-8").splitlines())
+        path.write_text("".join(json.dumps(row | {"kind": "one"}) + "\n" for row in rows), "utf-8")
     first = build_index(corpus, embed, workspace=workspace, device="cpu")
     done = list(embedded)
     assert len(done) == len(first.shards) == (3 if group_by == "cluster" else 1)
