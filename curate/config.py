@@ -66,7 +66,9 @@ def checked(settings: Settings | None) -> Settings:
     for name, kind in get_type_hints(Settings).items():
         section = getattr(given, name)
         if not isinstance(section, kind):
-            raise CurateError(f"[{name}]: expected {kind.__name__}, found {section!r}", exit_code=2)
+            raise CurateError(
+                f"[{name}]: expected {kind.__name__}, found {section!r}", exit_code=USAGE
+            )
         parts[name] = _checked_section(name, section)
     return Settings(**parts)
 

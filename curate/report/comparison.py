@@ -21,7 +21,7 @@ from curate.records import (
     Interval,
     Ranking,
 )
-from curate.report.grid import bar
+from curate.report.grid import bar, warning_lines
 from curate.report.json_lines import to_json
 from curate.report.numbers import (
     format_interval,
@@ -97,8 +97,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     matrix = _table("Spearman", *headers)
     for name, row in zip(headers, comparison.agreement, strict=True):
         matrix.add_row(Text(name), *[format_value(number, decimals=2) for number in row])
-    warnings = [Text(f"! {show(text)}", style="yellow") for text in comparison.warnings]
-    return Group(table, *notes, Text(""), matrix, *warnings)
+    return Group(table, *notes, Text(""), matrix, *warning_lines(comparison.warnings))
 
 
 def check_table(check: AlignmentCheck) -> RenderableType:
