@@ -17,9 +17,13 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # the bench is a script with its rooms beside it
 
 import alignment_vs_loss as bench  # noqa: E402
+import pieces  # noqa: E402
 from evidence import agreement, estimators, forecasts, measures, models  # noqa: E402
 from evidence.plan import Arm, Settings, is_near, is_same, plan_arms  # noqa: E402
 
+from curate.ranking import samples  # noqa: E402
+from curate.ranking.baselines import PAIRED  # noqa: E402
+from curate.ranking.compression import compression  # noqa: E402
 from curate.records import Target  # noqa: E402
 from curate.settings import CorpusSettings, EmbedSettings  # noqa: E402
 from curate.store.fingerprint import digest_texts  # noqa: E402
@@ -310,6 +314,66 @@ def test_more_of_the_targets_kind_ranks_higher(graded, name):
     found = measures.ranking_methods()[name](index, target, workspace, "cpu")
     values = [found[f"part_{eighths}"] for eighths in range(0, 9, 2)]
     assert values == sorted(values)
+
+
+@pytest.fixture
+def measured_out(graded, tmp_path):
+    """What the bench of pieces reads, of the graded shards: the more docstrings, the less loss."""
+    _, target, workspace = graded
+    (tmp_path / "arms-index").symlink_to(workspace)
+    for half in ("select", "eval"):
+        lines = [json.dumps({"text": text}) for text in getattr(target, half)]
+        (tmp_path / f"docs-{half}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    names = [f"part_{eighths}" for eighths in (8, 0, 4, 2, 6)]  # in an order of its own
+    details = {
+        "arms": [{"name": name} for name in names],
+        "targets": ["docs"],
+        "loss": [[9.0 - int(name[-1])] for name in names],
+    }
+    (tmp_path / "result.json").write_text(json.dumps({"details": details}), encoding="utf-8")
+    return tmp_path
+
+
+def test_pieces_are_compared_by_the_order_that_they_give(measured_out, monkeypatch, capsys):
+    words = ["--data", str(measured_out), "--out", str(measured_out), "--draws", "20", "--json"]
+    forms = ["--forms", "4000", "300x4", "300x8", "--seeds", "2"]
+    monkeypatch.setattr(sys, "argv", ["pieces.py", *words, *forms])
+    pieces.main()
+    found = json.loads(capsys.readouterr().out)["pieces"]
+    assert set(found) == set(pieces.METHODS)
+    assert list(found["ngram"]) == ["4000x32", "300x4"]
+    assert list(found["compression"]) == ["4000x32", "300x4", "300x8"]
+    assert found["ngram"]["4000x32"] | {"seconds": 0} == {
+        "spearman": 1, "minus": 0, "low": 0, "high": 0, "by_seed": [1, 1], "seconds": 0
+    }  # fmt: skip
+    for rows in found.values():
+        for row in rows.values():
+            assert row["low"] <= row["high"] and len(row["by_seed"]) == 2
+            assert row["minus"] == pytest.approx(
+                row["spearman"] - rows["4000x32"]["spearman"], abs=2e-4
+            )
+
+
+def test_fewer_pairs_are_the_first_of_more(graded):
+    """What the bench infers from one pass is what the method gives; the product's own form too."""
+    index, target, workspace = graded
+    items = list(target.select)
+    forms = [(300, 3), (300, 9)]
+    found = {
+        form: values[:, 0]
+        for form, values, _ in pieces.measure(index, [items], "compression", forms, seed=0)
+    }
+    texts = pieces.read_pieces(index, 300, seed=0)
+    assert max(len(text) for each in texts for text in each) == 300
+    for (_, paired), values in found.items():
+        direct, _ = compression(items, [each[:paired] for each in texts])
+        assert values == pytest.approx(direct, abs=1e-12)
+    assert not np.allclose(*found.values())
+    usual = [(samples.READ_CHARACTERS, PAIRED)]
+    ((_, values, seconds),) = pieces.measure(index, [items], "compression", usual, seed=0)
+    ranked = measures.ranking_methods()["compression"](index, target, workspace, "cpu")
+    assert values[:, 0] == pytest.approx([ranked[one.shard.name] for one in index.shards])
+    assert seconds > 0
 
 
 # --- all of it, small ---
