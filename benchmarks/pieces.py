@@ -56,9 +56,11 @@ def measure(
         started, most = time.process_time(), max(pairs)
         found = [compression(each, [pieces[:most] for pieces in texts]) for each in targets]
         seconds = _each(started, [values for values, _ in found])
+        there = found[0][1].shard_batches  # pieces of each shard, `most` at most
         for paired in pairs:
             firsts = [_of_first(*each, paired) for each in found]
-            yield (length, paired), np.stack(firsts, axis=1), seconds * min(paired / most, 1.0)
+            part = np.minimum(there, paired).sum() / there.sum()
+            yield (length, paired), np.stack(firsts, axis=1), seconds * float(part)
 
 
 def read_pieces(index: Index, length: int, *, seed: int) -> list[list[str]]:

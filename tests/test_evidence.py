@@ -358,22 +358,25 @@ def test_fewer_pairs_are_the_first_of_more(graded):
     """What the bench infers from one pass is what the method gives; the product's own form too."""
     index, target, workspace = graded
     items = list(target.select)
-    forms = [(300, 3), (300, 9)]
-    found = {
-        form: values[:, 0]
-        for form, values, _ in pieces.measure(index, [items], "compression", forms, seed=0)
-    }
+    forms = [(300, 3), (300, 9), (300, 999)]
+    measured = list(pieces.measure(index, [items], "compression", forms, seed=0))
+    found = {form: values[:, 0] for form, values, _ in measured}
+    seconds = [each for _, _, each in measured]
     texts = pieces.read_pieces(index, 300, seed=0)
     assert max(len(text) for each in texts for text in each) == 300
     for (_, paired), values in found.items():
         direct, _ = compression(items, [each[:paired] for each in texts])
         assert values == pytest.approx(direct, abs=1e-12)
-    assert not np.allclose(*found.values())
+    assert not np.allclose(found[300, 3], found[300, 9])
+    sizes = [[min(len(each), paired) for each in texts] for _, paired in forms]
+    assert np.divide(seconds, seconds[-1]) == pytest.approx(
+        np.sum(sizes, axis=1) / np.sum(sizes[-1])
+    )  # a shard has fewer than 999
     usual = [(samples.READ_CHARACTERS, PAIRED)]
-    ((_, values, seconds),) = pieces.measure(index, [items], "compression", usual, seed=0)
+    ((_, values, _),) = pieces.measure(index, [items], "compression", usual, seed=0)
     ranked = measures.ranking_methods()["compression"](index, target, workspace, "cpu")
     assert values[:, 0] == pytest.approx([ranked[one.shard.name] for one in index.shards])
-    assert seconds > 0
+    assert min(seconds) > 0
 
 
 # --- all of it, small ---
