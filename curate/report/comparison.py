@@ -7,9 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from curate.harmless import csv_cell
@@ -21,7 +19,7 @@ from curate.records import (
     Interval,
     Ranking,
 )
-from curate.report.grid import bar, warning_lines
+from curate.report.grid import Columns, bar, warning_lines
 from curate.report.json_lines import to_json
 from curate.report.numbers import (
     format_interval,
@@ -31,9 +29,8 @@ from curate.report.numbers import (
     format_value,
 )
 from curate.report.ranking_table import has_ceiling
-from curate.report.text import show, show_middle
+from curate.report.text import show
 
-_NAME_CELLS = 34
 _MOST = 40  # shards shown
 
 
@@ -85,31 +82,33 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     by_method = comparison.what == "methods"
     cells = comparison.ranks if by_method else comparison.values
     headers = [show(column, 18) for column in comparison.columns]
-    table = _table("shard", "tokens", *headers)
+    rows = []
     for place, shard in enumerate(comparison.shards[:_MOST]):
         numbers = [str(row[place]) if by_method else format_value(row[place]) for row in cells]
-        table.add_row(
-            Text(show_middle(shard.shard, _NAME_CELLS)), format_tokens(shard.tokens), *numbers
-        )
+        rows.append([shard.shard, format_tokens(shard.tokens), *numbers])
+    table = Columns(("shard", "tokens", *headers), rows, lost=("tokens",))
     notes = [Text(f"ranks by each method, target {show(comparison.target)}")] if by_method else []
     if len(comparison.shards) > _MOST:
         notes.append(Text(f"the first {_MOST} of {len(comparison.shards):,} shards", "dim"))
-    matrix = _table("Spearman", *headers)
-    for name, row in zip(headers, comparison.agreement, strict=True):
-        matrix.add_row(Text(name), *[format_value(number, decimals=2) for number in row])
+    agreement = [
+        [name, *[format_value(number, decimals=2) for number in row]]
+        for name, row in zip(headers, comparison.agreement, strict=True)
+    ]
+    matrix = Columns(("Spearman", *headers), agreement)
     return Group(table, *notes, Text(""), matrix, *warning_lines(comparison.warnings))
 
 
 def check_table(check: AlignmentCheck) -> RenderableType:
     """Return alignment before and after a change of the data, the whole corpus first."""
-    table = _table("source", "before", "interval", "after", "interval", "")
+    rows: list[list[str | Text]] = []
     for change in check.changes:
         cells = [_value_cells(found) for found in (change.before, change.after)]
         note = "fell" if change.fell else ""
         if change.before is None or change.after is None:
             note = "new" if change.before is None else "gone"
-        name = Text(show_middle(change.source, _NAME_CELLS) if change.source else "(the corpus)")
-        table.add_row(name, *cells[0], *cells[1], Text(note, "red" if change.fell else "dim"))
+        mark = Text(note, "red" if change.fell else "dim")
+        rows.append([change.source or "(the corpus)", *cells[0], *cells[1], mark])
+    table = Columns(("source", "before", "interval", "after", "interval", ""), rows)
     return Group(table, Text(show(check.summary()), "bold red" if check.fell else "bold"))
 
 
@@ -135,13 +134,20 @@ def explanation_table(found: Explanation) -> RenderableType:
     )
     if has_ceiling(ranking):
         line += f", {format_share(shard.alignment / ranking.ceiling)} of the ceiling"
-    rows = _table("row" if found.layers else "word", "share", "usual", "target", "shard")
-    for part in found.rows:
-        rows.add_row(Text(show_middle(part.name, 44)), *_numbers(part))
-    documents = _table("document", "alignment", "begins")
-    for label, pairs in (("nearest", found.nearest), ("farthest", found.farthest)):
-        for value, text in pairs:
-            documents.add_row(label, format_value(value), Text(show(text, 84)))
+    rows = Columns(
+        ("row" if found.layers else "word", "share", "usual", "target", "shard"),
+        [[part.name, *_numbers(part)] for part in found.rows],
+        name_cells=44,
+    )
+    documents = Columns(
+        ("document", "alignment", "begins"),
+        [
+            (label, format_value(value), show(text, 84))
+            for label, pairs in (("nearest", found.nearest), ("farthest", found.farthest))
+            for value, text in pairs
+        ],
+        prose=("begins",),
+    )
     notes = [
         f"{found.documents} documents, each alone and not corrected for noise",
         f"terms of the shard:  {_terms(found.shard_terms, found.target_terms)}",
@@ -155,15 +161,13 @@ def explanation_table(found: Explanation) -> RenderableType:
     return Group(Text(line), Text(""), *layers, rows, Text(""), documents, *said)
 
 
-def _layers(found: Explanation) -> Table:
-    table = _table("layer", "share of what is missing", "", "usual")
+def _layers(found: Explanation) -> Columns:
     most = max((part.share for part in found.layers), default=1.0)
+    rows: list[list[str | Text]] = []
     for part in found.layers:
         drawn = Text(bar(part.share / most if most > 0 else 0, 24), style="cyan")
-        table.add_row(
-            Text(show(part.name)), format_share(part.share), drawn, format_share(part.usual)
-        )
-    return table
+        rows.append([part.name, format_share(part.share), drawn, format_share(part.usual)])
+    return Columns(("layer", "share of what is missing", "", "usual"), rows, lost=("",))
 
 
 def explanation_json(found: Explanation) -> str:
@@ -210,12 +214,3 @@ def _cell(value: object) -> object:
     if isinstance(value, str):
         return csv_cell(value)
     return "" if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _table(*headers: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    words = {"shard", "layer", "row", "document", "begins", "Spearman", ""}
-    for place, header in enumerate(headers):
-        left = place == 0 or (header in words - {"shard"})
-        table.add_column(header, justify="left" if left else "right", no_wrap=True)
-    return table

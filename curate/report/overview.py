@@ -8,10 +8,10 @@ from dataclasses import asdict
 
 from rich.console import Group, RenderableType
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from curate.records import DemoResult, Finding, IndexPlan, NamedTarget, VerificationPlan
+from curate.report.grid import Columns
 from curate.report.json_lines import to_json
 from curate.report.numbers import (
     format_bytes,
@@ -22,7 +22,7 @@ from curate.report.numbers import (
 )
 from curate.report.ranking_table import ranking_table
 from curate.report.tables import mix_table
-from curate.report.text import show, show_middle
+from curate.report.text import show
 from curate.report.verdict import verification_table
 
 _MOST_SOURCES = 40
@@ -32,11 +32,9 @@ _REACH = {"hub": "from the hub", "cache": "from the hub's cache"}
 
 def targets_table(targets: Sequence[NamedTarget]) -> RenderableType:
     """Return the named targets, and where each is at hand."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in ("target", "select split", "eval split", "licence", "reachable", "hub"):
-        table.add_column(header)
-    for target in targets:
-        table.add_row(
+    headers = ("target", "select split", "eval split", "licence", "reachable", "hub")
+    rows = [
+        (
             target.name,
             target.select,
             target.eval,
@@ -44,24 +42,27 @@ def targets_table(targets: Sequence[NamedTarget]) -> RenderableType:
             Text(show(target.at_hand or _REACH.get(target.reach, "no"))),
             Text(target.hub, style="dim"),
         )
-    return table
+        for target in targets
+    ]
+    return Columns(headers, rows, lost=("hub", "licence"), prose=headers[1:])
 
 
 def plan_table(plan: IndexPlan) -> RenderableType:
     """Return what an index would hold and cost; an estimated number has a ~ before it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for header in ("source", "files", "bytes", "documents", "tokens", "shards"):
-        table.add_column(header, justify="left" if header == "source" else "right")
     about = "" if plan.exact else "~"
-    for one in plan.sources[:_MOST_SOURCES]:
-        table.add_row(
-            Text(show_middle(one.source, 34)),
+    rows = [
+        (
+            one.source,
             format_count(one.files),
             format_bytes(one.n_bytes),
             about + format_count(one.documents),
             about + format_tokens(one.tokens),
             f"~{format_count(one.shards)}",
         )
+        for one in plan.sources[:_MOST_SOURCES]
+    ]
+    headers = ("source", "files", "bytes", "documents", "tokens", "shards")
+    table = Columns(headers, rows, lost=("files", "documents"))
     more = len(plan.sources) - _MOST_SOURCES
     lines = [f"and {more} sources more"] if more > 0 else []
     documents = sum(one.documents for one in plan.sources)
@@ -85,13 +86,11 @@ def plan_json(plan: IndexPlan) -> str:
 
 def doctor_table(findings: Sequence[Finding]) -> RenderableType:
     """Return what is installed and what to do about what is not."""
-    table = Table(box=None, pad_edge=False, show_header=False)
+    rows = []
     for finding in findings:
         mark = Text("ok", style="green") if finding.good else Text("missing", style="red")
-        table.add_row(
-            mark, Text(show(finding.what)), Text(show(finding.found)), Text(show(finding.advice))
-        )
-    return table
+        rows.append((mark, show(finding.what), show(finding.found), show(finding.advice)))
+    return Columns(("", "what", "found", "advice"), rows, name="what", prose=("found", "advice"))
 
 
 def verification_plan_table(plan: VerificationPlan) -> RenderableType:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from curate.records import RankedShard, Ranking
-from curate.report.grid import NAME_CELLS, Fitting, Screenful, bar, grid, warning_lines
+from curate.report.grid import Columns, Screenful, bar, warning_lines
 from curate.report.numbers import (
     MISSING,
     format_count,
@@ -70,39 +69,33 @@ def _ranking_rows(ranking: Ranking, most: int) -> RenderableType:
         wanted.remove("source")
     if has_ceiling(ranking):
         wanted.append("of ceiling")
-    order = ("source", "of ceiling", "tokens", " ")  # what a narrow terminal loses first
-    tables = [
-        _ranking_columns(ranking, [name for name in wanted if name not in order[:lost]], most)
-        for lost in range(len(order) + 1)
-    ]
-    return Group(Fitting(tuple(tables)), *_ranking_notes(ranking))
-
-
-def _ranking_columns(ranking: Ranking, names: Sequence[str], most: int) -> Table:
-    table = grid(*names)
     reach = _bar_range(ranking)
     shown, hidden = _ends(ranking.shards, most)
-    for position, shard in enumerate(shown):
-        if hidden and position == len(shown) - most // 4:
-            note: dict[str, RenderableType] = {
-                "rank": "…",
-                "shard": Text(f"{format_count(hidden)} shards between", "dim"),
-            }
-            table.add_row(*[note.get(name, "") for name in names])
-        cells = _ranking_cells(shard, ranking, reach)
-        table.add_row(*[cells[name] for name in names])
-    return table
+    rows = [_ranking_cells(shard, ranking, reach) for shard in shown]
+    if hidden:
+        note: dict[str, str | Text] = {
+            "rank": "…",
+            "shard": Text(f"{format_count(hidden)} shards between", "dim"),
+        }
+        rows.insert(len(shown) - most // 4, note)
+    table = Columns(
+        wanted,
+        [[row.get(name, "") for name in wanted] for row in rows],
+        lost=("source", "of ceiling", "tokens", " ", "ranks"),
+        name="shard",
+    )
+    return Group(table, *_ranking_notes(ranking))
 
 
 def _ranking_cells(
     shard: RankedShard, ranking: Ranking, reach: tuple[float, float]
-) -> dict[str, RenderableType]:
+) -> dict[str, str | Text]:
     """Return the cell of every column by its header."""
     low, high = reach
     return {
         "": Text(tie_mark(ranking.shards, shard.rank), style="dim"),
         "rank": str(shard.rank),
-        "shard": Text(show_middle(shard.shard, NAME_CELLS)),
+        "shard": shard.shard,
         "source": Text(show_middle(shard.source, 20), style="dim"),
         "tokens": format_tokens(shard.tokens),
         "alignment": format_value(shard.alignment),

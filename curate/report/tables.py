@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from curate.records import Forecast, Index, Mix
-from curate.report.grid import NAME_CELLS, bar, grid, warning_lines
+from curate.report.grid import NAME_CELLS, Columns, bar, warning_lines
 from curate.report.numbers import (
     MISSING,
     format_bytes,
@@ -19,26 +19,28 @@ from curate.report.numbers import (
     format_tokens,
     format_value,
 )
-from curate.report.text import show, show_middle
+from curate.report.text import show
 
 
 def index_table(index: Index) -> RenderableType:
     """Return shards by source, and what became of every record read."""
-    table = grid("source", "shards", "documents", "tokens", "")
     totals: dict[str, list[int]] = {}
     for indexed in index.shards:
         total = totals.setdefault(indexed.shard.source, [0, 0, 0])
         for place, number in enumerate((1, indexed.shard.n_documents, indexed.shard.n_tokens)):
             total[place] += number
     largest = max((total[2] for total in totals.values()), default=0)
-    for source, (shards, documents, tokens) in sorted(totals.items()):
-        table.add_row(
-            Text(show_middle(source, NAME_CELLS)),
+    rows = [
+        (
+            source,
             format_count(shards),
             format_count(documents),
             format_tokens(tokens),
             Text(bar(tokens / largest if largest else 0, 24), style="cyan"),
         )
+        for source, (shards, documents, tokens) in sorted(totals.items())
+    ]
+    table = Columns(("source", "shards", "documents", "tokens", ""), rows, lost=("", "shards"))
     probe = index.probe
     line = f"probe {show(probe.name)}, {format_tokens(probe.n_parameters)} parameters"
     return Group(table, Text(line), *_ledger(index))
@@ -51,17 +53,25 @@ def ledger_table(index: Index, *, most: int = 40) -> RenderableType:
         index: any.
         most: files shown at most.
     """
-    table = grid("file", "seen", "accepted", "rejected", "why")
+    rows = []
     ledgers = sorted(index.ledgers, key=lambda ledger: (not ledger.error, -ledger.rejected_share))
     for ledger in ledgers[:most]:
         reasons = [f"{show(reason)}: {format_count(n)}" for reason, n in ledger.rejected.items()]
-        table.add_row(
-            Text(show_middle(ledger.path, 2 * NAME_CELLS)),
+        row = (
+            ledger.path,
             format_count(ledger.seen),
             format_count(ledger.accepted),
             format_count(ledger.seen - ledger.accepted),
             Text(", ".join([*reasons, *filter(None, [show(ledger.error)])])),
         )
+        rows.append(row)
+    table = Columns(
+        ("file", "seen", "accepted", "rejected", "why"),
+        rows,
+        lost=("accepted",),
+        name_cells=2 * NAME_CELLS,
+        prose=("why",),
+    )
     hidden = len(ledgers) - most
     note = [Text(f"{format_count(hidden)} more files", "dim")] if hidden > 0 else []
     return Group(table, *note, *_ledger(index))
@@ -69,16 +79,18 @@ def ledger_table(index: Index, *, most: int = 40) -> RenderableType:
 
 def mix_table(mix: Mix) -> RenderableType:
     """Return what the mix holds, by source, and its forecast."""
-    table = grid("source", "tokens", "share", "", "epochs")
     largest = max(mix.sources.values(), default=0)
-    for source, tokens in mix.sources.items():
-        table.add_row(
-            Text(show_middle(source, NAME_CELLS)),
+    rows = [
+        (
+            source,
             format_tokens(tokens),
             format_share(tokens / mix.tokens) if mix.tokens else MISSING,
             Text(bar(tokens / largest if largest else 0, 24), style="cyan"),
             format_value(_epochs(mix, source), decimals=2),
         )
+        for source, tokens in mix.sources.items()
+    ]
+    table = Columns(("source", "tokens", "share", "", "epochs"), rows, lost=("",))
     lines = [
         f"{format_count(mix.tokens)} tokens of a budget of {format_count(mix.budget)}, "
         f"in {show(mix.folder)}",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from curate.records import Verification, seeds_that_show
-from curate.report.grid import NAME_CELLS, grid, warning_lines
+from curate.report.grid import NAME_CELLS, Columns, warning_lines
 from curate.report.numbers import format_interval, format_value, with_minus
 from curate.report.tables import forecast_sentence
 from curate.report.text import show
@@ -22,16 +21,22 @@ def verification_table(verification: Verification) -> RenderableType:
     verdict = Text(verification.verdict.upper(), style="bold")
     verdict.stylize(_VERDICT_STYLE[verification.verdict])
     verdict.append("  " + show(with_minus(verification.sentence)), style="not bold default")
-    table = grid("arm", "loss", "interval", "forecast", "alignment", "seeds")
-    for arm in sorted(verification.arms, key=lambda arm: arm.loss):
-        table.add_row(
-            Text(show(arm.arm, NAME_CELLS)),
+    rows = [
+        (
+            arm.arm,
             format_value(arm.loss),
             format_interval(arm.low, arm.high),
             format_value(arm.forecast_loss),
             format_value(arm.alignment),
             str(arm.seeds),
         )
+        for arm in sorted(verification.arms, key=lambda arm: arm.loss)
+    ]
+    table = Columns(
+        ("arm", "loss", "interval", "forecast", "alignment", "seeds"),
+        rows,
+        lost=("seeds", "alignment"),
+    )
     drop = verification.drop
     lines = [
         f"measured drop {format_value(drop.value, signed=True)} nats/token"
@@ -46,24 +51,26 @@ def verification_table(verification: Verification) -> RenderableType:
     )
 
 
-def _tasks(verification: Verification) -> list[Table]:
+def _tasks(verification: Verification) -> list[Columns]:
     """Return what the arms score on tasks of a harness, with intervals; nothing without any."""
     if not verification.outcomes:
         return []
-    table = grid("task, mean over items", "arm", "value", "interval", "mix minus random")
+    rows: list[tuple[str, ...]] = []
     for name, gain in verification.outcomes.items():
         arms = sorted(verification.arms, key=lambda arm: -arm.outcomes[name].value)
         for row, arm in enumerate(arms):
             found, is_mix = arm.outcomes[name], arm.arm == "mix"
             between = format_interval(gain.low, gain.high, signed=True)
-            table.add_row(
-                Text("" if row else show(name, 48)),
-                Text(show(arm.arm, NAME_CELLS)),
+            cells = (
+                "" if row else name,
+                show(arm.arm, NAME_CELLS),
                 format_value(found.value),
                 format_interval(found.low, found.high),
                 f"{format_value(gain.value, signed=True)} ({between})" if is_mix else "",
             )
-    return [table]
+            rows.append(cells)
+    headers = ("task, mean over items", "arm", "value", "interval", "mix minus random")
+    return [Columns(headers, rows, lost=("interval",), name_cells=48)]
 
 
 def _more(verification: Verification) -> list[str]:
