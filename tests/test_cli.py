@@ -243,6 +243,26 @@ def test_the_report_shows_no_verdict_of_another_mix_and_no_ranking_that_it_is_no
     assert told() == (False, True, True)
 
 
+@pytest.mark.parametrize("fate", ["gone", "changed"])
+def test_a_mix_that_is_gone_is_left_out_of_the_report_which_says_so(
+    job, tmp_path, monkeypatch, fate
+):
+    shutil.copytree(job[0] / ".curate", tmp_path / ".curate")
+    if fate == "changed":
+        shutil.copytree(job[0] / "mix", tmp_path / "mix")
+        (tmp_path / "mix" / "manifest.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    done = run("report")
+    assert done.exit_code == 0, done.output
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(str(tmp_path / "mix")) and line.endswith("left out of the report")
+    html = (tmp_path / ".curate" / "report.html").read_text(encoding="utf-8")
+    assert line in html and "What the mix holds" not in html
+    for shown in ("What was measured", "curate build-mix", "forecast drop", "docstrings ("):
+        assert shown in html, shown
+    assert "No mix has been built" not in html
+
+
 def test_report_is_one_file_without_references(job):
     home, results = job
     assert results["report"].exit_code == 0, results["report"].output

@@ -102,6 +102,16 @@ def test_the_answer_names_what_to_train_on(sources, expected):
     assert answer(index(), ranking(), held, verification()).startswith(expected)
 
 
+def test_of_a_mix_that_is_gone_the_answer_is_what_was_trained_on():
+    found = verification()
+    arms = tuple(
+        dataclasses.replace(arm, sources={"a": 0.7, "b": 0.3, "c": 0.0}) for arm in found.arms
+    )
+    known = dataclasses.replace(found, arms=arms)
+    assert answer(index(), ranking(), None, known) == "a (70%) and b (30%)."
+    assert answer(index(), ranking(), None, found) == "The mix that was trained on."
+
+
 def test_a_refuted_mix_is_no_recommendation():
     refuted = dataclasses.replace(verification(), verdict="refuted")
     assert answer(index(), ranking(), mix(), refuted).startswith("None, as far as was seen: ")

@@ -28,7 +28,9 @@ def report(workspace: Path, out: Path | None) -> None:
     """
     from curate.stages import write_report
 
-    click.echo(without_controls(str(write_report(workspace=workspace, out=out))))
+    with terminal.progress() as notify:
+        path = write_report(workspace=workspace, out=out, notify=notify)
+    click.echo(without_controls(str(path)))
 
 
 @click.command(cls=terminal.Stage, short_help="Upload the latest mix and its card to the hub.")

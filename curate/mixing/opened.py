@@ -28,7 +28,9 @@ def open_mix(workspace: Path) -> Mix:
         raise CurateError(f"{workspace}: no mix yet; run curate build-mix --budget N first")
     folder = noted_path(read_json(latest, dict[str, str]).get("folder", ""), workspace)
     if not (folder / "meta.json").is_file():
-        raise CurateError(f"{folder}: the mix is not there any more; run curate build-mix again")
+        raise CurateError(
+            f"{folder}: the mix is not there any more; put it back, or run curate build-mix again"
+        )
     _, mix = read_meta(folder, kind="mix", body=Mix)
     return dataclasses.replace(mix, folder=str(folder))
 

@@ -46,8 +46,8 @@ def answer(
     index: Index, ranking: Ranking | None, mix: Mix | None, verification: Verification | None
 ) -> str:
     """Return which shards: by name and share, and whether that is known yet."""
-    if mix is not None:
-        held = _held(mix)
+    if mix is not None or verification is not None:
+        held = _held(_shares(mix, verification))
         if verification is None:
             return f"{held}. That has not been verified: run curate verify."
         if verification.verdict == "refuted":
@@ -64,11 +64,13 @@ def facts(
 ) -> list[Fact]:
     """Return the four numbers of the first screen, most telling first."""
     found = _measured(verification) if verification is not None else []
-    if mix is not None:
-        forecast = verification.forecast if verification is not None else mix.forecast
+    planned = verification or mix
+    if planned is not None:
+        forecast = planned.forecast
         between = format_interval(forecast.low, forecast.high, signed=True)
         value = format_value(forecast.drop, signed=True)
         found.insert(1, ("forecast drop, nats/token", value, [between]))
+    if mix is not None:
         sources = "one source" if len(mix.sources) == 1 else f"{len(mix.sources)} sources"
         of = f"{format_count(mix.tokens)} from {sources}"
         found.append(("tokens in the mix", format_tokens(mix.tokens), [of]))
@@ -84,19 +86,29 @@ def facts(
     return found[:4]
 
 
-def _held(mix: Mix) -> str:
+def _shares(mix: Mix | None, verification: Verification | None) -> dict[str, float]:
+    """Return each source's share of the mix, of one that is gone as it was trained on."""
+    if mix is not None:
+        return {name: tokens / (mix.tokens or 1) for name, tokens in mix.sources.items()}
+    arms = verification.arms if verification is not None else ()
+    trained = next((arm.sources for arm in arms if arm.arm == "mix"), {})
+    return {name: share for name, share in trained.items() if share > 0}
+
+
+def _held(sources: dict[str, float]) -> str:
     """Return the sources of a mix with their shares, largest first, the small ones together.
 
     Those of less than a hundredth are named only where none is larger; what is left of less than
     a thousandth stays in the table of the mix.
     """
-    whole = mix.tokens or 1
-    shares = sorted(mix.sources.items(), key=lambda pair: (-pair[1], pair[0]))
-    large = [pair for pair in shares if pair[1] >= _LEAST_NAMED * whole] or shares
+    if not sources:  # gone, and verified by an earlier state that noted none
+        return "The mix that was trained on"
+    shares = sorted(sources.items(), key=lambda pair: (-pair[1], pair[0]))
+    large = [pair for pair in shares if pair[1] >= _LEAST_NAMED] or shares
     named = large if len(large) <= _MOST_NAMED + 1 else large[:_MOST_NAMED]
-    words = [f"{show_middle(name, 30)} ({format_share(n / whole)})" for name, n in named]
+    words = [f"{show_middle(name, 30)} ({format_share(share)})" for name, share in named]
     rest = shares[len(named) :]
-    if (left := sum(n for _, n in rest) / whole) >= _LEAST_TOLD:
+    if (left := sum(share for _, share in rest)) >= _LEAST_TOLD:
         share = format_share(left)
         more = "1 more source" if len(rest) == 1 else f"{format_count(len(rest))} more sources"
         words.append(f"{more} ({share})")

@@ -50,7 +50,7 @@ def render_report(
     Args:
         index: always there.
         ranking: None while nothing is ranked.
-        mix: None while none is built.
+        mix: None while none is built, or where it is gone.
         verification: None while nothing is verified.
         comparisons: of several targets or methods, of the same index.
         contents: a look into the mix.
@@ -60,8 +60,15 @@ def render_report(
     page = _environment().from_string(
         files("curate.report").joinpath("report.html").read_text(encoding="utf-8")
     )
-    shown = [record for record in (index, ranking, mix, verification) if record is not None]
-    toml, commands = repeat_lines(history, [record.fingerprint for record in shown])
+    toml, commands = repeat_lines(
+        history,
+        [
+            index.fingerprint,
+            ranking.fingerprint if ranking else "",
+            _mix_fingerprint(mix, verification),
+            verification.fingerprint if verification else "",
+        ],
+    )
     return page.render(
         chart_style=Markup(PALETTE_STYLE + CHART_STYLE),
         heats_of=chapters.HEATS,
@@ -158,13 +165,20 @@ def _digests(
     ]
     if ranking is not None:
         rows += [("ranking", ranking.fingerprint), ("select split", ranking.select_digest)]
-    if mix is not None:
-        rows.append(("mix", mix.fingerprint))
+    if of_mix := _mix_fingerprint(mix, verification):
+        rows.append(("mix", of_mix))
     if verification is not None:
         rows.append(("verification", verification.fingerprint))
         if verification.forecast.made_at:
             rows.append(("forecast made at", verification.forecast.made_at))
     return rows
+
+
+def _mix_fingerprint(mix: Mix | None, verification: Verification | None) -> str:
+    """Return that of the mix, or of one that is gone from its verification; "" where none is."""
+    if mix is not None:
+        return mix.fingerprint
+    return verification.mix_fingerprint if verification is not None else ""
 
 
 def _version() -> str:

@@ -16,11 +16,11 @@ def repeat_lines(history: Sequence[StageRun], fingerprints: Sequence[str]) -> tu
 
     Args:
         history: of the workspace, oldest first.
-        fingerprints: of what is shown, in the order of the stages.
+        fingerprints: of what is shown, in the order of the stages; "" for what is not.
     """
     settings, commands = Settings(), []
     for fingerprint in fingerprints:
-        runs = [run for run in history if run.fingerprint == fingerprint and run.ended]
+        runs = [run for run in history if run.ended and fingerprint == run.fingerprint != ""]
         if not runs:
             continue
         commands.append(runs[-1].command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -9,7 +10,16 @@ from curate.errors import USAGE, CurateError
 from curate.mixing.contents import read_contents
 from curate.mixing.opened import open_mix
 from curate.ranking.rank import find_ranking, open_ranking
-from curate.records import Comparison, Index, Mix, Ranking, Verification
+from curate.records import (
+    Comparison,
+    Index,
+    Mix,
+    Notify,
+    Ranking,
+    StageRun,
+    Verification,
+    silent,
+)
 from curate.report.html import render_report
 from curate.stages.workspace import WORKSPACE, input_files
 from curate.store.history import read_history
@@ -19,12 +29,20 @@ from curate.task2vec.reading import open_index
 from curate.verification.published import open_verification
 
 
-def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = None) -> Path:
+def write_report(
+    *,
+    workspace: str | Path = WORKSPACE,
+    out: str | Path | None = None,
+    notify: Notify = silent,
+) -> Path:
     """Write everything that the workspace holds as one HTML file.
+
+    A mix whose folder was deleted, moved or changed since is left out, which the page says.
 
     Args:
         workspace: with an index at least; ranking, mix and verification where they are there.
         out: the file; None takes `report.html` in the workspace.
+        notify: is told what is left out.
 
     Returns:
         The path of the file.
@@ -36,19 +54,27 @@ def write_report(*, workspace: str | Path = WORKSPACE, out: str | Path | None = 
     path = Path(out) if out else place / "report.html"
     refuse_input(path, input_files(place))
     found = open_index(place)
-    mix = _if_there(open_mix, place, "mix.json")
+    mix, history = None, read_history(place)
+    stale = []
+    try:
+        mix = _if_there(open_mix, place, "mix.json")
+    except CurateError as error:  # it lies outside of the workspace: others may have cleared it
+        stale.append(f"{error}; what it holds is left out of the report")
+        notify(stale[0], 0, 0)
     ranking = _if_there(open_ranking, place, "ranking/latest.json")
     verification = _if_there(open_verification, place, "verify/meta.json")
-    ranking, verification, stale = _of_one_chain(place, found, ranking, mix, verification)
+    built = mix.fingerprint if mix is not None else _last_built(history)
+    verification, of_mix = _of_the_mix(verification, built)
+    ranking, of_ranking = _of_one_chain(place, found, ranking, mix)
     html = render_report(
         index=found,
         ranking=ranking,
         mix=mix,
         verification=verification,
-        stale=stale,
+        stale=[*stale, *of_ranking, *of_mix],
         comparisons=_comparisons(place, found),
         contents=read_contents(mix) if mix is not None else None,
-        history=read_history(place),
+        history=history,
     )
     publish_bytes(path, html.encode("utf-8"))
     return path
@@ -93,16 +119,9 @@ def open_artefact(artefact: str, *, workspace: str | Path = WORKSPACE) -> Any:
 
 
 def _of_one_chain(
-    place: Path,
-    index: Index,
-    ranking: Ranking | None,
-    mix: Mix | None,
-    verification: Verification | None,
-) -> tuple[Ranking | None, Verification | None, list[str]]:
-    """Return the ranking that the mix was built from, the verification of it, and what is stale.
-
-    Each stage may have run again since the next did: a verdict is shown for no other mix.
-    """
+    place: Path, index: Index, ranking: Ranking | None, mix: Mix | None
+) -> tuple[Ranking | None, list[str]]:
+    """Return the ranking that the mix was built from, and what of both is stale."""
     stale = []
     if mix is not None and ranking is not None and ranking.fingerprint != mix.ranking_fingerprint:
         ranking = find_ranking(place, mix.ranking_fingerprint) or ranking
@@ -110,11 +129,26 @@ def _of_one_chain(
             stale.append("the mix is of an earlier ranking than this: run curate build-mix")
     if ranking is not None and ranking.index_fingerprint != index.fingerprint:
         stale.append("the documents were indexed anew since this ranking: run curate rank")
+    return ranking, stale
+
+
+def _of_the_mix(
+    verification: Verification | None, built: str
+) -> tuple[Verification | None, list[str]]:
+    """Return the verification, but not where it is of another mix than was `built` last.
+
+    Each stage may have run again since the next did.
+    """
     of = verification.mix_fingerprint if verification is not None else ""
-    if of and (mix is None or of != mix.fingerprint):
-        stale.append("an earlier mix was verified, this one was not: run curate verify")
-        verification = None
-    return ranking, verification, stale
+    if not of or not built or of == built:
+        return verification, []
+    return None, ["an earlier mix was verified, this one was not: run curate verify"]
+
+
+def _last_built(history: Sequence[StageRun]) -> str:
+    """Return the fingerprint of the last mix that was built, wherever it is now; "" if unknown."""
+    built = [run.fingerprint for run in history if run.stage == "build-mix" and run.ended]
+    return built[-1] if built else ""
 
 
 def _comparisons(place: Path, found: Index) -> list[Comparison]:
