@@ -26,6 +26,11 @@ def logits_of(model: Any, ids: Tensor, *, rough: bool) -> Tensor:
         return head(model.base_model(ids[None]).last_hidden_state[0]).float()
 
 
+def weights_of(logits: Tensor) -> Tensor:
+    """Return what the engine draws by: probabilities, unnormalised."""
+    return torch.exp(logits - logits.amax(dim=-1, keepdim=True))
+
+
 def by_inverse_cdf(logits: Tensor, generator: torch.Generator) -> Tensor:
     """Draw as the distribution function says, tokens in the order of their numbers."""
     cdf = torch.softmax(logits, -1).cumsum(-1)
@@ -47,7 +52,7 @@ def measure(probe: Probe, texts: list[str]) -> dict[str, float]:
         pair = [logits_of(probe.model, ids, rough=rough) for rough in (False, True)]
         seeds = np.random.default_rng(number).integers(1 << 32, size=(len(ids), 4))
         drawn = {
-            "tree": [draw_labels(one, torch.from_numpy(seeds)) for one in pair],
+            "tree": [draw_labels(weights_of(one), torch.from_numpy(seeds)) for one in pair],
             "inverse_cdf": [by_inverse_cdf(x, torch.Generator().manual_seed(number)) for x in pair],
             "gumbel": [by_gumbel(x, torch.Generator().manual_seed(number)) for x in pair],
         }

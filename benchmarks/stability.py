@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from evidence.estimators import published_distance
 
 from curate.corpus.targets import load_target
 from curate.corpus.tokens import cut_blocks, draw_batches
@@ -33,7 +34,7 @@ from curate.settings import EmbedSettings, Measure, TargetSettings
 from curate.task2vec.batches import Ids
 from curate.task2vec.fisher import FisherSettings, fisher_blocks, fisher_rows
 from curate.task2vec.probe import Probe, encode_texts, load_probe
-from curate.task2vec.published import PublishedSettings, published_distance, published_rows
+from curate.task2vec.published import PublishedSettings, published_rows
 
 PIECE = 4_096  # tokens of a sub-batch as embedded
 BATCHES = 4  # sub-batches as aligned

@@ -19,6 +19,7 @@ sys.path.insert(0, str(BENCHMARKS))  # the bench is a script with its rooms besi
 import alignment_vs_loss as bench  # noqa: E402
 import pieces  # noqa: E402
 from evidence import agreement, estimators, forecasts, measures, models  # noqa: E402
+from evidence.estimators import published_distance  # noqa: E402
 from evidence.plan import Arm, Settings, is_near, is_same, plan_arms  # noqa: E402
 
 from curate.ranking import samples  # noqa: E402
@@ -428,3 +429,13 @@ def test_methods_forecast_the_losses_of_models_that_were_trained(small_run, monk
     (out / "result.json").unlink()
     again = call(words, monkeypatch, capsys)
     assert again["agreement"] == found["agreement"]
+
+
+def test_distance_is_the_published_formula():
+    a, b = np.array([1.0, 2.0, 0.0]), np.array([1.0, 0.0, 0.0])
+    x, y = np.array([0.5, 1.0, 0.0]), np.array([0.5, 0.0, 0.0])
+    expected = 1 - x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+    assert published_distance(a, b) == pytest.approx(expected, abs=1e-7)
+    assert published_distance(a, a) == pytest.approx(0, abs=1e-7)
+    a, b = np.array([1.0, 2e-8]), np.array([1.0, 0.0])  # the 1e-8 is not scale-free
+    assert abs(published_distance(a, b) - published_distance(1e8 * a, 1e8 * b)) > 0.02

@@ -109,6 +109,11 @@ def texts(lengths=(70, 9, 33, 70, 2), vocab=VOCAB):
     return [rng.integers(1, vocab, n).astype(np.int32) for n in lengths]
 
 
+def labels_from(logits, seeds):
+    """Labels drawn from softmax(logits)."""
+    return draw_labels(torch.exp(logits - logits.amax(dim=-1, keepdim=True)), seeds)
+
+
 def labels_of(model, ids, settings):
     """The labels that the engine draws for one sequence, drawn from a pass of its own."""
     seeds = torch.from_numpy(
@@ -116,7 +121,7 @@ def labels_of(model, ids, settings):
     )
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(ids).long()[None]).logits[0, :-1]
-    return [draw_labels(logits, each) for each in seeds]
+    return [labels_from(logits, each) for each in seeds]
 
 
 def naive(model, sequences, settings):
@@ -411,7 +416,7 @@ def test_labels_follow_the_models_distribution():
     generator = np.random.default_rng(0)
     logits = torch.from_numpy(generator.normal(size=150)).float().expand(40_000, 150)
     seeds = torch.from_numpy(generator.integers(1 << 32, size=(40_000, 2)))
-    counts = torch.bincount(draw_labels(logits, seeds).reshape(-1), minlength=150).numpy()
+    counts = torch.bincount(labels_from(logits, seeds).reshape(-1), minlength=150).numpy()
     expected = torch.softmax(logits[0], -1).numpy() * counts.sum()
     chi = ((counts - expected) ** 2 / expected).sum()
     assert 149 - 4 * np.sqrt(298) < chi < 149 + 4 * np.sqrt(298)
@@ -420,7 +425,7 @@ def test_labels_follow_the_models_distribution():
 def test_labels_of_neighbouring_seeds_are_independent():
     """Small numbers in a row are the worst that a hash can get."""
     logits = torch.tensor([0.5, 0.0, -0.3, 0.8, -1.0]).expand(40_000, 5)
-    labels = draw_labels(logits, torch.arange(80_000).view(40_000, 2))
+    labels = labels_from(logits, torch.arange(80_000).view(40_000, 2))
     p = torch.softmax(logits[0], -1).double().numpy()
     for one, other in (labels.T, (labels[:-1, 0], labels[1:, 0])):
         counts = torch.bincount(5 * one + other, minlength=25).numpy()
@@ -436,7 +441,7 @@ def test_logits_a_little_off_give_nearly_all_the_same_labels():
     seeds = torch.from_numpy(generator.integers(1 << 32, size=(400, 16)))
     rough = logits.bfloat16().float()
     distance = (torch.softmax(logits, -1) - torch.softmax(rough, -1)).abs().sum(-1).mean() / 2
-    changed = (draw_labels(logits, seeds) != draw_labels(rough, seeds)).float().mean()
+    changed = (labels_from(logits, seeds) != labels_from(rough, seeds)).float().mean()
     assert 0 < distance < 0.05
     assert distance / 2 < changed < 3 * distance
 
@@ -445,7 +450,7 @@ def test_labels_of_certain_tokens_are_certain():
     logits = torch.full((3, 130), -torch.inf)
     logits[0, 0], logits[1, 129], logits[2, 64] = 0.0, 0.0, 0.0
     seeds = torch.tensor([0, 1 << 31, (1 << 32) - 1]).expand(3, 3)
-    assert draw_labels(logits, seeds).tolist() == [[0] * 3, [129] * 3, [64] * 3]
+    assert labels_from(logits, seeds).tolist() == [[0] * 3, [129] * 3, [64] * 3]
 
 
 def test_contrast_has_mean_zero_and_unit_square():

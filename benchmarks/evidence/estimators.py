@@ -27,13 +27,25 @@ from scipy.stats import spearmanr
 from curate.corpus.tokens import cut_blocks
 from curate.task2vec.fisher import fisher_blocks, iterate_rows
 from curate.task2vec.probe import Probe, encode_texts, load_probe
-from curate.task2vec.published import PublishedSettings, published_distance, published_rows
+from curate.task2vec.published import PublishedSettings, published_rows
 from curate.task2vec.quantity import FisherSettings
 
 ROW = 128  # tokens, the published length
 SIZES = (512, 1_024, 2_048, 4_096, 8_192)
 PUBLISHED_TOKENS = 512 * ROW  # of one published embedding
 Log = Callable[[str], None]
+
+
+def published_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the published distance, 0 to 1: of a/s and b/s with s = a + b + 1e-8, by cosine.
+
+    Args:
+        a: (dim,) >= 0.
+        b: (dim,) >= 0.
+    """
+    scale = a + b + 1e-8
+    x, y = a / scale, b / scale
+    return float(1 - x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
 
 
 def load_domains(folder: Path, probe: Probe, *, most: int, tokens: int) -> dict[str, list[Any]]:

@@ -61,8 +61,8 @@ def sequence_seeds(
     return generator.integers(1 << 32, size=(draws, len(ids) - 1, contrast), dtype=np.int64)
 
 
-def draw_labels(logits: Tensor, seeds: Tensor) -> Tensor:
-    """Draw labels from softmax(logits), so that logits a little off give nearly all the same.
+def draw_labels(weights: Tensor, seeds: Tensor) -> Tensor:
+    """Draw labels in proportion to weights, so that weights a little off give nearly all the same.
 
     A label is found by a path of coins down a tree whose leaves are the tokens: at each fork one
     coin falls by the share of the probability that lies on either side. Rounded logits move that
@@ -71,18 +71,12 @@ def draw_labels(logits: Tensor, seeds: Tensor) -> Tensor:
     logits in bfloat16 15 % of labels, here 1 %: docs/reliability.md).
 
     Args:
-        logits: (n, V) float32 or float64.
+        weights: (n, V) >= 0, float32 or float64; of softmax(logits), exp(logits − their largest).
         seeds: (n, K) int64 in [0, 2³²), each of its own label.
 
     Returns:
         (n, K) labels, int64, 0 to V − 1.
     """
-    weights = torch.exp(logits - logits.amax(dim=-1, keepdim=True))
-    return _draw(weights, seeds)
-
-
-def _draw(weights: Tensor, seeds: Tensor) -> Tensor:
-    """Draw labels in proportion to `weights` (n, V), >= 0."""
     n, vocab = weights.shape
     if vocab % _BLOCK:
         weights = nn.functional.pad(weights, (0, _BLOCK - vocab % _BLOCK))
@@ -180,7 +174,7 @@ def head_gradients(
         nats[part] = total.log() + peak[:, 0] - at_target
         for draw in range(draws):
             if seeds is not None:
-                of[draw, part] = _draw(weights, seeds[draw, part])
+                of[draw, part] = draw_labels(weights, seeds[draw, part])
             gradients[draw, part] = _pull_back(of[draw, part], weights, total, matrix)
         if own:
             gradients[draws, part] = _pull_back(target[:, None], weights, total, matrix)

@@ -78,18 +78,6 @@ def published_rows(
     return _reduce(twin, squares, settings), blocks
 
 
-def published_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Return the published distance, 0 to 1: of a/s and b/s with s = a + b + 1e-8, by cosine.
-
-    Args:
-        a: (dim,) >= 0.
-        b: (dim,) >= 0.
-    """
-    scale = a + b + 1e-8
-    x, y = a / scale, b / scale
-    return float(1 - x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
-
-
 def _cut(texts: Sequence[Ids], size: int) -> Iterator[Sequence[Ids]]:
     for start in range(0, len(texts), size):
         yield texts[start : start + size]
