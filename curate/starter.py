@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ from curate.corpus.containers import BrokenFileError
 from curate.corpus.formats import detect_format
 from curate.corpus.rows import field_names
 from curate.errors import CurateError
+from curate.report.repeat import toml_value
 from curate.store.publish import publish_bytes
 
 _KNOWN = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.xz", ".parquet", ".csv",
@@ -75,21 +75,16 @@ def write_starter(folder: Path, *, force: bool = False) -> str:
     inputs = _globs(found) or ["corpus/"]
     text = _text_field(found)
     filled = _TEMPLATE.format(
-        inputs=_quoted(inputs),
-        text=_quoted(text),
+        inputs=toml_value(inputs),
+        text=toml_value(text),
         target=_target_line(held),
-        budget=_quoted("1M"),
+        budget=toml_value("1M"),
     )
     publish_bytes(path, filled.encode("utf-8"))
     seen = f"{len(found)} data files" if found else "no data file yet: name yours in [corpus]"
     named = "" if any(map(_is_select, held)) else " --target NAME|FILE"
     lacking = _lacking(found, text)
     return f"curate.toml written: {seen}, text in {text!r}. {lacking}Next: curate rank{named}"
-
-
-def _quoted(value: str | list[str]) -> str:
-    """Return a TOML string or list of strings: JSON's, but that TOML takes no bare DEL."""
-    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def _data_files(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -133,12 +128,13 @@ def _target_line(held: list[Path]) -> str:
     called = next(
         re.sub(r"[^\w.-]+", "-", name) for name in names if name not in {"", "data", *_SELECT}
     )
-    name = f"name = {_quoted(f'{called}={splits}')}  # select split, eval split; or curate targets"
+    given = toml_value(f"{called}={splits}")
+    name = f"name = {given}  # select split, eval split; or curate targets"
     fields = _string_fields(select[0])
     if not set(fields) - _LABELS or "text" in fields:
         return name
     read = " ".join(f"{{{field}}}" for field in fields if field not in _LABELS)
-    return f"{name}\ntemplate = {_quoted(read)}  # how an item reads"
+    return f"{name}\ntemplate = {toml_value(read)}  # how an item reads"
 
 
 def _ending(path: Path) -> str:

@@ -221,7 +221,13 @@ def test_init_writes_toml_that_reads_whatever_the_files_are_called(tmp_path, mon
     import tomllib
 
     monkeypatch.chdir(tmp_path)
-    for name in ("a\x7f'''.jsonl", 'q"\\.csv', "\x1b[31m.parquet", "]\n[embed]\nprobe=1.txt"):
+    for name in (
+        "a\x7f'''.jsonl",
+        'q"\\.csv',
+        "\x1b[31m.parquet",
+        "]\n[embed]\nprobe=1.txt",
+        "😀é.md",
+    ):
         (tmp_path / name).write_text("[1]\n")
     done = run("init")
     assert done.exit_code == 0, done.output

@@ -9,7 +9,7 @@ import pytest
 
 from curate.config import read_settings
 from curate.records import NEVER, Group, Interval
-from curate.report import chapters, html
+from curate.report import chapters, html, repeat
 from curate.report.first_screen import answer
 from curate.report.html import render_report, show_name, style_digest
 from curate.report.repeat import repeat_lines, settings_toml
@@ -354,6 +354,7 @@ def test_the_arms_that_were_asked_for_are_explained_where_they_are_shown():
 
 def test_names_break_at_their_joints_and_stay_harmless():
     assert doctest.testmod(html).failed == 0
+    assert doctest.testmod(repeat).failed == 0
     assert show_name("<i>_x/y'&\x1b", 40) == "&lt;i&gt;_<wbr>x/<wbr>y&#39;&amp;\ufffd"
     assert "calibration arms are other mixes" in words(whole())
 

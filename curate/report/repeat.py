@@ -44,7 +44,7 @@ def settings_toml(settings: Settings) -> str:
     for section in dataclasses.fields(Settings):
         record = getattr(settings, section.name)
         lines = [
-            f"{field.name} = {_toml(getattr(record, field.name))}"
+            f"{field.name} = {toml_value(getattr(record, field.name))}"
             for field in dataclasses.fields(record)
             if getattr(record, field.name) != field.default
         ]
@@ -53,7 +53,13 @@ def settings_toml(settings: Settings) -> str:
     return "\n".join(sections)
 
 
-def _toml(value: Any) -> str:
-    """Return a setting as TOML; its strings are JSON's but for a raw DEL."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text.replace("\x7f", "\\u007f")
+def toml_value(value: Any) -> str:
+    r"""Return a string, a list of strings, a number or a switch as TOML.
+
+    They are JSON's, but that TOML takes no raw DEL, and no pair of surrogates for one sign.
+
+    Example:
+        >>> toml_value(["a\"b", "日本"])
+        '["a\\"b", "日本"]'
+    """
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
