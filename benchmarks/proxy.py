@@ -34,7 +34,7 @@ from curate.store.fingerprint import fingerprint
 from curate.store.publish import publish_bytes
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.verification.continued import ContinuedModel, LanguageModel
-from curate.verification.evaluate import _cut
+from curate.verification.evaluate import item_blocks
 from curate.verification.small_model import SHAPES, head_loss
 from curate.verification.train import TrainSettings, train_model
 
@@ -82,7 +82,7 @@ def draw_pieces(items: Sequence[str], probe: Probe, eos: int) -> Pieces:
     """Return blocks of items of a target, drawn by seed, of `TARGET` tokens in all."""
     order = np.random.default_rng(0).permutation(len(items))[:256]
     ids = _first(encode_texts(probe, [items[n] for n in order]), TARGET)
-    return _cut([each for each in ids if len(each)], eos=eos, block_tokens=BLOCK)
+    return item_blocks([each for each in ids if len(each)], eos=eos, block_tokens=BLOCK)
 
 
 def _first(texts: Sequence[Any], tokens: int) -> list[Any]:

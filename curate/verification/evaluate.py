@@ -39,7 +39,7 @@ def item_nats(
     Raises:
         ValueError: an item without tokens.
     """
-    pieces = _cut(items, eos=eos, block_tokens=block_tokens)
+    pieces = item_blocks(items, eos=eos, block_tokens=block_tokens)
     order = sorted(range(len(pieces)), key=lambda number: len(pieces[number][1]))
     nats = np.zeros((model.n_runs, len(items)))
     device = next(model.parameters()).device
@@ -68,7 +68,7 @@ def item_nats(
     return nats
 
 
-def _cut(
+def item_blocks(
     items: Sequence[IntArray], *, eos: int, block_tokens: int
 ) -> list[tuple[int, IntArray, IntArray]]:
     """Return (item, ids, labels) of every block of every item."""
