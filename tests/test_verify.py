@@ -49,7 +49,7 @@ from curate.verification.published import (
 )
 from curate.verification.runs import publish_documents, read_documents
 from curate.verification.train import TrainSettings
-from curate.verification.verdict import _outcomes, places_for
+from curate.verification.verdict import _outcomes, _sentence, places_for
 
 SETTINGS = VerifySettings(
     size="tiny", tokens=2_048, seeds=2, calibration=2, block_tokens=32, batch_tokens=256
@@ -592,6 +592,26 @@ def test_a_forecast_that_promised_nothing_is_said_to_be_one(low, said):
     )  # fmt: skip
     found = find_caveats(measured, SETTINGS, seeds_needed=0)
     assert any("holds a drop of 0" in each for each in found) == said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "times"),
+    [
+        (-21.0, 22.0, "confirmed", "53"),  # nothing at all could have refuted it
+        (0.0, 1.6, "confirmed", "2"),
+        (0.01, 1.6, "confirmed", None),
+        (-0.1, 1.4, "confirmed", None),
+        (1.0, 9.0, "worse", None),  # it has missed
+    ],
+)
+def test_a_confirmation_that_could_hardly_have_failed_is_said_to_be_one(low, high, verdict, times):
+    arms = [SimpleNamespace(arm="mix", loss=4.2), SimpleNamespace(arm="random", loss=5.0)]
+    drop, forecast = Interval(0.8, 0.7, 0.9), Forecast(0.5, low, high, "")
+    assert judge(Drop(drop, certain=True), forecast) == verdict
+    said = _sentence("t", arms, drop, forecast, SETTINGS, verdict=verdict)
+    wide = f"; but its interval is {times} times as wide as the drop: it could hardly have missed."
+    assert said.endswith(wide) == (times is not None)
+    assert ("as wide" in said) == (times is not None)
 
 
 def test_the_tokens_that_would_be_enough_are_said_with_two_digits():

@@ -33,6 +33,9 @@ from curate.verification.outcome import (
 )
 from curate.verification.power import needed_seeds
 
+TOO_WIDE = 2.0
+"""Widths of the measured drop from which on a forecast's interval says little."""
+
 
 def conclude(measured: Measured, settings: VerifySettings) -> Verification:
     """Compare the measured drop with the forecast."""
@@ -189,7 +192,7 @@ def _sentence(
 ) -> str:
     loss = {arm.arm: arm.loss for arm in arms}
     told = {
-        "confirmed": "",
+        "confirmed": _how_wide(forecast, drop) if verdict == "confirmed" else "",
         "better": "; a larger drop than forecast",
         "worse": "; a smaller drop than forecast",
         "refuted": "; not better than random beyond doubt",
@@ -201,6 +204,20 @@ def _sentence(
         f"{drop.value:.{n}f} ({settings.confidence:.0%} interval {drop.low:.{n}f} to "
         f"{drop.high:.{n}f}), forecast {forecast.drop:.{n}f} ({forecast.low:.{n}f} to "
         f"{forecast.high:.{n}f}) before it was trained{told}."
+    )
+
+
+def _how_wide(forecast: Forecast, drop: Interval) -> str:
+    """Say of a confirmed forecast that it could hardly have missed; nothing where it could.
+
+    An interval twice as wide as the drop, around that drop, reaches from none to the double.
+    """
+    times = (forecast.high - forecast.low) / drop.value
+    if times < TOO_WIDE:
+        return ""
+    return (
+        f"; but its interval is {math.floor(times):,} times as wide as the drop: it could hardly "
+        "have missed"
     )
 
 
