@@ -118,6 +118,22 @@ def test_the_tables_of_verify_replace_no_input(built, tmp_path):
         assert path.read_text().startswith("text\n")
 
 
+def test_the_tables_of_verify_become_no_input(built, tmp_path):
+    """A folder is read with all that is in it: the next index would hold two tables more."""
+    _, settings = built
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("text\n" + "\n".join(texts("math", 60, payloads=("",))))
+    place = tmp_path / ".curate"
+    for inputs, refused in (("in", ("in", "in/x")), ("", (".", "new/x"))):
+        corpus = dataclasses.replace(settings.corpus, inputs=(str(tmp_path / inputs),))
+        stages.index(settings=dataclasses.replace(settings, corpus=corpus), workspace=place)
+        for out in refused:
+            with pytest.raises(CurateError, match="would be read as documents; name another"):
+                stages.export_verification(tmp_path / out, workspace=place)
+        with pytest.raises(CurateError, match="nothing verified yet"):  # as far as it may come
+            stages.export_verification(place / "tables", workspace=place)
+
+
 def test_a_mix_replaces_no_target_that_lies_in_an_earlier_mix(built, tmp_path):
     home, settings = built
     shutil.copytree(home / "mix", tmp_path / "mix")

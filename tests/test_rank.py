@@ -544,6 +544,7 @@ def test_a_ranking_by_words_is_explained_by_words(index, target, workspace):
     assert law.layers == ()
     assert len(law.rows) > 4
     assert all(row.share > row.usual for row in law.rows[:4])
+    assert all(row.share > 0 for row in (*law.rows, *lean.rows))  # no words that it does not lack
     assert all(row.target > row.shard for row in law.rows[:4])
     assert [value for value, _ in law.nearest] == sorted((v for v, _ in law.nearest), reverse=True)
     assert lean.nearest[0][0] > law.nearest[0][0]

@@ -81,7 +81,7 @@ def test_a_target_of_two_files(tmp_path):
     ("name", "message"),
     [
         ("proofnit", "did you mean proofnet"),
-        ("xyzzy", "known: arc, commonsenseqa, gsm8k"),
+        ("xyzzy", "known are arc, commonsenseqa, gsm8k"),
         ("nowhere/file.jsonl", "no such file"),
         ("a.jsonl,b.jsonl", "select file and eval file need a name .*: NAME=a.jsonl,b.jsonl$"),
         ("x=nowhere.jsonl", "no such file"),
@@ -115,8 +115,18 @@ def test_an_empty_or_damaged_target_is_refused(tmp_path):
         load_target(TargetSettings(name=str(bad), text="body"))
 
 
+def test_a_target_that_is_not_known_is_told_in_sentences():
+    with pytest.raises(CurateError, match=r"unknown; known are arc, .*, wmt14\. A file or hf:"):
+        load_target(TargetSettings(name="zzz"))
+    with pytest.raises(CurateError, match=r"unknown; did you mean gsm8k\? A file or hf:"):
+        load_target(TargetSettings(name="gsm"))
+
+
 def test_one_item_cannot_be_halved_and_that_is_what_is_said(tmp_path):
-    for count, why in ((1, "it holds one item"), (2, "its items read alike")):
+    for count, why in (
+        (1, "it holds one item"),
+        (2, "its items read alike .*"),
+    ):
         write(tmp_path / "few.jsonl", [{"text": "two and two are four, always"}] * count)
         with pytest.raises(CurateError, match=f"{why}, so no eval split .* NAME=select_file"):
             load_target(TargetSettings(name=str(tmp_path / "few.jsonl")))

@@ -369,6 +369,9 @@ def test_the_plan_for_a_model_proposes_another_model_and_no_size():
     shown = console_text(verification_plan_table(plan))
     assert "another --model might" in shown and "--size" not in shown
     scratch = console_text(verification_plan_table(dataclasses.replace(plan, model="")))
+    assert ": 1 step each" in console_text(
+        verification_plan_table(dataclasses.replace(plan, steps=1))
+    )
     assert "a larger --size might; or go on from a pretrained model" in scratch
 
 

@@ -242,7 +242,11 @@ def _target(
         select, held_out = split_items(select, seed=seed)
         origin = f"{origin}, one split halved by item with seed {seed}"
         if not held_out:
-            why = "it holds one item" if len(select) == 1 else "its items read alike"
+            why = (
+                "it holds one item"
+                if len(select) == 1
+                else "its items read alike but for digits and signs"
+            )
             raise CurateError(
                 f"target {name}: {why}, so no eval split can be held out; "
                 "give NAME=select_file,eval_file"
@@ -275,7 +279,7 @@ def _unknown(name: str) -> CurateError:
             exit_code=USAGE,
         )
     near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}."
     return CurateError(
         f"target {name}: unknown; {hint} A file or hf:org/name will also do", exit_code=USAGE
     )

@@ -61,6 +61,8 @@ def reasons_by_words(
     frequencies = tuple(PER * each / max(each.sum(), 1.0) for each in (wanted, given))
     rows = []
     for word in np.argsort(-(mine - usual), kind="stable")[:WORDS].tolist():
+        if mine[word] <= usual[word]:
+            break  # it has these as often as the corpus
         numbers = [float(each[word]) for each in (*shares, *frequencies)]
         rows.append(Contribution(_shown(tokenizer, word), *numbers))
     counts = [np.bincount(ids, minlength=vocab) for ids in encode(list(documents))]

@@ -16,6 +16,7 @@ from curate.report.json_lines import to_json
 from curate.report.numbers import (
     format_bytes,
     format_count,
+    format_number,
     format_seconds,
     format_tokens,
     format_value,
@@ -97,7 +98,7 @@ def verification_plan_table(plan: VerificationPlan) -> RenderableType:
     """Return what a verification will take, and the tokens that would be enough."""
     lines = [
         f"{plan.runs} runs of {format_tokens(plan.tokens)} tokens, {plan.at_once} at a time: "
-        f"{format_count(plan.steps)} steps each",
+        f"{format_number(plan.steps, 'step')} each",
         f"a model has {format_tokens(plan.parameters)} parameters; a step takes "
         f"{plan.seconds_a_step:.3g} s here (measured)",
         f"about {format_seconds(plan.seconds)} in all, less what is there already",

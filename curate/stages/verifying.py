@@ -23,7 +23,7 @@ from curate.report.trackers import open_tracker
 from curate.settings import Settings
 from curate.stages.mirror import copied_from
 from curate.stages.workspace import WORKSPACE, input_files, noted, ranked_target, swept
-from curate.store.protect import refuse_input
+from curate.store.protect import refuse_input, refuse_new_input
 from curate.store.publish import publish_bytes
 from curate.task2vec.reading import open_index
 from curate.verification.export import TABLES, write_tables
@@ -144,8 +144,9 @@ def export_verification(out: str | Path, *, workspace: str | Path = WORKSPACE) -
     """Write `ratios.csv` and `metrics.csv` of a verification to a folder; return their paths.
 
     Raises:
-        CurateError: nothing verified yet, or one of the files is an input.
+        CurateError: nothing verified yet, one of the files is an input, or it would become one.
     """
+    refuse_new_input(Path(out), open_index(Path(workspace)).corpus.inputs, Path(workspace))
     for name in TABLES:
         refuse_input(Path(out) / name, input_files(Path(workspace)))
     return write_tables(open_verification(Path(workspace)), Path(out))

@@ -50,7 +50,10 @@ def locked(folder: Path, *, notify: Notify = silent) -> Iterator[None]:
         make_folder(folder)
         stream = (folder / ".lock").open("a+b")
     except OSError as error:
-        raise CurateError(f"{folder}: cannot be locked: {error.strerror or error}") from error
+        raise CurateError(
+            f"{folder}: cannot be locked: {error.strerror or error}; make it writable, or name "
+            "another --workspace"
+        ) from error
     with stream:
         if _flocked(stream, folder):
             stream.seek(0)

@@ -50,6 +50,28 @@ def refuse_holding(out: Path, inputs: Iterable[Path]) -> None:
                 )
 
 
+def refuse_new_input(out: Path, inputs: Iterable[str], workspace: Path) -> None:
+    """Refuse to write documents into the folder `out` where it is read as an input.
+
+    Args:
+        out: folder, there or not; below the workspace nothing is read.
+        inputs: as named in the settings; of these the folders.
+        workspace: of that index.
+
+    Raises:
+        CurateError: which input it is in.
+    """
+    if _is_inside(out, workspace):
+        return
+    for folder in map(Path, inputs):
+        if folder.is_dir() and (_is_same(out, folder) or _is_inside(out, folder)):
+            raise CurateError(
+                f"{out}: is in the input {folder}, so that what is written there would be read as "
+                "documents; name another folder",
+                exit_code=USAGE,
+            )
+
+
 def _is_same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve() or (one.exists() and _is_that(other, one.stat()))
 

@@ -224,6 +224,8 @@ def open_verification(workspace: Path) -> Verification:
     Raises:
         CurateError: none there, or changed since it was published.
     """
+    if not (workspace / "verify" / "meta.json").is_file():
+        raise CurateError(f"{workspace}: nothing verified yet; run curate verify first")
     _, body = read_meta(workspace / "verify", kind="verification", body=dict[str, Any])
     return msgspec.convert(_with_nan(body), Verification)
 
