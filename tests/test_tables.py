@@ -125,6 +125,17 @@ def test_no_table_cuts_a_number_or_is_wider_than_its_terminal(width, tmp_path):
         assert numbers_in(text) <= numbers_in(whole), command
 
 
+def test_a_ranking_of_small_alignments_is_one_table_at_forty_columns():
+    """Below 0.01 they have a decimal more."""
+    first, *others = ranking().shards
+    small = dataclasses.replace(others[-1], alignment=0.0038, low=0.0034, high=0.0043)
+    text = printed(
+        ranking_table(dataclasses.replace(ranking(), shards=(first, *others[:-1], small))), width=40
+    )
+    (line,) = [line for line in text.splitlines() if "0.0034 to 0.0043" in line]
+    assert line.split()[:3] == ["15", "chan…logs", "0.0038"]
+
+
 def test_what_a_table_keeps_at_forty_columns_is_what_it_is_for(tmp_path):
     kept = {
         "rank": [f"{s.low:.3f} to {s.high:.3f}" for s in ranking().shards],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rich import box
 from rich.cells import cell_len
@@ -48,6 +48,7 @@ class Columns:
     name: str = ""  # header of the column of names, whole as the data has them; else the first
     name_cells: int = NAME_CELLS  # of a name at most
     prose: Sequence[str] = ()  # headers of columns whose text goes on in the next line
+    short: Mapping[str, str] = field(default_factory=dict)  # header → what stands where it is tight
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the widest choice of columns that the terminal holds."""
@@ -60,7 +61,7 @@ class Columns:
             if cells >= min(whole, _SHORT_NAME):
                 yield self._table(kept, min(cells, whole))
                 return
-        least = min(whole, _SHORTEST_NAME)
+        least, widths = min(whole, _SHORTEST_NAME), self._widths(self.short)
         for number, part in enumerate(self._parts(kept, widths, room - least)):
             yield from [Text("")] if number else []
             cells = max(least, room - self._beside(part, widths, gap=1))
@@ -70,7 +71,7 @@ class Columns:
     def _name(self) -> int:
         return list(self.headers).index(self.name) if self.name else 0
 
-    def _widths(self) -> list[int]:
+    def _widths(self, short: Mapping[str, str] | None = None) -> list[int]:
         """Return the cells that each column takes; of prose those that it needs."""
         widths = []
         for place, header in enumerate(self.headers):
@@ -79,7 +80,7 @@ class Columns:
             texts = [Text(cell) if isinstance(cell, str) else cell for cell in
                      (row[place] for row in self.rows)]  # fmt: skip
             widest = max((text.cell_len for text in texts), default=0)
-            widths.append(max(min(widest, most), cell_len(header)))
+            widths.append(max(min(widest, most), cell_len((short or {}).get(header, header))))
         return widths
 
     def _beside(self, kept: Sequence[int], widths: Sequence[int], *, gap: int) -> int:
@@ -111,7 +112,7 @@ class Columns:
             header = self.headers[place]
             words = place == self._name or header in self.prose or header in _WORDS
             table.add_column(
-                header,
+                self.short.get(header, header) if tight else header,
                 max_width=name_cells if place == self._name else None,
                 justify="left" if words else "right",
                 overflow="fold",

@@ -83,6 +83,7 @@ def _ranking_rows(ranking: Ranking, most: int) -> RenderableType:
         [[row.get(name, "") for name in wanted] for row in rows],
         lost=("source", "of ceiling", "tokens", " ", "ranks"),
         name="shard",
+        short={"alignment": "align."},
     )
     return Group(table, *_ranking_notes(ranking))
 
