@@ -43,6 +43,7 @@ NUMERICS = {
     "corpus.sketch",
     "mixing.dedup",
     "mixing.choose",
+    "mixing.fill",
     "mixing.matching",
     "mixing.weights",
     "mixing.forecast",

@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curate.mixing.fill import fill_by_share, fill_in_order, smallest_parts
 from curate.mixing.weights import (
     Spread,
     best_first,
-    fill_by_share,
-    fill_in_order,
     settle_selection,
-    smallest_parts,
     spread_tokens,
     tokens_of,
 )

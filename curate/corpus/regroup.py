@@ -38,13 +38,11 @@ from curate.settings import CorpusSettings
 from curate.store.fingerprint import digest_file, fingerprint
 from curate.store.leftovers import sweep
 from curate.store.meta import is_current, publish_meta, read_meta
-from curate.store.protect import refuse_holding, refuse_input
+from curate.store.protect import refuse_own_artefacts
 
 TOPICS = "topics.safetensors"
 MAX_GROUPS = 10_000
 EXAMPLES = 3
-_WRITTEN_FOLDERS = ("index", "targets", "ranking", "facts", "verify", "groups")
-_WRITTEN_FILES = ("configured.json", "target.json", "mix.json", "report.html")
 EXAMPLE_CHARS = 300
 
 
@@ -89,7 +87,7 @@ def open_corpus(
     files = find_inputs(
         settings.inputs, workspace=workspace, skipped=skipped, by_folder=kind == "folder"
     )
-    _check_workspace(workspace, [file.path for file in files])
+    refuse_own_artefacts(workspace, [file.path for file in files])
     if skipped:
         names = ", ".join(path.name for path in skipped[:5])
         more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
@@ -98,15 +96,6 @@ def open_corpus(
     if kind in ("file", "folder"):
         return Corpus(files=tuple(files))
     return _regrouped(files, settings, kind, workspace, notify, workers or count_workers(files))
-
-
-def _check_workspace(workspace: Path, inputs: Sequence[Path]) -> None:
-    """Refuse inputs where the stages write; `sources/` holds those that come from the hub."""
-    for name in _WRITTEN_FOLDERS:
-        refuse_holding(workspace / name, inputs)
-    for name in _WRITTEN_FILES:
-        if (workspace / name).exists():
-            refuse_input(workspace / name, inputs)
 
 
 def check_grouping(settings: CorpusSettings) -> str:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from curate.errors import USAGE, CurateError
 
+_WRITTEN_FOLDERS = ("index", "targets", "ranking", "facts", "verify", "groups")
+_WRITTEN_FILES = ("configured.json", "target.json", "mix.json", "report.html")
+
 
 def refuse_input(out: Path, inputs: Iterable[Path]) -> None:
     """Refuse to write the file `out` where an input is.
@@ -48,6 +51,20 @@ def refuse_holding(out: Path, inputs: Iterable[Path]) -> None:
                 raise CurateError(
                     f"{out}: the input {path} is in it; name another folder", exit_code=USAGE
                 )
+
+
+def refuse_own_artefacts(workspace: Path, inputs: Iterable[Path]) -> None:
+    """Refuse inputs where the stages write; `sources/` holds those that come from the hub.
+
+    Raises:
+        CurateError: which input it is.
+    """
+    inputs = list(inputs)
+    for name in _WRITTEN_FOLDERS:
+        refuse_holding(workspace / name, inputs)
+    for name in _WRITTEN_FILES:
+        if (workspace / name).exists():
+            refuse_input(workspace / name, inputs)
 
 
 def refuse_new_input(out: Path, inputs: Iterable[str], workspace: Path) -> None:

@@ -13,17 +13,7 @@ from torch.func import functional_call
 from curate.task2vec.batches import Layout
 from curate.task2vec.gradients import column_signs, sum_by_group
 from curate.task2vec.quantity import FisherSettings
-from curate.task2vec.rows import (
-    gram_stripes,
-    prefer_gram,
-    random_signs,
-    rows_by_gradient,
-    rows_by_gram,
-    rows_by_position,
-    rows_by_signs,
-    rows_by_token,
-    vector_rows,
-)
+from curate.task2vec.rows import rows_by_token, square_rows, vector_rows
 from curate.task2vec.sites import Site
 from curate.task2vec.stacks import Groups, stack_means, stack_rows, take_gradient
 
@@ -195,7 +185,8 @@ def _matrix_rows(recorder: Recorder, site: Site, found: Activation, grad: Tensor
     x, y = _split_pair(recorder, site, found, grad)
     rows = recorder.settings.rows
     over = ([site.fan_in] if rows != "input" else []) + ([site.fan_out] if rows != "output" else [])
-    parts = _square_rows(x, y, found, recorder.settings)
+    fan_outs = sum(found.fan_outs)
+    parts = square_rows(x, y, settings=recorder.settings, fan_outs=fan_outs, shared=found.shared)
     parts = [part / count for part, count in zip(parts, over, strict=True)]
     return parts + ([vector_rows(y, square=recorder.settings.square)] if site.bias else [])
 
@@ -210,38 +201,6 @@ def _split_pair(
         whole = found.value.detach().reshape(layout.rows, layout.length, site.fan_in)
         found.split = layout.split(whole).to(y.dtype)
     return found.split, y
-
-
-def _square_rows(x: Tensor, y: Tensor, found: Activation, settings: FisherSettings) -> list[Tensor]:
-    length, fan_in, fan_out = x.shape[1], x.shape[2], y.shape[2]
-    rows = settings.rows
-    if settings.square == "position":
-        return rows_by_position(x, y, rows=rows)
-    if settings.signs:
-        return _signed_rows(x, y, found, settings)
-    if rows == "output":
-        if not prefer_gram(length, fan_in=fan_in, fan_out=sum(found.fan_outs)):
-            return rows_by_gradient(x, y, rows=rows)
-        if not found.shared:
-            found.shared.extend(gram_stripes(x))
-        return [rows_by_gram(found.shared, y)]
-    if rows == "input" and prefer_gram(length, fan_in=fan_in, fan_out=fan_out):
-        return [rows_by_gram(gram_stripes(y), x)]
-    return rows_by_gradient(x, y, rows=rows)
-
-
-def _signed_rows(x: Tensor, y: Tensor, found: Activation, settings: FisherSettings) -> list[Tensor]:
-    def project(value: Tensor) -> Tensor:
-        return value @ random_signs(value.shape[2], settings.signs, settings.seed).to(value)
-
-    parts = []
-    if settings.rows != "input":
-        if not found.shared:
-            found.shared.append(project(x))
-        parts.append(rows_by_signs(found.shared[0], y))
-    if settings.rows != "output":
-        parts.append(rows_by_signs(project(y), x))
-    return parts
 
 
 def _norm_rows(recorder: Recorder, site: Site, found: Activation, grad: Tensor) -> list[Tensor]:

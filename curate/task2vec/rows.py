@@ -15,8 +15,54 @@ import torch
 from torch import Tensor
 
 from curate.settings import Rows, Square
+from curate.task2vec.quantity import FisherSettings
 
 _STRIPE = 64  # positions of a gram matrix that are multiplied together
+
+
+def square_rows(
+    x: Tensor, y: Tensor, *, settings: FisherSettings, fan_outs: int, shared: list[Tensor]
+) -> list[Tensor]:
+    """Return the rows of one matrix by whichever way the settings and its shape ask for.
+
+    Args:
+        x: (n, L, fan_in) activations.
+        y: (n, L, fan_out) gradients.
+        settings: which rows, of what, by signs or exactly.
+        fan_outs: of all matrices that read `x` and share what is made of it.
+        shared: what was made of `x` by the first of them, or empty: then it is filled.
+    """
+    length, fan_in, fan_out = x.shape[1], x.shape[2], y.shape[2]
+    rows = settings.rows
+    if settings.square == "position":
+        return rows_by_position(x, y, rows=rows)
+    if settings.signs:
+        return _signed_rows(x, y, settings, shared)
+    if rows == "output":
+        if not prefer_gram(length, fan_in=fan_in, fan_out=fan_outs):
+            return rows_by_gradient(x, y, rows=rows)
+        if not shared:
+            shared.extend(gram_stripes(x))
+        return [rows_by_gram(shared, y)]
+    if rows == "input" and prefer_gram(length, fan_in=fan_in, fan_out=fan_out):
+        return [rows_by_gram(gram_stripes(y), x)]
+    return rows_by_gradient(x, y, rows=rows)
+
+
+def _signed_rows(
+    x: Tensor, y: Tensor, settings: FisherSettings, shared: list[Tensor]
+) -> list[Tensor]:
+    def project(value: Tensor) -> Tensor:
+        return value @ random_signs(value.shape[2], settings.signs, settings.seed).to(value)
+
+    parts = []
+    if settings.rows != "input":
+        if not shared:
+            shared.append(project(x))
+        parts.append(rows_by_signs(shared[0], y))
+    if settings.rows != "output":
+        parts.append(rows_by_signs(project(y), x))
+    return parts
 
 
 def gram_stripes(x: Tensor) -> list[Tensor]:

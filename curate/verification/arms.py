@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from curate.mixing.weights import fill_by_share, fill_in_order
+from curate.mixing.fill import fill_by_share, fill_in_order
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
