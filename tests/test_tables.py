@@ -136,6 +136,14 @@ def test_a_ranking_of_small_alignments_is_one_table_at_forty_columns():
     assert line.split()[:3] == ["15", "chan…logs", "0.0038"]
 
 
+def test_an_alignment_that_is_not_zero_does_not_read_as_zero():
+    first, second, *_ = ranking().shards
+    tiny = dataclasses.replace(first, alignment=3.1e-6, low=2.9e-7, high=3.3e-4)
+    none = dataclasses.replace(second, alignment=0.0, low=0.0, high=0.0)
+    text = printed(ranking_table(dataclasses.replace(ranking(), shards=(tiny, none))))
+    assert "3e-06" in text and "3e-07 to 0.0003" in text and "0.000 to 0.000" in text
+
+
 def test_what_a_table_keeps_at_forty_columns_is_what_it_is_for(tmp_path):
     kept = {
         "rank": [f"{s.low:.3f} to {s.high:.3f}" for s in ranking().shards],

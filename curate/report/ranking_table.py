@@ -13,7 +13,6 @@ from curate.report.grid import Columns, Screenful, bar, warning_lines
 from curate.report.numbers import (
     MISSING,
     format_count,
-    format_interval,
     format_ranks,
     format_share,
     format_tokens,
@@ -99,14 +98,19 @@ def _ranking_cells(
         "shard": shard.shard,
         "source": Text(show_middle(shard.source, 20), style="dim"),
         "tokens": format_tokens(shard.tokens),
-        "alignment": format_value(shard.alignment),
+        "alignment": _format_alignment(shard.alignment),
         " ": Text(bar((shard.alignment - low) / (high - low), 14), style="cyan"),
-        "interval": format_interval(shard.low, shard.high),
+        "interval": f"{_format_alignment(shard.low)} to {_format_alignment(shard.high)}",
         "ranks": format_ranks(shard.rank_low, shard.rank_high),
         "of ceiling": Text(
             format_share(shard.alignment / ranking.ceiling) if has_ceiling(ranking) else MISSING
         ),
     }
+
+
+def _format_alignment(value: float) -> str:
+    """Return an alignment; one that orders shards does not read as 0, however small it is."""
+    return f"{value:.0e}" if 0 < value < 0.00005 else format_value(value)
 
 
 def _ranking_notes(ranking: Ranking) -> Iterable[Text]:
