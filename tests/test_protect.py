@@ -130,6 +130,8 @@ def test_the_tables_of_verify_become_no_input(built, tmp_path):
         for out in refused:
             with pytest.raises(CurateError, match="would be read as documents; name another"):
                 stages.export_verification(tmp_path / out, workspace=place)
+            with pytest.raises(CurateError, match="would be read as documents"):  # first of all
+                stages.verify(workspace=place, export=tmp_path / out)
         with pytest.raises(CurateError, match="nothing verified yet"):  # as far as it may come
             stages.export_verification(place / "tables", workspace=place)
 

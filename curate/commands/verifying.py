@@ -98,9 +98,7 @@ def verify(
         show_result(stages.plan_verification(**shared), as_json, verification_plan_table, to_json)
         return
     with terminal.progress_of_runs() as (notify, watch):
-        found = stages.verify(**shared, train=not check, notify=notify, watch=watch)
-    if export is not None:
-        stages.export_verification(export, workspace=workspace)
+        found = stages.verify(**shared, train=not check, export=export, notify=notify, watch=watch)
     show_result(found, as_json, verification_table, verification_json)
     if found.verdict != "confirmed":
         sys.exit(NOT_CONFIRMED)

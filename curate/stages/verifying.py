@@ -37,6 +37,7 @@ def verify(
     workspace: str | Path = WORKSPACE,
     device: str = "auto",
     train: bool = True,
+    export: str | Path | None = None,
     notify: Notify = silent,
     watch: Watch = unwatched,
 ) -> Verification:
@@ -47,6 +48,7 @@ def verify(
         workspace: where the mix is.
         device: auto, cpu or cuda.
         train: False only checks what is published: of these inputs, unchanged, forecast first.
+        export: folder for the tables of `export_verification`, refused before anything trains.
         notify: progress.
         watch: told now and then how far each training run is.
 
@@ -58,6 +60,8 @@ def verify(
             published, refuses a run, or an eval split that ranking has seen.
     """
     settings, place = checked(settings), swept(workspace)
+    if export is not None:
+        _refuse_tables(Path(export), place)
     command = "curate verify" + ("" if train else " --check")
     track = (
         open_tracker(settings.run.track, folder=place / "tracked", publish=publish_bytes)
@@ -88,6 +92,8 @@ def verify(
     if track is not None:
         for run in found.runs:  # what was not sent when it ended
             track(run)
+    if export is not None:
+        write_tables(found, Path(export))
     return found
 
 
@@ -146,7 +152,12 @@ def export_verification(out: str | Path, *, workspace: str | Path = WORKSPACE) -
     Raises:
         CurateError: nothing verified yet, one of the files is an input, or it would become one.
     """
-    refuse_new_input(Path(out), open_index(Path(workspace)).corpus.inputs, Path(workspace))
-    for name in TABLES:
-        refuse_input(Path(out) / name, input_files(Path(workspace)))
+    _refuse_tables(Path(out), Path(workspace))
     return write_tables(open_verification(Path(workspace)), Path(out))
+
+
+def _refuse_tables(out: Path, place: Path) -> None:
+    """Refuse a folder whose tables would replace an input, or be read as one."""
+    refuse_new_input(out, open_index(place).corpus.inputs, place)
+    for name in TABLES:
+        refuse_input(out / name, input_files(place))
