@@ -115,7 +115,9 @@ def test_an_empty_or_damaged_target_is_refused(tmp_path):
         load_target(TargetSettings(name=str(bad), text="body"))
 
 
-def test_a_target_that_is_not_known_is_told_in_sentences():
+def test_a_target_that_is_not_known_is_told_in_sentences(tmp_path):
+    with pytest.raises(CurateError, match=r"is a folder; name the file in it"):
+        load_target(TargetSettings(name=str(tmp_path)))
     with pytest.raises(CurateError, match=r"unknown; known are arc, .*, wmt14\. A file or hf:"):
         load_target(TargetSettings(name="zzz"))
     with pytest.raises(CurateError, match=r"unknown; did you mean gsm8k\? A file or hf:"):

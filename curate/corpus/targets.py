@@ -268,6 +268,11 @@ def _target(
 
 def _unknown(name: str) -> CurateError:
     known = sorted(known_targets())
+    if Path(name).is_dir():
+        return CurateError(
+            f"target {name}: is a folder; name the file in it that holds the items",
+            exit_code=USAGE,
+        )
     if "," in name:
         return CurateError(
             f"target {name}: select file and eval file need a name before them: NAME={name}",
