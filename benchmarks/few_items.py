@@ -28,11 +28,13 @@ import numpy as np
 import numpy.typing as npt
 from evidence.estimators import read_texts
 
+from curate.corpus.pairs import count_pairs
 from curate.corpus.targets import load_target
 from curate.ranking.baselines import measure_texts
+from curate.ranking.by_counts import GROUPS
 from curate.ranking.entropy import entropy, item_entropy
 from curate.ranking.lexical import count_items, excess, lexical, pool_items
-from curate.ranking.methods import GROUPS
+from curate.ranking.ngram_lm import ItemPairs, anchored, count_item_pairs, look_up, ngram_lm
 from curate.ranking.stats import Measured, rank_intervals, t_intervals
 from curate.settings import TargetSettings
 from curate.task2vec.probe import encode_texts, load_probe
@@ -132,6 +134,39 @@ def by_words(
         yield {"items": size, **dict(zip(names, means, strict=True))}
 
 
+def by_pairs(
+    items: Sequence[Any], shards: Sequence[Sequence[Any]], vocab: int, sizes: Sequence[int],
+    drawings: int,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yield the same of alignments by token pairs, from token ids."""
+    generator = np.random.default_rng(0)
+    whole = count_item_pairs(items, vocab=vocab)
+    counts = [np.bincount(np.concatenate(ids), minlength=vocab) for ids in shards]
+    background = np.sum(counts, axis=0)
+    seen = [
+        look_up(whole, count_pairs(ids, vocab), mine)
+        for ids, mine in zip(shards, counts, strict=True)
+    ]
+
+    def measured(rows: Any) -> Measured:
+        pooled = pool_items(whole.items[rows], most=GROUPS, seed=0)
+        some = ItemPairs(pooled, whole.before, whole.after, vocab)
+        found = ngram_lm(some, seen, background=background)
+        first = int(np.argmax(found[0]))
+        level, moves = lexical(some.words, [counts[first]], background=background)
+        return anchored(found, (level - excess(level), moves), first=first)
+
+    truth, n = measured(np.arange(len(items)))[0], len(items)
+    for size in [size for size in sizes if 2 * size <= n]:
+        rows = []
+        for _ in range(drawings):
+            found = measured(generator.permutation(n)[:size])
+            rows.append([*holds(found, truth), holds_ranks(found, truth)])
+        names = ("holds", "off", "reach", "holds_ranks")
+        means = np.mean(rows, axis=0).round(3).tolist()
+        yield {"method": "ngram-lm", "items": size, **dict(zip(names, means, strict=True))}
+
+
 def by_parts(
     counts: Any, shards: Sequence[Floats], sizes: Sequence[int], drawings: int
 ) -> Iterator[dict[str, Any]]:
@@ -220,9 +255,15 @@ def main() -> None:
     for target in arguments.targets:
         items = [item for item in read_items(target, arguments.data) if item.strip()]
         others = [name for name in shards if name != target]
-        lines = [
+        lines = []
+        if "ngram-lm" in arguments.methods:
+            ids = [[np.asarray(i) for i in encode(texts[name])] for name in others]
+            own = [np.asarray(i) for i in encode(items)]
+            lines += by_pairs(own, ids, vocab, sizes, drawings)
+        lines += [
             line
             for method in arguments.methods
+            if method != "ngram-lm"
             for line in by_text(
                 method,
                 items,

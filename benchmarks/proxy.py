@@ -29,7 +29,10 @@ from evidence import agreement
 from evidence.plan import Arm, is_near, is_same
 from smoothing import read_texts
 
-from curate.ranking import ngrams
+from curate.corpus.pairs import count_pairs, pair_keys
+from curate.corpus.tokens import count_unigrams
+from curate.ranking.lexical import shares_of
+from curate.ranking.ngram_lm import ItemPairs, look_up, pair_probabilities
 from curate.store.fingerprint import fingerprint
 from curate.store.publish import publish_bytes
 from curate.task2vec.probe import Probe, encode_texts, load_probe
@@ -114,14 +117,18 @@ def token_nats(model: LanguageModel, pieces: Pieces, eos: int) -> Any:
 
 
 def pair_nats(samples: Sequence[Sequence[Any]], pieces: Pieces, vocab: int) -> Any:
-    """Return (samples, tokens) nats under each sample's token pairs, as `ngram-lm` has them."""
-    counts = sum(np.bincount(np.concatenate(each), minlength=vocab) for each in samples) + 0.5
-    wanted = ngrams._grams([np.asarray(labels, np.uint64) for _, _, labels in pieces], 2)
-    spread = (counts / counts.sum())[wanted[0][1].astype(np.int64)]
+    """Return (samples, tokens) nats under each sample's token pairs, as `ngram-lm` has them.
+
+    The page has them as they were then, by absolute discounting.
+    """
+    keys = np.concatenate([pair_keys(labels, vocab) for _, _, labels in pieces])
+    wanted = ItemPairs(None, *np.divmod(keys, vocab + 1), vocab)
+    counts = [count_unigrams(each, vocab) for each in samples]
+    spread = shares_of(np.sum(counts, axis=0))[wanted.after]
     rows = []
-    for sample in samples:
-        found = ngrams._Counts.of([np.asarray(ids, np.uint64) for ids in sample], wanted, 2)
-        rows.append(-np.log(found.probability(spread, ngrams.FILLED)))
+    for sample, words in zip(samples, counts, strict=True):
+        seen = look_up(wanted, count_pairs(sample, vocab), words)
+        rows.append(-np.log(pair_probabilities(seen, spread)))
     return np.array(rows)
 
 

@@ -69,6 +69,8 @@ CHOICES: dict[str, Choice] = {
     "top by words": Choice("lexical"),
     "temperature by words": Choice("lexical", "temperature"),
     "match by words": Choice("lexical", "match"),
+    "top by pairs": Choice("ngram-lm"),
+    "temperature by pairs": Choice("ngram-lm", "temperature"),
     "top by task2vec": Choice("task2vec"),
     "match by task2vec": Choice("task2vec", "match"),
     "n-gram importance": Choice("ngram"),

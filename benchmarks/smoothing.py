@@ -5,31 +5,33 @@
 
 Reads the training sets and measured losses of that experiment, orders the training sets by
 lexical alignment with each weight of the corpus (Jelinek-Mercer) and with a prior of so many
-tokens (Dirichlet), and prints how well each order agrees with the losses. With --orders also
-by the language models of `ngram_lm`, of the probe's tokens and of words.
+tokens (Dirichlet), and prints how well each order agrees with the losses. With --pairs also by
+the token pairs of all text, with which a shard's words have several strengths (`ngram_lm`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from evidence.agreement import r_squared, top_one, within_spearman
 
+from curate.corpus.pairs import count_pairs
 from curate.corpus.targets import load_target
+from curate.corpus.tokens import count_unigrams
 from curate.ranking.lexical import fill_gaps, shares_of
 from curate.ranking.methods import READ_ITEMS
-from curate.ranking.ngrams import hash_words, ngram_lm
+from curate.ranking.ngram_lm import count_item_pairs, look_up, ngram_lm
 from curate.ranking.samples import draw_items
 from curate.settings import TargetSettings
 from curate.task2vec.probe import encode_texts, load_probe
 
 WEIGHTS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 PRIORS = (100, 1_000, 10_000)
+STRENGTHS = (1, 10, 30, 100, 300, 1_000, 3_000, np.inf)
 
 
 def count_texts(texts: list[str], probe: Any) -> Any:
@@ -52,23 +54,28 @@ def read_texts(
     return targets, arms
 
 
-def measure_orders(
-    targets: list[list[str]], arms: list[list[str]], probe: Any, orders: list[int]
+def measure_strengths(
+    targets: list[list[str]], arms: list[list[str]], probe: Any
 ) -> dict[str, Any]:
-    """Return (arms, targets) of n-gram models by name: of tokens by order, and bigrams of words."""
-
-    def tokens(texts: Sequence[str]) -> list[Any]:
-        return [np.asarray(ids, np.uint64) for ids in encode_texts(probe, list(texts))]
-
-    kinds = {f"{order}-grams of tokens": (order, tokens) for order in orders}
-    kinds["2-grams of words"] = (2, hash_words)
-    items = [draw_items(each, READ_ITEMS, seed=0) for each in targets]  # as `rank` does
-    return {
-        name: np.stack(
-            [ngram_lm(each, arms, order=order, number=number)[0] for each in items], axis=1
-        )
-        for name, (order, number) in kinds.items()
+    """Return (arms, targets) of the pair models of all text by name: `ngram_lm`, its strengths."""
+    vocab = probe.info.vocab
+    items = [
+        count_item_pairs(encode_texts(probe, draw_items(each, READ_ITEMS, seed=0)), vocab=vocab)
+        for each in targets
+    ]
+    found: dict[str, Any] = {
+        f"pairs, strength {m:g}": np.zeros((len(arms), len(items))) for m in STRENGTHS
     }
+    documents = [encode_texts(probe, each) for each in arms]
+    background = sum(count_unigrams(each, vocab) for each in documents)
+    for number, ids in enumerate(documents):
+        pairs, words = count_pairs(ids, vocab), count_unigrams(ids, vocab)
+        for place, target in enumerate(items):
+            seen = [look_up(target, pairs, words)]
+            for m, table in zip(STRENGTHS, found.values(), strict=True):
+                values, _ = ngram_lm(target, seen, background=background, strength=m)
+                table[number, place] = values[0]
+    return found
 
 
 def measure_weights(targets: Any, arms: Any) -> dict[str, Any]:
@@ -91,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of `targets/`")
     parser.add_argument("--out", type=Path, required=True, help="of alignment_vs_loss.py")
-    parser.add_argument("--orders", type=int, nargs="*", default=[], help="of n-gram models")
+    parser.add_argument("--pairs", action="store_true", help="also token pairs of all text")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args()
     details = json.loads((given.out / "result.json").read_text(encoding="utf-8"))["details"]
@@ -102,8 +109,8 @@ def main() -> None:
     values = measure_weights(
         *(np.stack([count_texts(each, probe) for each in kind]) for kind in (targets, arms))
     )
-    if given.orders:
-        values |= measure_orders(targets, arms, probe, given.orders)
+    if given.pairs:
+        values |= measure_strengths(targets, arms, probe)
     rows = []
     if not given.json:
         print("form: Spearman and r2 of all training sets; of single corpora; best corpus found")

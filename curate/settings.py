@@ -20,7 +20,7 @@ Method = Literal[
     "task2vec", "lexical", "ngram", "ngram-lm", "compression", "embedding", "classifier",
     "perplexity", "length", "random", "transfer",
 ]  # fmt: skip
-ALIGNMENTS: tuple[Method, ...] = ("task2vec", "lexical")  # what they give is 0 to 1
+ALIGNMENTS: tuple[Method, ...] = ("task2vec", "lexical", "ngram-lm")  # what they give is 0 to 1
 Engine = Literal["local", "ray", "batch"]
 Selection = Literal["auto", "temperature", "match", "top"]
 Tracker = Literal["", "wandb", "trackio", "mlflow", "tensorboard"]

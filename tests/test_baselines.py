@@ -13,22 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.corpus.tokens import count_unigrams
-from curate.mixing.forecast import lexical_cross_entropy
 from curate.ranking import baselines
 from curate.ranking.classifier import classifier
 from curate.ranking.compression import compression
-from curate.ranking.importance import ngram_importance
-from curate.ranking.ngrams import (
-    WORD,
-    WORD_BUCKETS,
-    hash_words,
-    ngram_cross_entropy,
-    ngram_lm,
-)
+from curate.ranking.importance import WORD, ngram_importance
 from curate.ranking.stats import t_intervals
 
-TEXT_METHODS = ["lexical", "ngram", "ngram-lm", "compression", "classifier"]
+TEXT_METHODS = ["ngram", "compression", "classifier"]
 
 LEAN = ["theorem foo (a b : nat) : a + b = b + a := by simp", "lemma bar : p → p := λ h, h"] * 3
 LAW = ["The court held that the claim was barred.", "The plaintiff appealed to the court."] * 3
@@ -187,18 +178,6 @@ def test_memory_does_not_grow_with_the_shards(method, monkeypatch):
     assert peak(8) < 1.25 * peak(1)
 
 
-def test_words_of_the_corpus_may_be_counted_before():
-    """Of the same text the same values; of another, other gaps."""
-    known = np.bincount(
-        np.concatenate(hash_words([*LAW, *LEAN])).astype(int), minlength=WORD_BUCKETS
-    ).astype(float)
-    values = [
-        ngram_lm(ITEMS, [LAW, LEAN], background=counts)[0].tolist()
-        for counts in (None, known, np.ones(WORD_BUCKETS))
-    ]
-    assert values[0] == values[1] != values[2]
-
-
 def test_ngram_importance_is_a_mean_over_ngrams_not_a_sum():
     once, _ = ngram_importance(ITEMS, [LAW, LEAN])
     longer, _ = ngram_importance(ITEMS, [LAW * 40, LEAN * 40])
@@ -301,184 +280,6 @@ def test_intervals_of_ngram_importance_of_few_items_hold_the_value_of_many():
 def test_ngram_importance_of_a_lone_item_has_no_influence_of_the_target():
     _, influence = ngram_importance(ITEMS[:1], [LAW, LEAN])
     assert influence.target.shape == (2, 0)
-
-
-# --- language model ---
-
-
-def naive_lm(items, shard, corpus, order, filled=0.001):
-    """The same model on words instead of hashes, one word at a time."""
-
-    def split(text):
-        return ["<s>"] * (order - 1) + re.findall(WORD, text)
-
-    def counts(n):
-        found = Counter()
-        for text in shard:
-            words = split(text)
-            found.update(tuple(words[i - n + 1 : i + 1]) for i in range(order - 1, len(words)))
-        return found
-
-    grams = {n: counts(n) for n in range(1, order + 1)}
-    background = Counter(w for text in corpus for w in re.findall(WORD, text))
-    total = background.total() + 0.5 * WORD_BUCKETS
-
-    def probability(history, word):
-        n = len(history) + 1
-        if n == 1:
-            spread = (background[word] + 0.5) / total
-            return (1 - filled) * grams[1][(word,)] / grams[1].total() + filled * spread
-        shorter = probability(history[1:], word)
-        after = {g[-1]: c for g, c in grams[n].items() if g[:-1] == tuple(history)}
-        if not after:
-            return shorter
-        sizes = Counter(grams[n].values())
-        discount = sizes[1] / (sizes[1] + 2 * sizes[2]) if sizes[1] else 0.5
-        context = sum(after.values())
-        kept = max(after.get(word, 0) - discount, 0) / context
-        return kept + discount * len(after) / context * shorter
-
-    nats, words = 0.0, 0
-    for item in items:
-        row = split(item)
-        for i in range(order - 1, len(row)):
-            nats -= math.log(probability(row[i - order + 1 : i], row[i]))
-            words += 1
-    return -nats / words
-
-
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_the_language_model_is_interpolated_absolute_discounting(order):
-    shards = [LAW[:3] + LEAN[:1], [*LEAN[:2], ITEMS[0]]]
-    values, _ = ngram_lm(ITEMS, shards, order=order)
-    for shard, value in zip(shards, values, strict=True):
-        naive = naive_lm(ITEMS, shard, [t for s in shards for t in s], order)
-        assert value == pytest.approx(naive, rel=1e-9)
-
-
-def test_the_language_model_reads_whatever_numbers_it_is_told():
-    """The tokens of a probe in place of words: renaming them changes nothing but hashes."""
-    shards = [LAW, LEAN]
-    seen = {}
-
-    def number(texts):
-        return [
-            np.array(
-                [seen.setdefault(word, len(seen)) for word in re.findall(WORD, text)], np.uint64
-            )
-            for text in texts
-        ]
-
-    values, influence = ngram_lm(ITEMS, shards, number=number)
-    words, by_words = ngram_lm(ITEMS, shards)
-    assert values == pytest.approx(words, rel=1e-9)
-    assert influence.target == pytest.approx(by_words.target, rel=1e-6, abs=1e-12)
-
-
-def test_the_language_model_sums_to_one():
-    """Of all the words that may follow, each after the same history."""
-    shard = ["a b c a b d a b c", "b a c"]
-    found = [naive_lm([f"a b {w}"], shard, shard, 3) * 3 for w in "abcd"]
-    base = naive_lm(["a b"], shard, shard, 3) * 2
-    unseen = (WORD_BUCKETS - 4) * math.exp(naive_lm(["a b z"], shard, shard, 3) * 3 - base)
-    assert sum(math.exp(v - base) for v in found) + unseen == pytest.approx(1.0)
-
-
-def test_longer_contexts_help_where_the_order_of_words_tells():
-    rng = np.random.default_rng(0)
-    words = [f"w{n}" for n in range(30)]
-    successor = rng.permutation(30)
-
-    def text(ordered):
-        at, said = 0, []
-        for _ in range(300):
-            said.append(words[at])
-            at = successor[at] if ordered else int(rng.integers(30))
-        return " ".join(said)
-
-    shards = [[text(False) for _ in range(5)], [text(True) for _ in range(5)]]
-    items = [text(True)[:200] for _ in range(6)]
-    one = ngram_lm(items, shards, order=1)[0]
-    two = ngram_lm(items, shards, order=2)[0]
-    assert two[1] - two[0] > 2 > abs(one[1] - one[0])
-
-
-def numbered(*groups):
-    """The words of texts as token ids, the same word the same id in all groups."""
-    seen = {}
-    return [
-        [np.array([seen.setdefault(w, len(seen)) for w in re.findall(WORD, t)]) for t in texts]
-        for texts in groups
-    ], len(seen)
-
-
-@pytest.mark.parametrize("order", [1, 2, 3])
-def test_the_model_of_a_mix_is_absolute_discounting_over_lidstone(order):
-    (items, documents), vocab = numbered(ITEMS, LAW[:3] + LEAN[:1])
-    found = ngram_cross_entropy(items, documents, vocab=vocab, order=order, pseudo=0.3)
-    assert found == pytest.approx(by_hand(items, documents, vocab, order, 0.3), rel=1e-9)
-    if order == 1:
-        counts, wanted = (count_unigrams(part, vocab) for part in (documents, items))
-        tokens = int(counts.sum())
-        plain = lexical_cross_entropy(wanted, counts / tokens, tokens=tokens, pseudo=0.3)
-        assert found == pytest.approx(plain, rel=1e-12)
-
-
-def by_hand(items, documents, vocab, order, pseudo):
-    """Absolute discounting, one token and one dictionary at a time."""
-    start = [-1] * (order - 1)
-    rows = [start + row.tolist() for row in documents]
-    grams = {
-        n: Counter(tuple(r[i - n + 1 : i + 1]) for r in rows for i in range(order - 1, len(r)))
-        for n in range(1, order + 1)
-    }
-    tokens = grams[1].total()
-
-    def probability(history, word):
-        if not history:
-            return (grams[1][(word,)] + pseudo) / (tokens + pseudo * vocab)
-        shorter = probability(history[1:], word)
-        known = grams[len(history) + 1]
-        after = {g[-1]: c for g, c in known.items() if g[:-1] == history}
-        if not after:
-            return shorter
-        sizes = Counter(known.values())
-        cut = sizes[1] / (sizes[1] + 2 * sizes[2]) if sizes[1] else 0.5
-        kept = max(after.get(word, 0) - cut, 0) + cut * len(after) * shorter
-        return kept / sum(after.values())
-
-    found = []
-    for row in items:
-        padded = start + row.tolist()
-        for i in range(order - 1, len(padded)):
-            found.append(math.log(probability(tuple(padded[i - order + 1 : i]), padded[i])))
-    return -float(np.mean(found))
-
-
-def test_the_model_of_a_mix_knows_neither_order_nor_type_nor_emptiness():
-    (items, documents), vocab = numbered(ITEMS, LAW)
-    whole = ngram_cross_entropy(items, documents, vocab=vocab)
-    turned = [row.astype(np.int32) for row in documents[::-1]] + [np.zeros(0, np.int32)]
-    assert ngram_cross_entropy(items[::-1], turned, vocab=vocab) == pytest.approx(whole, rel=1e-12)
-    assert ngram_cross_entropy(items, [], vocab=vocab) == pytest.approx(math.log(vocab))
-    assert ngram_cross_entropy(items, items, vocab=vocab) < whole
-    for wrong in ({"vocab": 0}, {"vocab": vocab, "order": 0}, {"vocab": vocab, "pseudo": 0.0}):
-        with pytest.raises(ValueError, match="needed"):
-            ngram_cross_entropy(items, documents, **wrong)
-    with pytest.raises(ValueError, match="a token"):
-        ngram_cross_entropy([np.zeros(0, np.int64)], documents, vocab=vocab)
-
-
-def test_items_without_a_word_do_not_matter():
-    values, influence = ngram_lm([*ITEMS, " "], [LAW, LEAN])
-    assert values.tolist() == ngram_lm(ITEMS, [LAW, LEAN])[0].tolist()
-    assert influence.target.shape == (2, 2)
-
-
-def test_a_text_of_one_document_has_no_influence_of_its_own():
-    _, influence = ngram_lm(ITEMS, [LAW[:1], LEAN[:1]])
-    assert not influence.shard.any()
-    assert influence.shard_batches.tolist() == [1, 1]
 
 
 # --- classifier ---

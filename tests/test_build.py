@@ -25,7 +25,7 @@ from curate.cli import main
 from curate.corpus.ranges import read_ranges
 from curate.corpus.words import number_words
 from curate.errors import UNREACHABLE, CurateError
-from curate.mixing import mixture, reading, write
+from curate.mixing import mixture, reading, sums, write
 from curate.mixing.build import build_mix
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
@@ -607,11 +607,12 @@ def test_a_mix_reads_the_counts_of_every_shard_once_and_then_only_those_of_its_o
     build, monkeypatch
 ):
     reads = []
-    real = mixture.load_unigrams
-    monkeypatch.setattr(
-        mixture, "load_unigrams", lambda folder, key: reads.append(key) or real(folder, key)
-    )
-    monkeypatch.setattr(mixture, "load_embedding", None)  # after a ranking by words it reads none
+    real = sums.load_unigrams
+    for module in (mixture, sums):
+        monkeypatch.setattr(
+            module, "load_unigrams", lambda folder, key: reads.append(key) or real(folder, key)
+        )
+    monkeypatch.setattr(sums, "load_embedding", None)  # after a ranking by words it reads none
     mix = build(selection="top")
     n_shards = len(set(reads))
     first = reads[n_shards]  # the best shard, beside each pass

@@ -12,6 +12,7 @@ FOUNDATION = {"settings", "records", "frames", "errors", "harmless"}
 WAY = ["corpus", "task2vec", "ranking", "mixing", "verification"]
 NUMERICS = {
     "corpus.cluster",
+    "corpus.pairs",
     "corpus.tokens",
     "task2vec.batches",
     "task2vec.fisher",
@@ -37,7 +38,7 @@ NUMERICS = {
     "ranking.entropy",
     "ranking.lexical",
     "ranking.importance",
-    "ranking.ngrams",
+    "ranking.ngram_lm",
     "ranking.terms",
     "corpus.words",
     "corpus.sketch",

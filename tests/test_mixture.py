@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from curate.mixing import mixture
+from curate.mixing import mixture, sums
 from curate.mixing.mixture import describe_mixtures
 from curate.mixing.plan import vectors_a_token
 from curate.ranking.alignment import alignment
 from curate.ranking.lexical import lexical
-from curate.settings import CorpusSettings, EmbedSettings
+from curate.ranking.ngram_lm import count_item_pairs, look_up, ngram_lm
+from curate.ranking.rank import rank_shards
+from curate.records import Target
+from curate.settings import CorpusSettings, EmbedSettings, RankSettings
+from curate.store.fingerprint import digest_texts
 from curate.task2vec.embed import build_index
-from curate.task2vec.reading import load_embedding, load_unigrams
+from curate.task2vec.reading import load_embedding, load_pairs, load_unigrams
 from tests.conftest import python_sources, write_jsonl
 
 WHOLE = EmbedSettings(batches=1, batch_tokens=100_000, block_tokens=128)  # of all text
@@ -61,7 +65,7 @@ def test_where_alignment_is_by_words_no_vector_is_read(indices, monkeypatch):
     shares = {each.shard.name: float(each.shard.n_tokens) for each in apart.shards}
     target = load_embedding(Path(apart.folder), apart.shards[0].key)
     items = sparse.csr_array(target.unigrams[None].astype(np.float64))
-    monkeypatch.setattr(mixture, "load_embedding", None)
+    monkeypatch.setattr(sums, "load_embedding", None)
     found = mixture.describe_mixtures(
         apart, target, {"mix": shares}, tokens=1_000, measure="scaled", items=items
     )["mix"]
@@ -118,3 +122,64 @@ def test_a_mixture_that_does_better_than_the_best_shard_is_not_cut_to_it(indices
     )["mix"]
     assert found.alignment == pytest.approx(np.exp(logs[2] - logs[:2].max()), rel=1e-3)
     assert found.low < found.alignment == found.high
+
+
+def test_by_pairs_a_mixture_is_the_text_that_it_would_be(indices):
+    """Its shards' counts add up to those of their text; one shard alone has its own alignment."""
+    apart, together = indices
+    texts = ["def f(x):\n    return x + 1", "import numpy as np", "Return the sum of the array"]
+    target = Target(
+        "code", (*texts, *texts), ("held out",), digest_texts(texts), digest_texts(["held out"]), ""
+    )
+    ranking = rank(apart, target, Path(apart.folder).parent)
+    items = mixture.ranked_items(apart, ranking, target)
+    own = load_embedding(Path(apart.folder), apart.shards[0].key)
+    tokens = {each.shard.name: float(each.shard.n_tokens) for each in apart.shards}
+    first = ranking.shards[0].shard
+    for line in ranking.shards:
+        found = describe_mixtures(
+            apart, own, {"mix": {line.shard: 1.0}}, tokens=int(tokens[line.shard]),
+            measure="scaled", items=items, first=first,
+        )["mix"]  # fmt: skip
+        assert found.alignment == pytest.approx(line.alignment, rel=1e-9)
+        assert (found.low, found.high) == pytest.approx((line.low, line.high), rel=1e-6)
+
+    mix = describe_mixtures(
+        apart, own, {"mix": tokens}, tokens=int(sum(tokens.values())),
+        measure="scaled", items=items, first=first,
+    )["mix"]  # fmt: skip
+    folder, (one,) = Path(together.folder), together.shards
+    key = next(each.key for each in apart.shards if each.shard.name == first)
+    best = look_up(
+        items,
+        load_pairs(Path(apart.folder), key),
+        load_unigrams(Path(apart.folder), key),
+    )
+    whole = look_up(items, load_pairs(folder, one.key), load_unigrams(folder, one.key))
+    background = load_unigrams(folder, one.key)
+    costs, _ = ngram_lm(items, [best, whole], background=background)
+    expected = ranking.shards[0].alignment * np.exp(costs[1] - costs[0])
+    assert mix.alignment == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_very_many_shards_some_tell_the_pairs_of_all(indices, monkeypatch):
+    apart, _ = indices
+    items = count_item_pairs([np.arange(300)], vocab=apart.probe.vocab)
+    one, two = (each.shard.name for each in apart.shards)
+    mixtures = {"both": {one: 1.0, two: 3.0}, "second": {two: 1.0}}
+    target = load_embedding(Path(apart.folder), apart.shards[0].key)
+    whole = sums.sum_up(apart, target, mixtures, items)
+    monkeypatch.setattr(sums, "SAMPLED", 1)
+    some = sums.sum_up(apart, target, mixtures, items)
+    for name, found in some.items():
+        assert found.seen.tokens == pytest.approx(1)
+        np.testing.assert_array_equal(found.unigrams, whole[name].unigrams)
+    first = sums.sum_up(apart, target, {"": {one: 1.0}}, items)[""]
+    np.testing.assert_allclose(some["both"].seen.pairs, first.seen.pairs)
+    np.testing.assert_allclose(
+        whole["both"].seen.before, (first.seen.before + 3 * some["second"].seen.before) / 4
+    )
+
+
+def rank(index, target, workspace):
+    return rank_shards(index, target, RankSettings(method="ngram-lm"), workspace=workspace)

@@ -3,15 +3,18 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from curate.cli import main
 from curate.corpus import survey
+from curate.corpus.pairs import count_pairs
 from curate.errors import CurateError
 from curate.settings import CorpusSettings, EmbedSettings
 from curate.task2vec.embed import build_index
-from curate.task2vec.plan import plan_index
+from curate.task2vec.plan import estimate_pair_bytes, plan_index
+from curate.task2vec.vectors import pack_pairs
 from tests.test_embed import probe_folder, write_corpus  # noqa: F401
 from tests.test_regroup import write
 
@@ -106,3 +109,18 @@ def test_the_command_prints_the_plan(case, tmp_path):
     plan = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
     assert [one["source"] for one in plan["sources"]] == ["code", "maths", "prose"]
     assert not workspace.exists()
+
+
+def test_what_pairs_take_is_foreseen_from_a_tenth_of_the_text():
+    """Tokens as rare as words are (Zipf): new pairs come slower the more text there is."""
+    rng = np.random.default_rng(0)
+    vocab = 4_096
+    weights = 1 / np.arange(1, vocab + 1)
+    documents = [
+        rng.choice(vocab, 500, p=weights / weights.sum()).astype(np.int32) for _ in range(200)
+    ]
+    real = pack_pairs(count_pairs(documents, vocab)).nbytes
+    found = estimate_pair_bytes(documents[:20], vocab, tokens=100_000)
+    assert 0.7 * real < found < 1.5 * real
+    assert estimate_pair_bytes([], vocab, tokens=100_000) == 0
+    assert estimate_pair_bytes(documents[:1], vocab, tokens=500) < 2_000

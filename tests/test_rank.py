@@ -11,8 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from curate.cli import main
+from curate.corpus.pairs import count_pairs
+from curate.corpus.ranges import read_ranges
+from curate.corpus.tokens import count_unigrams
 from curate.errors import CurateError
-from curate.ranking import candidates, methods, samples
+from curate.ranking import by_counts, candidates, measured, methods, samples
 from curate.ranking import words as by_words
 from curate.ranking.compare import compare_methods, side_by_side
 from curate.ranking.entropy import item_entropy
@@ -20,6 +23,7 @@ from curate.ranking.explain import explain_shard
 from curate.ranking.explain_words import reasons_by_words
 from curate.ranking.lexical import count_items, lexical
 from curate.ranking.measures import measure_rows, shortfalls
+from curate.ranking.ngram_lm import count_item_pairs, look_up, ngram_lm
 from curate.ranking.prepared import prepare
 from curate.ranking.rank import open_ranking, plane, rank_shards
 from curate.ranking.stats import agreement
@@ -112,7 +116,10 @@ def test_every_method_ranks_every_shard(index, target, workspace, method):
     assert open_ranking(workspace) == ranking
 
 
-@pytest.mark.parametrize("method", ["task2vec", "lexical", "ngram", "compression", "embedding"])
+LIKE = ["task2vec", "lexical", "ngram", "ngram-lm", "compression", "embedding"]
+
+
+@pytest.mark.parametrize("method", LIKE)
 def test_the_like_comes_first(index, target, workspace, method):
     ranking = rank_shards(
         index, target, RankSettings(method=method, bootstrap=200), workspace=workspace
@@ -528,15 +535,50 @@ def test_words_are_counted_where_nothing_else_is_asked_for(index, target, worksp
     assert to_lean < to_law
 
 
-def test_a_ranking_by_words_is_explained_by_words(index, target, workspace):
-    ranking = rank_shards(index, target, RankSettings(), workspace=workspace)
+def test_a_ranking_by_pairs_is_of_all_text_and_reads_none(index, target, tmp_path, monkeypatch):
+    """As the text itself says, tokenised here; the index holds what is needed of it."""
+    encode, vocab = encode_as_indexed(index), index.probe.vocab
+    documents = {
+        each.shard.name: [
+            np.asarray(ids)
+            for ids in encode([d.text for d in read_ranges(each.shard, text=index.corpus.text)])
+        ]
+        for each in index.shards
+    }
+    background = sum(count_unigrams(ids, vocab) for ids in documents.values())
+    pairs = count_item_pairs([np.asarray(i) for i in encode(list(target.select))], vocab=vocab)
+    seen = (
+        look_up(pairs, count_pairs(ids, vocab), count_unigrams(ids, vocab))
+        for ids in documents.values()
+    )
+    costs, _ = ngram_lm(pairs, seen, background=background)
+    words = rank_shards(index, target, RankSettings(), workspace=tmp_path)
+
+    monkeypatch.setattr(samples, "read_ranges", None)
+    settings = RankSettings(method="ngram-lm")
+    ranking = rank_shards(index, target, settings, workspace=tmp_path)
+    found = {line.shard: line.alignment for line in ranking.shards}
+    first = ranking.shards[0].shard
+    assert first == list(documents)[int(costs.argmax())]
+    by_words = next(line.alignment for line in words.shards if line.shard == first)
+    assert found[first] == pytest.approx(by_words, rel=1e-9)
+    for name, cost in zip(documents, costs, strict=True):
+        assert found[name] == pytest.approx(by_words * np.exp(cost - costs.max()), rel=1e-9)
+    assert ranking.ceiling == 1  # the items are made by one rule; no shard has more of it
+    assert ranking.map
+
+
+@pytest.mark.parametrize("method", ["lexical", "ngram-lm"])
+def test_a_ranking_by_words_is_explained_by_words(index, target, workspace, method):
+    settings = RankSettings(method=method)
+    ranking = rank_shards(index, target, settings, workspace=workspace)
     law, lean = (
         explain_shard(
             shard,
             index=index,
             target=target,
             ranking=ranking,
-            settings=RankSettings(),
+            settings=settings,
             workspace=workspace,
         )
         for shard in ("law_0", "lean_0")
@@ -568,7 +610,7 @@ def test_documents_are_on_the_scale_of_the_ranking_and_not_cut_to_its_best(index
     own = np.bincount(encode(documents[:1])[0], minlength=vocab)
     shards = [load_unigrams(Path(index.folder), entry.key) for entry in index.shards]
     items = count_items(few.select, encode, vocab=vocab)
-    (one, *others), _ = lexical(items, [own, *shards], background=methods.corpus_words(index))
+    (one, *others), _ = lexical(items, [own, *shards], background=by_counts.corpus_words(index))
     assert max(others) > 0
     assert value == pytest.approx(np.exp(one - max(others)))
     assert value > 1
@@ -731,9 +773,10 @@ def test_beyond_the_flat_index_a_shortlist_is_ranked_exactly(tmp_path, monkeypat
     reads = []
     real = methods.load_embedding
     monkeypatch.setattr(methods, "embed_target", lambda *a, **k: own)
-    monkeypatch.setattr(
-        methods, "load_embedding", lambda folder, key: reads.append(key) or real(folder, key)
-    )
+    for module in (measured, methods):
+        monkeypatch.setattr(
+            module, "load_embedding", lambda folder, key: reads.append(key) or real(folder, key)
+        )
     full = rank_shards(index, target, RankSettings(method="task2vec"), workspace=tmp_path)
     monkeypatch.setattr(methods, "EXACT_UP_TO", 50)
     monkeypatch.setattr(methods, "SHORTLIST", 20)
@@ -802,7 +845,7 @@ def test_the_second_opinion_on_a_shortlist_is_of_the_shortlist(tmp_path, monkeyp
             return real(index, target, settings, *rest)
         asked.append(([each.shard.name for each in index.shards], settings.exact))
         counted = np.arange(len(index.shards), dtype=float)
-        return methods.Measured(index.shards, counted, None)
+        return measured.Measured(index.shards, counted, None)
 
     monkeypatch.setattr("curate.ranking.rank.measure", measure)
     ranking = rank_shards(index, target, RankSettings(method="task2vec"), workspace=tmp_path)
@@ -810,21 +853,23 @@ def test_the_second_opinion_on_a_shortlist_is_of_the_shortlist(tmp_path, monkeyp
     assert any("counting words would put of 1 first" in line for line in ranking.warnings)
 
 
+@pytest.mark.parametrize("method", ["lexical", "ngram-lm"])
 def test_beyond_that_words_are_kept_and_every_shard_is_still_measured(
-    index, target, workspace, tmp_path, monkeypatch
+    index, target, workspace, tmp_path, monkeypatch, method
 ):
-    full = rank_shards(index, target, RankSettings(), workspace=workspace)
+    settings = RankSettings(method=method)
+    full = rank_shards(index, target, settings, workspace=workspace)
     reads = []
-    real = methods.load_unigrams
-    for module in (methods, by_words):
+    real = by_counts.load_unigrams
+    for module in (by_counts, measured, by_words):
         monkeypatch.setattr(
             module, "load_unigrams", lambda folder, key: reads.append(key) or real(folder, key)
         )
     monkeypatch.setattr(by_words, "PART", 4)
-    monkeypatch.setattr(methods, "EXACT_UP_TO", 3)
-    monkeypatch.setattr(methods, "SHORTLIST", 2)
-    short = rank_shards(index, target, RankSettings(), workspace=tmp_path)
-    assert "of 6 shards the 2 of highest alignment are ranked" in short.warnings[-1]
+    monkeypatch.setattr(by_counts, "EXACT_UP_TO", 3)
+    monkeypatch.setattr(by_counts, "SHORTLIST", 2)
+    short = rank_shards(index, target, settings, workspace=tmp_path)
+    assert "of 6 shards the 2 of highest alignment by words are ranked" in short.warnings[-1]
     assert [s.shard for s in short.shards] == [s.shard for s in full.shards[:2]]
     values = [s.alignment for s in short.shards]
     assert values == pytest.approx([s.alignment for s in full.shards[:2]])
@@ -832,17 +877,18 @@ def test_beyond_that_words_are_kept_and_every_shard_is_still_measured(
     assert len(parts) == 2
     reads.clear()
     again = rank_shards(
-        index, dataclasses.replace(target, name="again"), RankSettings(), workspace=tmp_path
+        index, dataclasses.replace(target, name="again"), settings, workspace=tmp_path
     )
     assert len(set(reads)) == 2  # the counts are kept: only the best are read
     assert again.shards == short.shards
     reads.clear()
     parts[1].write_bytes(parts[1].read_bytes()[:-8])
     mended = rank_shards(
-        index, dataclasses.replace(target, name="third"), RankSettings(), workspace=tmp_path
+        index, dataclasses.replace(target, name="third"), settings, workspace=tmp_path
     )
     assert mended.shards == short.shards
-    assert len(reads) == 2 + 2 + 2  # of the damaged part; the best, measured and on the map
+    level = method == "ngram-lm"  # the words of the first
+    assert len(reads) == 2 + 2 + 2 + level  # of the damaged part; the best, measured and on the map
 
 
 def test_damaged_stand_ins_are_computed_again(tmp_path):

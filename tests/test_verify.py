@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 
 from curate.errors import CurateError
-from curate.ranking.ngrams import ngram_cross_entropy
+from curate.ranking.ngram_lm import pair_cross_entropy
 from curate.records import NEVER, Forecast, Interval, Run, Verification
 from curate.settings import VerifySettings
 from curate.store.publish import publish_json
@@ -133,9 +133,9 @@ def test_a_forecast_goes_by_the_token_pairs_of_the_documents(finished):
     experiment = make_experiment(folder)
     for point in forecast.points:
         (arm,) = (arm for arm in experiment.arms if arm.name == point.arm)
-        wanted = ngram_cross_entropy(experiment.select, arm_documents(arm), vocab=VOCAB, order=2)
-        assert point.bigrams == pytest.approx(wanted, rel=1e-12)
-    assert len({point.bigrams for point in forecast.points}) == len(forecast.points) > 2
+        wanted = pair_cross_entropy(experiment.select, arm_documents(arm), vocab=VOCAB)
+        assert point.pairs == pytest.approx(wanted, rel=1e-12)
+    assert len({point.pairs for point in forecast.points}) == len(forecast.points) > 2
 
 
 def test_loss_that_rises_less_far_from_the_target_is_forecast_by_the_logarithm(tmp_path):
@@ -162,8 +162,8 @@ def test_loss_that_rises_less_far_from_the_target_is_forecast_by_the_logarithm(t
 def test_of_very_many_documents_some_are_counted(monkeypatch):
     documents = write(0, 900, seed=1)
     monkeypatch.setattr(prepared, "COUNTED", 300)
-    found = prepared.bigram_entropy(write(0, 200, seed=2), documents, vocab=VOCAB)
-    thirds = ngram_cross_entropy(write(0, 200, seed=2), documents[::3], vocab=VOCAB)
+    found = prepared.pair_entropy(write(0, 200, seed=2), documents, vocab=VOCAB)
+    thirds = pair_cross_entropy(write(0, 200, seed=2), documents[::3], vocab=VOCAB)
     assert found == thirds
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from curate.corpus.tokens import count_unigrams
 from curate.mixing.forecast import lexical_cross_entropy
 from curate.ranking.methods import READ_ITEMS
-from curate.ranking.ngrams import ngram_cross_entropy
+from curate.ranking.ngram_lm import STRENGTH, pair_cross_entropy
 from curate.ranking.samples import draw_items
 from curate.records import Notify, Run, Target
 from curate.settings import VerifySettings
@@ -31,7 +31,7 @@ from evidence.data import eval_items, token_path
 from evidence.plan import BLOCK_TOKENS, Arm, Settings
 
 Floats = npt.NDArray[np.float64]
-NGRAMS = {"single tokens": 1, "token pairs": 2, "token triples": 3}
+NGRAMS = {"single tokens": np.inf, "token pairs": STRENGTH}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,11 @@ def _ngram_losses(
     found: dict[str, list[list[float]]] = {name: [] for name in NGRAMS}
     for path in paths:
         documents = read_documents(token_path(path))
-        for name, order in NGRAMS.items():
+        for name, strength in NGRAMS.items():
             found[name].append(
-                [ngram_cross_entropy(part, documents, vocab=vocab, order=order) for part in items]
+                [
+                    pair_cross_entropy(part, documents, vocab=vocab, strength=strength)
+                    for part in items
+                ]
             )
     return {name: np.array(rows) for name, rows in found.items()}

@@ -18,11 +18,12 @@ from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
-from curate.mixing.mixture import Sums, compare_mixtures, put_in_words, ranked_items
+from curate.mixing.mixture import compare_mixtures, put_in_words, ranked_items
 from curate.mixing.opened import open_mix
 from curate.mixing.plan import plan_shards
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.reading import read_some
+from curate.mixing.sums import Sums
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, token_spec
 from curate.mixing.trainers import NAMES, check_trainer, trainer_text

@@ -12,27 +12,24 @@ import msgspec
 import numpy as np
 
 from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_entropy
+from curate.mixing.sums import Sum, Sums, nothing_of, sum_up
 from curate.ranking.alignment import align_all
+from curate.ranking.by_counts import GROUPS, item_pairs, pool_pairs
 from curate.ranking.lexical import count_items, excess, lexical, pool_items
-from curate.ranking.methods import GROUPS
+from curate.ranking.ngram_lm import ItemPairs, anchored, look_up, ngram_lm
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.stats import t_intervals
-from curate.records import Embedding, Forecast, Index, IndexedShard, Ranking, Target
+from curate.records import Embedding, Forecast, Index, Ranking, Target
 from curate.settings import Measure
-from curate.task2vec.reading import load_embedding, load_unigrams
+from curate.task2vec.reading import load_embedding, load_pairs, load_unigrams
 from curate.task2vec.tokenizer import encode_as_indexed
 
 if TYPE_CHECKING:
-    from curate.records import Floats
+    from curate.records import Counts, Floats
 
 
 CONFIDENCE = 0.95
 """Of the interval of a mixture's alignment."""
-
-Sums = dict[str, "tuple[Floats, Floats]"]
-"""Of mixtures by name: the stack of sub-batches (n_batches, dim), the unigrams (vocab,), sum 1.
-
-Where alignment is by words, dim is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +73,31 @@ def describe_mixtures(
         mixtures: name → shard → tokens (or any share), >= 0, not all 0.
         tokens: size of each mixture, for the smoothing of its unigrams.
         measure: of Task2Vec alignment; `log` and `whitened` read the embeddings twice.
-        items: (n_items, vocab) token counts of the target's items, where alignment is lexical.
-        first: the shard that was ranked first by these items; what its value is above 1 was taken
-            off all shards, and is off the mixtures. One of more of the target's words than that
-            shard has may still be above 1: cut, it could not be told from the shard.
+        items: token counts (n_items, vocab) of the target's items where alignment is lexical,
+            their `ItemPairs` where it is by these; None where it is of embeddings.
+        first: the shard that was ranked first by these items, by which the scale is set: what its
+            value is above 1 was taken off all shards, and is off the mixtures; by pairs it has to
+            be named. A mixture that has the target's words better than that shard may still be
+            above 1: cut, it could not be told from the shard.
         kept: what an earlier call found of mixtures of these names, which is not summed again;
             what this one finds is added.
     """
     natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
     sums = {} if kept is None else kept
     wanted = {name: parts for name, parts in {**mixtures, "": natural}.items() if name not in sums}
-    sums |= _sum_up(index, target, wanted, vectors=items is None)
-    unigrams = {name: row for name, (_, row) in sums.items()}
+    sums |= sum_up(index, target, wanted, items)
+    unigrams = {name: each.unigrams for name, each in sums.items()}
     control, prior = unigrams[""], read_prior()
     if items is None:
-        found = _align_by_embeddings(index, target, (sums[name][0] for name in mixtures), measure)
+        found = _align_by_embeddings(index, target, (sums[n].stack for n in mixtures), measure)
     else:
-        drawn = [unigrams[name] * tokens for name in mixtures]
-        found = _align_by_words(
-            index, items, drawn, background=control * sum(natural.values()), first=first
+        found = _align_by_counts(
+            index,
+            items,
+            [sums[name] for name in mixtures],
+            tokens=tokens,
+            background=control * sum(natural.values()),
+            first=first,
         )
     rows = found.T.tolist()
     return {
@@ -125,16 +128,32 @@ def _align_by_embeddings(
     return np.clip(np.stack([found.values, *ends]), 0.0, 1.0)
 
 
-def _align_by_words(
-    index: Index, items: Any, drawn: Sequence[Floats], *, background: Floats, first: str
+def _align_by_counts(
+    index: Index,
+    items: Any,
+    drawn: Sequence[Sum],
+    *,
+    tokens: int,
+    background: Floats,
+    first: str,
 ) -> Floats:
-    """Return (3, n) as `_align_by_embeddings`, of mixtures whose word counts are `drawn`."""
-    logs, moves = lexical(items, drawn, background=background)
+    """Return (3, n) as `_align_by_embeddings`, of mixtures of so many tokens, as ranked."""
     folder = Path(index.folder)
-    best = [load_unigrams(folder, each.key) for each in index.shards if each.shard.name == first]
-    logs = logs - excess(lexical(items, best, background=background)[0])
+    keys = [each.key for each in index.shards if each.shard.name == first]
+    best = [load_unigrams(folder, key) for key in keys]
+    words = items.words if isinstance(items, ItemPairs) else items
+    counts: list[Counts | Floats] = [*best, *(each.unigrams * tokens for each in drawn)]
+    level, moves = lexical(words, counts, background=background)
+    logs = level - excess(level[: len(best)])
+    if isinstance(items, ItemPairs):
+        nothing = nothing_of(items)
+        seen = [look_up(items, load_pairs(folder, keys[0]), best[0])]
+        seen += [nothing.plus(each.seen, weight=tokens) for each in drawn if each.seen]
+        by_pairs = ngram_lm(items, seen, background=background)
+        logs, moves = anchored(by_pairs, (logs, moves), first=0)
     low, high = t_intervals(logs, moves, confidence=CONFIDENCE)
-    return np.exp(np.stack([logs, low, np.minimum(high, np.maximum(logs, 0.0))]))
+    high = np.minimum(high, np.maximum(logs, 0.0))
+    return np.exp(np.stack([logs, low, high]))[:, len(best) :]
 
 
 def compare_mixtures(
@@ -180,7 +199,9 @@ def compare_mixtures(
 
 
 def ranked_items(index: Index, ranking: Ranking, target: Target) -> Any:
-    """Return the token counts (n_items, vocab) of a target that was ranked by words; else None."""
+    """Return what `describe_mixtures` takes for the items of a target, as it was ranked."""
+    if ranking.method == "ngram-lm":
+        return pool_pairs(item_pairs(index, target), seed=0)
     if ranking.method != "lexical":
         return None
     encode = encode_as_indexed(index)
@@ -196,45 +217,3 @@ def put_in_words(found: Mapping[str, Mixture]) -> str:
         f"{random.alignment:.3f}, worst {worst.alignment:.3f}); forecast drop "
         f"{mix.forecast.drop:+.3f} [{mix.forecast.low:+.3f}, {mix.forecast.high:+.3f}] nats/token"
     )
-
-
-def sequences_a_token(index: Index, entry: IndexedShard, one: Embedding) -> float:
-    """Return how many sequences of an embedding a token of its shard makes.
-
-    Shards of short documents make more: a mixture that weighed embeddings by tokens would count
-    a sequence of 20 tokens for a tenth of one of 200, and a text of both counts them alike.
-    """
-    drawn = min(entry.shard.n_tokens, index.embed.batches * index.embed.batch_tokens)
-    return sum(one.n_sequences) / max(drawn, 1)
-
-
-def _sum_up(
-    index: Index, target: Embedding, mixtures: Mapping[str, Mapping[str, float]], *, vectors: bool
-) -> Sums:
-    """Return each mixture's stack of sub-batches, with `vectors`, and its unigram distribution."""
-    totals = {name: sum(parts.values()) for name, parts in mixtures.items()}
-    batches = np.arange(max(index.embed.batches, 1))
-    sequences = dict.fromkeys(mixtures, 0.0)
-    width = target.vectors.shape[1] if vectors else 0
-    found: Sums = {
-        name: (np.zeros((len(batches), width)), np.zeros(len(target.unigrams))) for name in mixtures
-    }
-    folder = Path(index.folder)
-    for each in index.shards:
-        shard = each.shard.name
-        shares = {name: parts.get(shard, 0.0) / totals[name] for name, parts in mixtures.items()}
-        shares = {name: share for name, share in shares.items() if share}
-        if not shares:
-            continue
-        counts = load_unigrams(folder, each.key).astype(np.float64)
-        for name, share in shares.items():
-            found[name][1][:] += share * counts / max(counts.sum(), 1.0)
-        if vectors:
-            one = load_embedding(folder, each.key)
-            made = sequences_a_token(index, each, one)
-            for name, share in shares.items():
-                sequences[name] += share * made
-                found[name][0][:] += share * made * one.vectors[batches % len(one.vectors)]
-    for name, (stack, _) in found.items():
-        stack /= max(sequences[name], 1e-300)
-    return found

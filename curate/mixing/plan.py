@@ -13,7 +13,7 @@ from curate.corpus.tokens import Encode, count_unigrams
 from curate.mixing.bounds import bound_spread, ceilings_bind
 from curate.mixing.checks import check_room
 from curate.mixing.matching import match_embeddings, match_words
-from curate.mixing.mixture import sequences_a_token
+from curate.mixing.sums import sequences_a_token
 from curate.mixing.weights import Spread, choose_weights, spread_tokens
 from curate.records import Counts, Embedding, Floats, Index, Ranking, Target
 from curate.settings import MixSettings

@@ -12,7 +12,6 @@ from curate.ranking.alignment import align_all
 from curate.ranking.classifier import classifier
 from curate.ranking.compression import compression
 from curate.ranking.importance import ngram_importance
-from curate.ranking.ngrams import Number, ngram_lm
 from curate.ranking.stats import Influences, Measured, gather_influences
 from curate.settings import Method
 
@@ -75,29 +74,20 @@ def measure_texts(
     shards: Sequence[Sequence[str]],
     *,
     seed: int = 0,
-    number: Number | None = None,
-    background: Floats | None = None,
 ) -> Measured:
     """Measure shards by a method that reads text alone: the same documents for each of them.
 
     Args:
-        method: lexical (here on words), ngram, ngram-lm, compression, classifier, length or
-            random. The others need the probe.
+        method: ngram, compression, classifier, length or random. The others need an index.
         items: of the target.
         shards: documents of each shard.
         seed: of what is drawn.
-        number: texts → words as numbers, for lexical and ngram-lm (`ngram_lm`).
-        background: counts of the corpus by these numbers, for the same.
 
     Raises:
         ValueError: another method, no item, or a shard without a document.
     """
-    if method == "lexical":
-        return ngram_lm(items, shards, order=1, number=number, background=background)
     if method == "ngram":
         return ngram_importance(items, shards)
-    if method == "ngram-lm":
-        return ngram_lm(items, shards, number=number, background=background)
     if method == "compression":
         return compression(items, (documents[:PAIRED] for documents in shards))
     if method == "classifier":

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from curate.ranking.alignment import influences
-from curate.ranking.ngrams import GROUPS, WORD
+from curate.ranking.importance import GROUPS, WORD
 from curate.ranking.stats import Flags, Measured, gather_influences
 
 if TYPE_CHECKING:

@@ -49,8 +49,8 @@ def explain_shard(
     """
     if ranking.method not in ALIGNMENTS:
         raise CurateError(
-            f"a ranking by {ranking.method} has nothing to explain it by; use --method lexical or "
-            "task2vec",
+            f"a ranking by {ranking.method} has nothing to explain it by; use --method lexical, "
+            "ngram-lm or task2vec",
             exit_code=USAGE,
         )
     line = next((line for line in ranking.shards if line.shard == shard), None)
@@ -63,10 +63,16 @@ def explain_shard(
     texts = read_samples(index, seed=settings.seed, workspace=workspace, notify=notify)
     number = next(n for n, entry in enumerate(index.shards) if entry.shard.name == shard)
     documents = _of_one_length(texts[number])
-    if ranking.method == "lexical":
+    if ranking.method != "task2vec":
         first = ranking.shards[0].shard
         why = reasons_by_words(
-            shard, documents, index=index, target=target, first=first, seed=settings.seed
+            shard,
+            documents,
+            index=index,
+            target=target,
+            first=first,
+            seed=settings.seed,
+            pairs=ranking.method == "ngram-lm",
         )
     else:
         from curate.ranking.explain_fisher import reasons_by_fisher  # loads a tensor library

@@ -11,8 +11,8 @@ import numpy as np
 
 from curate.ranking.alignment import align_all
 from curate.ranking.explain_words import Reasons
+from curate.ranking.measured import read_embeddings
 from curate.ranking.measures import shortfalls
-from curate.ranking.methods import read_embeddings
 from curate.ranking.prepared import Prepared, Reference, corpus_reference, prepare
 from curate.records import Contribution, Embedding, Index, Notify, RowBlock, Target
 from curate.settings import Measure, RankSettings

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from curate.corpus.pairs import count_pairs
+from curate.ranking.by_counts import GROUPS, corpus_words, item_pairs, pool_pairs
 from curate.ranking.lexical import count_items, excess, lexical, pool_items, word_losses
-from curate.ranking.methods import GROUPS, corpus_words
+from curate.ranking.ngram_lm import anchored, look_up, ngram_lm
 from curate.records import Contribution, Index, Target
-from curate.task2vec.reading import load_unigrams
+from curate.task2vec.reading import load_pairs, load_unigrams
 from curate.task2vec.tokenizer import encode_with, open_tokenizer
 
 WORDS = 12
@@ -30,9 +32,16 @@ class Reasons:
 
 
 def reasons_by_words(
-    shard: str, documents: Sequence[str], *, index: Index, target: Target, first: str, seed: int
+    shard: str,
+    documents: Sequence[str],
+    *,
+    index: Index,
+    target: Target,
+    first: str,
+    seed: int,
+    pairs: bool = False,
 ) -> Reasons:
-    """Say which words take away from a shard's lexical alignment; align its documents.
+    """Say which words take away from a shard's alignment; align its documents.
 
     A word's share is of the relative entropy of the target's words over the shard's; "usual" is
     its share where the whole corpus stands in for the shard.
@@ -45,6 +54,7 @@ def reasons_by_words(
         first: the shard that was ranked first: documents are on the scale of that ranking, which
             gives it 1 at most; one that has the target's words better has more.
         seed: of that ranking.
+        pairs: it was by token pairs, and its documents are aligned by theirs.
     """
     tokenizer = open_tokenizer(index.embed.probe, index.probe)
     encode = partial(encode_with, tokenizer, name=index.embed.probe)
@@ -65,10 +75,18 @@ def reasons_by_words(
             break  # it has these as often as the corpus
         numbers = [float(each[word]) for each in (*shares, *frequencies)]
         rows.append(Contribution(_shown(tokenizer, word), *numbers))
-    counts = [np.bincount(ids, minlength=vocab) for ids in encode(list(documents))]
+    ids = [np.asarray(each) for each in encode(list(documents))]
+    counts = [np.bincount(each, minlength=vocab) for each in ids]
     groups = pool_items(items, most=GROUPS, seed=seed)
-    values, _ = lexical(groups, [*counts, best], background=background)
-    found = np.exp(values[:-1] - excess(values[-1:]))
+    values, moves = lexical(groups, [*counts, best], background=background)
+    values = values - excess(values[-1:])
+    if pairs:
+        own = pool_pairs(item_pairs(index, target), seed=seed)
+        seen = [look_up(own, count_pairs([i], vocab), c) for i, c in zip(ids, counts, strict=True)]
+        seen.append(look_up(own, load_pairs(Path(index.folder), keys[first]), best))
+        by_pairs = ngram_lm(own, seen, background=background)
+        values, _ = anchored(by_pairs, (values[-1:], moves), first=len(ids))
+    found = np.exp(values[:-1])
     order = np.argsort(-found, kind="stable")
     nearest_first = tuple((float(found[n]), documents[n]) for n in order)
     return Reasons((), tuple(rows), nearest_first)

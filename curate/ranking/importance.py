@@ -10,13 +10,14 @@ import numpy as np
 from scipy import sparse
 
 from curate.ranking.alignment import influences
-from curate.ranking.ngrams import GROUPS, WORD
 from curate.ranking.stats import Measured, gather_influences
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
 
 NGRAM_BUCKETS = 10_000  # as in DSIR
+WORD = r"\w+|[^\w\s]+"  # words, and runs of punctuation: NLTK's wordpunct, as DSIR
+GROUPS = 4  # of documents, left out one at a time
 ITEM_GROUPS = 64  # of the target's items, left out one at a time
 
 

@@ -88,7 +88,7 @@ def lexical(
         rate = nats.sum() / tokens.sum()
         values.append(known - rate)
         moves.append(common + (rate * tokens - nats) / tokens.mean())
-    return np.array(values), _of_items(np.array(moves).reshape(len(values), len(tokens)))
+    return np.array(values), item_influences(np.array(moves).reshape(len(values), len(tokens)))
 
 
 def excess(values: Floats) -> float:
@@ -219,6 +219,6 @@ def word_losses(
     return np.asarray(np.where(wanted > 0, wanted * logs, 0.0))
 
 
-def _of_items(moves: Floats) -> Influences:
+def item_influences(moves: Floats) -> Influences:
     """Return the influences of values whose only noise is the choice of the target's items."""
     return Influences(moves, np.zeros((len(moves), 1)), np.ones(len(moves), dtype=np.int64))

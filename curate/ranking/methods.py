@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from curate.errors import CurateError
 from curate.ranking import baselines
 from curate.ranking.alignment import align_all
+from curate.ranking.by_counts import by_pairs, by_words
 from curate.ranking.candidates import find_candidates
 from curate.ranking.index import find_gpu, index_kind
-from curate.ranking.lexical import count_items, excess, lexical, own_halves, pool_items
-from curate.ranking.ngrams import Number
+from curate.ranking.measured import (
+    EXACT_UP_TO,
+    SHORTLIST,
+    Measured,
+    read_embeddings,
+    shortened,
+)
 from curate.ranking.prepared import corpus_reference
 from curate.ranking.samples import draw_items, read_samples
 from curate.ranking.stats import Influences
-from curate.ranking.words import find_by_words
-from curate.records import Embedding, Index, IndexedShard, Notify, Target, silent
+from curate.records import Embedding, Index, IndexedShard, Notify, Target
 from curate.settings import EmbedSettings, Measure, Method, RankSettings
-from curate.task2vec.reading import load_embedding, load_unigrams
+from curate.task2vec.reading import load_embedding
 from curate.task2vec.target import embed_target
-from curate.task2vec.tokenizer import encode_as_indexed
 
 if TYPE_CHECKING:
-    from curate.records import Counts, Floats
-
-T = TypeVar("T")
+    from curate.records import Floats
 
 NOISY = 0.8  # raw alignment of the target's halves below which noise is worth a warning
-EXACT_UP_TO = 20_000  # shards; of more, the shortlist alone is aligned: a minute against two s
 SHORTLISTED: Measure = "scaled"  # what stand-ins order by; other measures align all, however many
-SHORTLIST = 1_000
-GROUPS = 64  # of the target's items: their intervals rest on so many
 READ_ITEMS = 256  # of the target, by the methods that read text
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What a method found about some shards, before they are put in order."""
-
-    shards: tuple[IndexedShard, ...]
-    values: Floats  # (K,)
-    influence: Influences
-    ceiling: float = 0.0
-    floor: float = 0.0
-    warnings: tuple[str, ...] = ()
-    target: Embedding | None = None  # where the method embedded the target
-    words: Floats | None = None  # (vocab,) of the target, where the method counted them
-    logs: bool = False  # the values are logarithms of alignments
 
 
 def measure(
@@ -89,7 +72,9 @@ def measure(
         hidden = (found.hidden for found in read_embeddings(index.shards, index, notify))
         return _plain(index, *baselines.hidden_cosine(own.hidden, hidden), own=own)
     if method == "lexical":
-        return _by_words(index, target, settings, workspace, notify)
+        return by_words(index, target, settings, workspace, notify)
+    if method == "ngram-lm":
+        return by_pairs(index, target, settings, workspace, notify)
     if method == "perplexity":
         losses = np.array([found.loss for found in read_embeddings(index.shards, index, notify)])
         return _plain(index, *baselines.perplexity(losses))
@@ -100,16 +85,7 @@ def measure(
         return _plain(index, *baselines.random(len(index.shards), seed=settings.seed))
     items = draw_items(target.select, READ_ITEMS, seed=settings.seed)
     texts = read_samples(index, seed=settings.seed, workspace=workspace, notify=notify)
-    by_tokens = method == "ngram-lm"
-    found = baselines.measure_texts(
-        method,
-        items,
-        texts,
-        seed=settings.seed,
-        number=_tokens_of(index) if by_tokens else None,
-        background=corpus_words(index) if by_tokens else None,
-    )
-    return _plain(index, *found)
+    return _plain(index, *baselines.measure_texts(method, items, texts, seed=settings.seed))
 
 
 def check_method(method: Method, embed: EmbedSettings, target: Target) -> None:
@@ -131,12 +107,6 @@ def lacks(method: Method, embed: EmbedSettings, target: Target) -> str:
     return ""
 
 
-def _tokens_of(index: Index) -> Number:
-    """Return what tells texts by the tokens of the index's probe."""
-    encode = encode_as_indexed(index)
-    return lambda texts: [np.asarray(ids, np.uint64) for ids in encode(list(texts))]
-
-
 def _by_fisher(
     index: Index,
     own: Embedding,
@@ -151,7 +121,7 @@ def _by_fisher(
     shards, warnings = index.shards, []
     if len(shards) > EXACT_UP_TO and settings.measure == SHORTLISTED and not settings.exact:
         shards, which = _shortlisted(index, own, settings, workspace, device, notify)
-        warnings.append(_shortened(len(index.shards), len(shards), which))
+        warnings.append(shortened(len(index.shards), len(shards), which))
 
     def stacks() -> Iterator[Floats]:
         return (found.vectors for found in read_embeddings(shards, index, notify))
@@ -214,53 +184,6 @@ def _gradients(found: Embedding) -> Floats:
     return found.gradients
 
 
-def _by_words(
-    index: Index,
-    target: Target,
-    settings: RankSettings,
-    workspace: Path,
-    notify: Notify,
-) -> Measured:
-    encode = encode_as_indexed(index)
-    items = count_items(target.select, encode, vocab=index.probe.vocab)
-    words, shards = np.asarray(items.sum(axis=0)).ravel(), index.shards
-    warnings: tuple[str, ...] = ()
-    if len(shards) > EXACT_UP_TO and not settings.exact:
-        best, background = find_by_words(
-            index, words, count=SHORTLIST, workspace=workspace, notify=notify
-        )
-        shards = tuple(index.shards[number] for number in best)
-        warnings = (_shortened(len(index.shards), len(shards), "of highest alignment"),)
-    else:
-        background = corpus_words(index)
-    counts = read_unigrams(shards, index, notify)
-    groups = pool_items(items, most=GROUPS, seed=settings.seed)
-    values, influence = lexical(groups, counts, background=background)
-    over = excess(values)
-    halves = own_halves(items, background=background, seed=settings.seed) - over
-    return Measured(
-        shards,
-        values - over,
-        influence,
-        ceiling=0.0 if np.isnan(halves) else float(np.exp(halves)),
-        warnings=warnings,
-        words=words,
-        logs=True,
-    )
-
-
-def _shortened(there: int, kept: int, which: str) -> str:
-    return f"of {there:,} shards the {kept:,} {which} are ranked; --exact ranks all"
-
-
-def corpus_words(index: Index) -> Floats:
-    """Return the token counts (vocab,) of all shards."""
-    background = np.zeros(index.probe.vocab)
-    for counts in read_unigrams(index.shards, index, silent):
-        background += counts
-    return background
-
-
 def _by_encoder(
     index: Index,
     target: Target,
@@ -289,25 +212,3 @@ def _plain(
     index: Index, values: Floats, influence: Influences, *, own: Embedding | None = None
 ) -> Measured:
     return Measured(index.shards, values, influence, target=own)
-
-
-def read_embeddings(
-    shards: tuple[IndexedShard, ...], index: Index, notify: Notify
-) -> Iterator[Embedding]:
-    """Read the embeddings of some shards one by one."""
-    yield from _read_each(load_embedding, shards, index, notify)
-
-
-def read_unigrams(
-    shards: tuple[IndexedShard, ...], index: Index, notify: Notify
-) -> Iterator[Counts]:
-    """Read only the token counts (vocab,) of some shards one by one."""
-    yield from _read_each(load_unigrams, shards, index, notify)
-
-
-def _read_each(
-    load: Callable[[Path, str], T], shards: tuple[IndexedShard, ...], index: Index, notify: Notify
-) -> Iterator[T]:
-    for number, entry in enumerate(shards, start=1):
-        yield load(Path(index.folder), entry.key)
-        notify("ranking shards", number, len(shards))

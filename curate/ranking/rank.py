@@ -11,7 +11,8 @@ import numpy as np
 
 from curate.errors import USAGE, CurateError
 from curate.ranking.index import log_embedding
-from curate.ranking.methods import Measured, measure, read_embeddings, read_unigrams
+from curate.ranking.measured import Measured, read_embeddings, read_unigrams
+from curate.ranking.methods import measure
 from curate.ranking.stats import rank_intervals, spearman, t_intervals
 from curate.records import Embedding, Index, Notify, RankedShard, Ranking, Target, silent
 from curate.settings import ALIGNMENTS, RankSettings
@@ -24,7 +25,7 @@ from curate.store.publish import publish_json, read_json, read_json_if_whole
 if TYPE_CHECKING:
     from curate.records import Floats
 
-ARITHMETIC = 7
+ARITHMETIC = 8
 """State of the arithmetic of all methods, measures and intervals; a part of every ranking's
 fingerprint. Raise it with any change by which the same index, target and settings would give
 other numbers or warnings: a ranking that an earlier state made is then made again."""

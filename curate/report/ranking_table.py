@@ -39,11 +39,13 @@ def has_ceiling(ranking: Ranking) -> bool:
 
 
 def _own_words_sentence(ranking: Ranking) -> str:
-    """Say what a lexical alignment is measured against."""
-    half = ""
+    """Say what an alignment by words, or by token pairs, is measured against."""
+    half, order = "", ""
+    if ranking.method == "ngram-lm":
+        order = " in the first shard; the others lower as their token pairs fit less"
     if ranking.ceiling > 0:
         half = f"; half of the target reaches {format_value(ranking.ceiling)} on the other half"
-    return f"alignment 1: words just as likely as in the target{half}"
+    return f"alignment 1: words just as likely as in the target{order}{half}"
 
 
 def _bar_range(ranking: Ranking) -> tuple[float, float]:
@@ -119,7 +121,7 @@ def _ranking_notes(ranking: Ranking) -> Iterable[Text]:
     if has_ceiling(ranking):
         line += f" · ceiling {format_value(ranking.ceiling)} · floor {format_value(ranking.floor)}"
     yield Text(line)
-    if ranking.method == "lexical":
+    if ranking.method in ("lexical", "ngram-lm"):
         yield Text(_own_words_sentence(ranking), style="dim")
     if any(shard.tied_with_next for shard in ranking.shards):
         yield Text("╭╰ joins shards that their intervals cannot tell apart", style="dim")

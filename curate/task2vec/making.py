@@ -52,7 +52,7 @@ HOPELESS = 20
 """So many shards that fail before one succeeds are no accident of the shards."""
 
 LOOKAHEAD = 64
-"""Shards that are read and drawn before a worker is free for them: 17 MB of files by default."""
+"""Shards that are read and drawn before a worker is free for them: 30 MB of files by default."""
 
 READ_AHEAD = 2
 """Shards that are tokenised (which leaves the interpreter to others) while one is drawn from."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from curate.corpus.cluster import choose_count
 from curate.corpus.inputs import InputFile, find_inputs
+from curate.corpus.pairs import count_pairs
 from curate.corpus.reader import check_inputs, describe_lack
 from curate.corpus.regroup import check_grouping
 from curate.corpus.survey import Survey, survey_source
@@ -26,10 +27,15 @@ from curate.task2vec.vectors import write_embedding
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from curate.records import Counts
+
 MEAN_FILL = 0.75
 """Of `shard_tokens` in a shard that is not its source's last: its end is in its second half."""
 
 TRIAL_TOKENS = 4_096
+
+PAIR_BYTES = 2
+"""Of a different pair of tokens, packed."""
 
 
 def plan_index(
@@ -90,7 +96,9 @@ def plan_index(
     if kind == "cluster":
         n_groups = corpus.clusters or choose_count(round(chars), shard_tokens=corpus.shard_tokens)
         shards = max(n_groups, _shards(tokens, corpus.shard_tokens))
-    seconds, shard_bytes = _trial(samples, probe, embed)
+    ids = encode_texts(probe, list(samples))
+    seconds, shard_bytes = _trial(samples, ids, probe, embed)
+    shard_bytes += estimate_pair_bytes(ids, probe.info.vocab, tokens=tokens / max(shards, 1))
     embedded = min(tokens, shards * embed.batches * embed.batch_tokens)
     passes = {"cluster": 3, "field": 2}.get(kind, 1)
     return IndexPlan(
@@ -126,11 +134,29 @@ def _shards(tokens: float, shard_tokens: int) -> int:
     return max(1, round(tokens / (MEAN_FILL * shard_tokens))) if tokens else 0
 
 
-def _trial(samples: Sequence[str], probe: Probe, embed: EmbedSettings) -> tuple[float, int]:
+def estimate_pair_bytes(ids: Sequence[Counts], vocab: int, *, tokens: float) -> int:
+    """Return what the token pairs of a shard of so many tokens take, about, from a sample.
+
+    The number of different pairs grows as a power of the text (Heaps), which half of the sample
+    tells from all of it; as the power falls with more text, this is rather too much.
+    """
+    seen = sum(map(len, ids))
+    if not seen:
+        return 0
+    half, whole = (len(count_pairs(part, vocab).after) for part in (ids[::2], ids))
+    text = sum(map(len, ids[::2])) / seen
+    power = np.log(whole / max(half, 1)) / -np.log(text) if 0 < text < 1 else 1.0
+    different = whole * (tokens / seen) ** min(max(power, 0.0), 1.0)
+    return round(different * PAIR_BYTES)
+
+
+def _trial(
+    samples: Sequence[str], ids_of: Sequence[Counts], probe: Probe, embed: EmbedSettings
+) -> tuple[float, int]:
     """Return seconds a token and bytes a shard, from embedding a few of the texts."""
     texts: list[str] = []
     n_tokens = 0
-    for text, ids in zip(samples, encode_texts(probe, list(samples)), strict=True):
+    for text, ids in zip(samples, ids_of, strict=True):
         if n_tokens + len(ids) <= TRIAL_TOKENS and len(ids) > 1:
             texts.append(text)
             n_tokens += len(ids)

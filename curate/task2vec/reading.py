@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.ledger import disk_refused
+from curate.corpus.pairs import Pairs
 from curate.corpus.prints import prints_name
 from curate.corpus.regroup import groups_are_whole
 from curate.errors import CurateError
@@ -21,6 +22,7 @@ from curate.task2vec.model_files import find_revision
 from curate.task2vec.vectors import (
     check_embedding,
     read_embedding,
+    read_pairs,
     read_unigrams,
     shard_key,
 )
@@ -102,6 +104,19 @@ def load_unigrams(folder: Path, key: str) -> Counts:
         CurateError: as `load_embedding`.
     """
     return read_unigrams(embedding_path(folder, key))
+
+
+def load_pairs(folder: Path, key: str) -> Pairs:
+    """Read the token pairs of an indexed shard, and nothing else of its embedding.
+
+    Args:
+        folder: as in `load_embedding`.
+        key: of the shard.
+
+    Raises:
+        CurateError: as `load_embedding`.
+    """
+    return read_pairs(embedding_path(folder, key))
 
 
 def embedding_path(folder: Path, key: str) -> Path:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from curate.corpus.pairs import Pairs
 from curate.corpus.tokens import DRAW
 from curate.errors import CurateError
 from curate.records import Embedding, ProbeInfo, RowBlock
@@ -22,10 +24,17 @@ from curate.task2vec.quantity import COINS, CONTRAST
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
 
+LAYOUT = 2
+"""State of what the file of an embedding holds, a part of its key: raise it with any change."""
+
 _Arrays = dict[str, npt.NDArray[Any]]
 _TOP = 65_535  # highest level
 _UNIGRAMS = ("token_ids", "token_counts")
+_EMBEDDING = ("levels", "low", "step", "stops", *_UNIGRAMS, "hidden", "gradients")
 _LENGTHS = "document_tokens"
+_PAIRS = "pairs"
+NO_PAIRS = Pairs(*(np.zeros(0, np.uint8) for _ in range(3)))
+_PACKED = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,7 @@ def shard_key(digest: str, settings: EmbedSettings, info: ProbeInfo) -> str:
         contrast=CONTRAST,
         coins=COINS,
         draw=DRAW,
+        layout=LAYOUT,
     )
 
 
@@ -104,8 +114,9 @@ def write_embedding(
     text_digest: str,
     documents: str = "",
     lengths: Sequence[int] | Counts = (),
+    pairs: npt.NDArray[np.uint8] | None = None,
 ) -> StoredEmbedding:
-    """Publish an embedding, what describes it, and the tokens of each document: one file.
+    """Publish an embedding, what describes it, and what else later stages ask for: one file.
 
     Args:
         path: ends in .safetensors.
@@ -113,7 +124,8 @@ def write_embedding(
         blocks: its coordinates.
         text_digest: of the token blocks that were embedded.
         documents: digest of the documents' vectors, which lie beside it already.
-        lengths: (n_documents,) tokens of each document, where a later stage asks for them.
+        lengths: (n_documents,) tokens of each document of a shard.
+        pairs: the token pairs of a shard, packed.
 
     Raises:
         CurateError: the file system refused.
@@ -132,10 +144,12 @@ def write_embedding(
         "token_ids": ids.astype(np.int32),
         "token_counts": embedding.unigrams[ids].astype(np.int64),
         "hidden": embedding.hidden.astype(np.float32),
+        "gradients": np.asarray(
+            np.zeros((0, 0)) if embedding.gradients is None else embedding.gradients, np.float32
+        ),
         _LENGTHS: np.asarray(lengths, dtype=np.int32),
+        _PAIRS: pack_pairs(NO_PAIRS) if pairs is None else pairs,
     }
-    if embedding.gradients is not None:
-        arrays["gradients"] = embedding.gradients.astype(np.float32)
     stored = StoredEmbedding(
         vectors_digest=digest_bytes(levels.tobytes() + low.tobytes() + step.tobytes()),
         text_digest=text_digest,
@@ -154,7 +168,7 @@ def read_embedding(path: Path) -> Embedding:
     Raises:
         CurateError: missing, cut, or changed since it was published.
     """
-    arrays, stored = _read(path)
+    arrays, stored = _read(path, _EMBEDDING)
     return Embedding(
         vectors=restore(
             arrays["levels"], low=arrays["low"], step=arrays["step"], stops=arrays["stops"].tolist()
@@ -163,7 +177,7 @@ def read_embedding(path: Path) -> Embedding:
         unigrams=_dense(arrays, stored.vocab),
         hidden=arrays["hidden"],
         loss=stored.loss,
-        gradients=arrays.get("gradients"),
+        gradients=arrays["gradients"] if arrays["gradients"].size else None,
     )
 
 
@@ -175,6 +189,27 @@ def read_unigrams(path: Path) -> Counts:
     """
     arrays, stored = _read(path, _UNIGRAMS)
     return _dense(arrays, stored.vocab)
+
+
+def pack_pairs(pairs: Pairs) -> npt.NDArray[np.uint8]:
+    """Return token pairs as an Arrow stream, compressed: about 2 bytes a different pair."""
+    columns = {name: getattr(pairs, name) for name in Pairs.__slots__}
+    batch, sink = pa.record_batch(columns), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=_PACKED) as stream:
+        stream.write_batch(batch)
+    return np.frombuffer(sink.getvalue(), np.uint8)
+
+
+def read_pairs(path: Path) -> Pairs:
+    """Read only the token pairs of a shard's embedding.
+
+    Raises:
+        CurateError: as `read_embedding`.
+    """
+    packed = _read(path, (_PAIRS,))[0][_PAIRS]
+    with pa.ipc.open_stream(pa.py_buffer(packed)) as stream:
+        batch = stream.read_next_batch()
+    return Pairs(*(batch[name].to_numpy() for name in Pairs.__slots__))
 
 
 def read_lengths(path: Path) -> Counts:

@@ -160,7 +160,7 @@ def _forecast(
     forecast = publish_forecast(
         experiment.folder / file,
         points=points,
-        arms={arm.name: ready.bigrams[arm.name] for arm in arms},
+        arms={arm.name: ready.pairs[arm.name] for arm in arms},
         look=experiment.look(mixtures),
         random_loss=float(np.mean(random)) if random else None,
         confidence=ready.settings.confidence,
@@ -182,7 +182,7 @@ def _measured(ready: Prepared, runs: Sequence[Run]) -> tuple[MeasuredArm, ...]:
             arm=arm.name,
             documents=digest_file(ready.documents[arm.name]),
             shares=_shares(ready, arm),
-            bigrams=ready.bigrams[arm.name],
+            pairs=ready.pairs[arm.name],
             loss=float(np.mean(losses[arm.name])),
             seeds=arm.seeds,
             context=ready.context,

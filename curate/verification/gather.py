@@ -15,7 +15,8 @@ from curate.mixing.build import meaning_of
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, select_documents
 from curate.mixing.items import index_target
-from curate.mixing.mixture import describe_mixtures, ranked_items, sequences_a_token
+from curate.mixing.mixture import describe_mixtures, ranked_items
+from curate.mixing.sums import sequences_a_token
 from curate.ranking.methods import measure
 from curate.records import Index, Mix, Notify, Shard
 from curate.settings import MixSettings, RankSettings, VerifySettings

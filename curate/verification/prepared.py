@@ -10,7 +10,7 @@ from pathlib import Path
 from curate.corpus.tokens import count_unigrams
 from curate.errors import CurateError
 from curate.mixing.forecast import lexical_cross_entropy
-from curate.ranking.ngrams import ngram_cross_entropy
+from curate.ranking.ngram_lm import pair_cross_entropy
 from curate.records import Notify
 from curate.settings import VerifySettings
 from curate.store.arrays import arrays_are_whole
@@ -65,7 +65,7 @@ class Prepared:
     documents: Mapping[str, Path]  # of each arm
     items: Path
     control: Path
-    bigrams: Mapping[str, float]  # nats/token of the select split under each arm's token pairs
+    pairs: Mapping[str, float]  # nats/token of the select split under each arm's token pairs
     context: str
     earlier: tuple[MeasuredArm, ...]
 
@@ -102,8 +102,8 @@ def prepare(
         items=items,
         control=control,
         # The eval split has no part in what a forecast is computed from but measured losses.
-        bigrams={
-            name: bigram_entropy(
+        pairs={
+            name: pair_entropy(
                 experiment.select, read_documents(path), vocab=experiment.train.vocab
             )
             for name, path in documents.items()
@@ -144,12 +144,10 @@ def unigram_entropy(
     return lexical_cross_entropy(count_unigrams(target, vocab), counts / total, tokens=total)
 
 
-def bigram_entropy(
-    target: Sequence[IntArray], documents: Sequence[IntArray], *, vocab: int
-) -> float:
+def pair_entropy(target: Sequence[IntArray], documents: Sequence[IntArray], *, vocab: int) -> float:
     """Return the cross-entropy of `target` under the token pairs of `documents`, nats/token.
 
     Of very many documents every second, third, … is counted, `COUNTED` tokens or a little more.
     """
     step = max(1, sum(map(len, documents)) // COUNTED)
-    return ngram_cross_entropy(target, documents[::step], vocab=vocab)
+    return pair_cross_entropy(target, documents[::step], vocab=vocab)

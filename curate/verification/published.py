@@ -27,7 +27,7 @@ class MeasuredArm:
     arm: str
     documents: str  # digest of its documents
     shares: dict[str, float]  # shard → share of the tokens
-    bigrams: float  # nats/token of the select split under the token pairs of those documents
+    pairs: float  # nats/token of the select split under the token pairs of those documents
     loss: float  # nats/token on the eval split, mean over seeds
     seeds: int
     context: str  # digest of corpus, target, model and tokens: only equal ones compare
@@ -103,7 +103,7 @@ def publish_forecast(
     key = fingerprint(points=points, arms=arms, confidence=confidence)
     if (there := _kept(path, key)) is not None:
         return there
-    pairs = np.array([*(p.bigrams for p in points), *arms.values()])
+    pairs = np.array([*(p.pairs for p in points), *arms.values()])
     views = Views(forecast_scalars(pairs), look.shares, look.embeddings)
     law, found = forecast_losses(views, np.array([p.loss for p in points]), confidence=confidence)
     made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
