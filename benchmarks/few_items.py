@@ -20,7 +20,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,14 @@ from curate.ranking.baselines import measure_texts
 from curate.ranking.by_counts import GROUPS
 from curate.ranking.entropy import entropy, item_entropy
 from curate.ranking.lexical import count_items, excess, lexical, pool_items
-from curate.ranking.ngram_lm import ItemPairs, anchored, count_item_pairs, look_up, ngram_lm
+from curate.ranking.ngram_lm import (
+    ItemPairs,
+    Seen,
+    anchored,
+    count_item_pairs,
+    look_up,
+    ngram_lm,
+)
 from curate.ranking.stats import Measured, rank_intervals, t_intervals
 from curate.settings import TargetSettings
 from curate.task2vec.probe import encode_texts, load_probe
@@ -154,7 +161,13 @@ def by_pairs(
         found = ngram_lm(some, seen, background=background)
         first = int(np.argmax(found[0]))
         level, moves = lexical(some.words, [counts[first]], background=background)
-        return anchored(found, (level - excess(level), moves), first=first)
+        level = level - excess(level)
+        together = list(
+            accumulate((seen[n] for n in np.argsort(-found[0], kind="stable")), Seen.plus)
+        )
+        united, _ = ngram_lm(some, together, background=background)
+        over = excess(united - found[0][first] + level[0])
+        return anchored(found, (level, moves), first=first, over=over)
 
     truth, n = measured(np.arange(len(items)))[0], len(items)
     for size in [size for size in sizes if 2 * size <= n]:

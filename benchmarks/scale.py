@@ -89,14 +89,14 @@ def stage_index(place: Path, shards: int) -> Any:
 
 
 def stage_rank(place: Path, shards: int) -> Any:
-    """Rank all shards by words; the index is taken as current, as its settings are."""
+    """Rank by words, then those first by token pairs; index and settings are taken as current."""
     from curate.stages import rank
 
     return len(rank(settings=settings_of(place), workspace=place / "ws", device="cpu").shards)
 
 
 def stage_rank_by_fisher(place: Path, shards: int) -> Any:
-    """Rank all shards by Task2Vec, then go back to the ranking by words."""
+    """Rank all shards by Task2Vec, then go back to the ranking by counts."""
     import dataclasses
 
     from curate.settings import RankSettings

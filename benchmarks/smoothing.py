@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of `targets/`")
     parser.add_argument("--out", type=Path, required=True, help="of alignment_vs_loss.py")
     parser.add_argument("--pairs", action="store_true", help="also token pairs of all text")
+    parser.add_argument("--save", type=Path, help="file of values and losses, for pooled.py")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args()
     details = json.loads((given.out / "result.json").read_text(encoding="utf-8"))["details"]
@@ -111,6 +112,10 @@ def main() -> None:
     )
     if given.pairs:
         values |= measure_strengths(targets, arms, probe)
+    if given.save:
+        tables = {name: table.tolist() for name, table in values.items()}
+        kept = {"targets": details["targets"], "loss": details["loss"], "values": tables}
+        given.save.write_text(json.dumps({"details": kept}), encoding="utf-8")
     rows = []
     if not given.json:
         print("form: Spearman and r2 of all training sets; of single corpora; best corpus found")

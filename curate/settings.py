@@ -78,7 +78,7 @@ class TargetSettings:
 class RankSettings:
     """How shards are ordered."""
 
-    method: Method = "lexical"  # by words, by embeddings, or a baseline
+    method: Method = "ngram-lm"  # by token pairs, words, embeddings, or a baseline
     measure: Measure = "scaled"  # of method task2vec
     confidence: float = 0.95  # of intervals, between 0 and 1
     bootstrap: int = 1_000  # resamples

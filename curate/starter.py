@@ -44,7 +44,7 @@ shard_tokens = "1M"  # a shard is what is embedded, ranked and mixed
 # data_dir = "path"  # named targets where the hub is out of reach, or set CURATE_DATA_DIR
 
 [rank]
-# method = "lexical"  # or task2vec, ngram, compression, embedding, perplexity, length, random
+# method = "ngram-lm"  # or lexical, task2vec, ngram, compression, embedding, classifier, random
 
 [mix]
 budget = {budget}  # tokens, exactly: "250k", "100M", "1.5B"

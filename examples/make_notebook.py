@@ -98,8 +98,8 @@ index""",
     """## Rank them""",
     """ranking = curate.rank(settings=settings, workspace=workspace)
 ranking.to_pandas()[["rank", "source", "tokens", "alignment", "low", "high"]]""",
-    """That went by words. Would the gradients of the probe have said the same? Where the two agree,
-believe them more.""",
+    """That went by token pairs. Would the gradients of the probe have said the same? Where the two
+agree, believe them more.""",
     """import dataclasses
 
 by_probe = dataclasses.replace(settings, rank=dataclasses.replace(settings.rank, method="task2vec"))

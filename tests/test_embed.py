@@ -32,6 +32,7 @@ from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.reading import (
     index_is_current,
     load_embedding,
+    load_pairs,
     open_index,
 )
 from curate.task2vec.sketch import draw_projection, project_rows
@@ -285,20 +286,24 @@ def test_a_regrouped_corpus_is_indexed_once_and_resumes(case, embedded, tmp_path
     assert embedded == done
 
 
-@pytest.mark.parametrize("damage", ["flip", "note", "cut", "delete"])
+@pytest.mark.parametrize("damage", ["flip", "pairs", "note", "cut", "delete"])
 def test_a_damaged_embedding_is_found_and_made_again(case, embedded, damage):
+    """What is read is held against its digest: of a file whose pairs are damaged, the pairs."""
     corpus, embed, workspace = case
     index = build_index(corpus, embed, workspace=workspace, device="cpu")
     before = published(workspace)
     path = workspace / "index" / "shards" / f"{index.shards[1].key}.safetensors"
     data = bytearray(path.read_bytes())
-    data[-3 if damage == "flip" else data.index(b"n_sequences") + 16] ^= 1
+    begin = 8 + int.from_bytes(data[:8], "little")  # of the arrays; the pairs are the last
+    places = {"flip": begin + 3, "pairs": -3}
+    data[places.get(damage, data.index(b"n_sequences") + 16)] ^= 1
     if damage == "delete":
         path.unlink()
     else:
         path.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    load = load_pairs if damage == "pairs" else load_embedding
     with pytest.raises(CurateError, match="missing or changed"):
-        load_embedding(workspace, index.shards[1].key)
+        load(workspace, index.shards[1].key)
     assert not index_is_current(corpus, embed, workspace)
     del embedded[:]
     build_index(corpus, embed, workspace=workspace, device="cpu")

@@ -304,6 +304,15 @@ def test_a_ranking_by_words_says_what_one_is():
     assert "nan" not in alone.split()
 
 
+def test_a_ranking_by_pairs_says_where_the_first_stands():
+    by_pairs = dataclasses.replace(ranking(), method="ngram-lm", ceiling=0.71, floor=0.0)
+    text = words(whole(ranking=by_pairs))
+    assert "how well a shard's token pairs predict the target" in text
+    assert "The first shard stands where its words put it" in text
+    assert "One half of the target gives 0.710 on the other half" in text
+    assert "of ceiling" not in text
+
+
 def test_topics_are_shown_with_an_example():
     group = Group(
         "ring-ideal", 7, terms=("ring", "<b>ideal"), examples=("Let R be a ring\x1b[31m",)

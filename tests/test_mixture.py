@@ -139,14 +139,14 @@ def test_by_pairs_a_mixture_is_the_text_that_it_would_be(indices):
     for line in ranking.shards:
         found = describe_mixtures(
             apart, own, {"mix": {line.shard: 1.0}}, tokens=int(tokens[line.shard]),
-            measure="scaled", items=items, first=first,
+            measure="scaled", items=items, first=first, level=ranking.shards[0].alignment,
         )["mix"]  # fmt: skip
         assert found.alignment == pytest.approx(line.alignment, rel=1e-9)
         assert (found.low, found.high) == pytest.approx((line.low, line.high), rel=1e-6)
 
     mix = describe_mixtures(
         apart, own, {"mix": tokens}, tokens=int(sum(tokens.values())),
-        measure="scaled", items=items, first=first,
+        measure="scaled", items=items, first=first, level=ranking.shards[0].alignment,
     )["mix"]  # fmt: skip
     folder, (one,) = Path(together.folder), together.shards
     key = next(each.key for each in apart.shards if each.shard.name == first)

@@ -246,6 +246,13 @@ def walk(rng, chain, count):
     return np.array(ids)
 
 
+def test_what_some_text_would_be_above_one_by_is_off_all():
+    found = measure()
+    words = (np.array([-0.5]), found[1])
+    here, there = (anchored(found, words, first=0, over=nats)[0] for nats in (0.0, 0.25))
+    assert here - there == pytest.approx(np.full(len(here), 0.25))
+
+
 def test_halves_by_hand():
     target = count_item_pairs(ITEMS[:2], vocab=VOCAB)
     background = count_unigrams(ITEMS, VOCAB)

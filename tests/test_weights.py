@@ -316,7 +316,13 @@ def test_random_bounds_are_kept_where_they_can_be(seed):
 
 @pytest.mark.parametrize(
     ("method", "settled"),
-    [("lexical", "temperature"), ("task2vec", "match"), ("ngram", "top"), ("random", "top")],
+    [
+        ("ngram-lm", "temperature"),
+        ("lexical", "temperature"),
+        ("task2vec", "match"),
+        ("ngram", "top"),
+        ("random", "top"),
+    ],
 )
 def test_auto_is_settled_by_the_method_that_ranked(method, settled):
     assert settle_selection("auto", method) == settled

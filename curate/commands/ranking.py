@@ -29,7 +29,7 @@ from curate.settings import Measure, Method, Settings
 @click.option("--template", help='How an item reads: "{question} {answer}".')
 @click.option("--data-dir", help="Folder of named targets where the hub is out of reach.")
 @click.option(
-    "--method", type=click.Choice(get_args(Method)), help="What ranks; lexical by default."
+    "--method", type=click.Choice(get_args(Method)), help="What ranks; ngram-lm by default."
 )
 @click.option(
     "--measure",

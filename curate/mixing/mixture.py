@@ -58,6 +58,7 @@ def describe_mixtures(
     measure: Measure,
     items: Any = None,
     first: str = "",
+    level: float | None = None,
     kept: Sums | None = None,
 ) -> dict[str, Mixture]:
     """Return alignment and forecast of mixtures of an index's shards, in one pass over them.
@@ -79,6 +80,7 @@ def describe_mixtures(
             value is above 1 was taken off all shards, and is off the mixtures; by pairs it has to
             be named. A mixture that has the target's words better than that shard may still be
             above 1: cut, it could not be told from the shard.
+        level: alignment of that shard in a ranking by pairs; None: that by its words.
         kept: what an earlier call found of mixtures of these names, which is not summed again;
             what this one finds is added.
     """
@@ -98,6 +100,7 @@ def describe_mixtures(
             tokens=tokens,
             background=control * sum(natural.values()),
             first=first,
+            level=level,
         )
     rows = found.T.tolist()
     return {
@@ -136,6 +139,7 @@ def _align_by_counts(
     tokens: int,
     background: Floats,
     first: str,
+    level: float | None,
 ) -> Floats:
     """Return (3, n) as `_align_by_embeddings`, of mixtures of so many tokens, as ranked."""
     folder = Path(index.folder)
@@ -143,14 +147,15 @@ def _align_by_counts(
     best = [load_unigrams(folder, key) for key in keys]
     words = items.words if isinstance(items, ItemPairs) else items
     counts: list[Counts | Floats] = [*best, *(each.unigrams * tokens for each in drawn)]
-    level, moves = lexical(words, counts, background=background)
-    logs = level - excess(level[: len(best)])
+    logs, moves = lexical(words, counts, background=background)
+    logs = logs - excess(logs[: len(best)])
     if isinstance(items, ItemPairs):
         nothing = nothing_of(items)
         seen = [look_up(items, load_pairs(folder, keys[0]), best[0])]
         seen += [nothing.plus(each.seen, weight=tokens) for each in drawn if each.seen]
         by_pairs = ngram_lm(items, seen, background=background)
-        logs, moves = anchored(by_pairs, (logs, moves), first=0)
+        over = 0.0 if level is None else float(logs[0] - np.log(level))
+        logs, moves = anchored(by_pairs, (logs, moves), first=0, over=over)
     low, high = t_intervals(logs, moves, confidence=CONFIDENCE)
     high = np.minimum(high, np.maximum(logs, 0.0))
     return np.exp(np.stack([logs, low, high]))[:, len(best) :]
@@ -194,6 +199,7 @@ def compare_mixtures(
         measure=ranking.measure,
         items=items,
         first=ranking.shards[0].shard,
+        level=ranking.shards[0].alignment,
         kept=kept,
     )
 

@@ -28,6 +28,11 @@ class Sum:
     unigrams: Floats  # (vocab,), sum 1
     seen: Seen | None = None  # of the target's pairs, where alignment is by these
 
+    def hear(self, said: Seen, *, weight: float) -> None:
+        """Add what a shard says of the target's pairs."""
+        if self.seen:
+            self.seen = self.seen.plus(said, weight=weight)
+
 
 Sums = dict[str, Sum]
 """Of mixtures by name."""
@@ -41,8 +46,14 @@ def sum_up(
     batches = np.arange(max(index.embed.batches, 1))
     sequences = dict.fromkeys(mixtures, 0.0)
     width = target.vectors.shape[1] if items is None else 0
+    pairs = items if isinstance(items, ItemPairs) else None
+    looked = _looked_at(mixtures) if pairs else {}
     found: Sums = {
-        name: Sum(np.zeros((len(batches), width)), np.zeros(len(target.unigrams)))
+        name: Sum(
+            np.zeros((len(batches), width)),
+            np.zeros(len(target.unigrams)),
+            nothing_of(pairs) if pairs else None,
+        )
         for name in mixtures
     }
     folder = Path(index.folder)
@@ -53,8 +64,13 @@ def sum_up(
         if not shares:
             continue
         counts = load_unigrams(folder, each.key).astype(np.float64)
+        tokens = max(counts.sum(), 1.0)
         for name, share in shares.items():
-            found[name].unigrams += share * counts / max(counts.sum(), 1.0)
+            found[name].unigrams += share * counts / tokens
+        if pairs and shard in looked:
+            said = look_up(pairs, load_pairs(folder, each.key), counts)
+            for name, weight in looked[shard].items():
+                found[name].hear(said, weight=weight / tokens)
         if items is None:
             one = load_embedding(folder, each.key)
             made = sequences_a_token(index, each, one)
@@ -63,31 +79,19 @@ def sum_up(
                 found[name].stack += share * made * one.vectors[batches % len(one.vectors)]
     for name, one_sum in found.items():
         one_sum.stack /= max(sequences[name], 1e-300)
-    if isinstance(items, ItemPairs):
-        _look_up_all(index, items, mixtures, found)
     return found
 
 
-def _look_up_all(
-    index: Index, items: ItemPairs, mixtures: Mapping[str, Mapping[str, float]], found: Sums
-) -> None:
-    """Set what each mixture says of the target's pairs, per token of it."""
-    weights: dict[str, list[tuple[str, float]]] = {}  # by shard
+def _looked_at(mixtures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the shards whose pairs are looked at, and what share each has of which mixture."""
+    found: dict[str, dict[str, float]] = {}
     for name, parts in mixtures.items():
         taken = [shard for shard, part in parts.items() if part > 0]
         looked = taken[:: max(1, len(taken) // SAMPLED)]
         total = sum(parts[shard] for shard in looked)
         for shard in looked:
-            weights.setdefault(shard, []).append((name, parts[shard] / total))
-    folder, sums = Path(index.folder), dict.fromkeys(mixtures, nothing_of(items))
-    for each in index.shards:
-        if each.shard.name in weights:
-            counts = load_unigrams(folder, each.key)
-            seen = look_up(items, load_pairs(folder, each.key), counts)
-            for name, weight in weights[each.shard.name]:
-                sums[name] = sums[name].plus(seen, weight=weight / max(seen.tokens, 1.0))
-    for name, seen in sums.items():
-        found[name].seen = seen
+            found.setdefault(shard, {})[name] = parts[shard] / total
+    return found
 
 
 def nothing_of(items: ItemPairs) -> Seen:

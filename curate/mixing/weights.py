@@ -44,9 +44,10 @@ class Spread:
 def settle_selection(selection: Selection, method: Method) -> Selection:
     """Return what `auto` means after a ranking by such a method.
 
-    What trained the best models in `benchmarks/selection.py`: after words a soft choice, whose
-    unit is that of lexical alignment; after Task2Vec the closest mixture. The values of other
-    methods have no unit in common, and no mixture of theirs is known: the best, whole.
+    What trained the best models in `benchmarks/selection.py`: after token pairs and after words
+    a soft choice, whose unit is that of lexical alignment; after Task2Vec the closest mixture.
+    The values of other methods have no unit in common, and no mixture of theirs is known: the
+    best, whole.
 
     Args:
         selection: as set.
@@ -54,7 +55,9 @@ def settle_selection(selection: Selection, method: Method) -> Selection:
     """
     if selection != "auto":
         return selection
-    settled: dict[str, Selection] = {"lexical": "temperature", "task2vec": "match"}
+    settled: dict[str, Selection] = {
+        "lexical": "temperature", "ngram-lm": "temperature", "task2vec": "match"
+    }  # fmt: skip
     return settled.get(method, "top")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from curate.task2vec.tokenizer import encode_as_indexed
 if TYPE_CHECKING:
     from curate.records import Floats
 
+UNITED = 64  # shards, the best, whose pairs are looked at together
 GROUPS = 64  # of the target's items: their intervals rest on so many
 
 
@@ -77,8 +79,13 @@ def by_pairs(
     first = int(np.argmax(found[0]))
     best = [load_unigrams(Path(index.folder), shards[first].key)]
     level, moves = lexical(pooled.words, best, background=background)
-    values, influence = anchored(found, (level - excess(level), moves), first=first)
     halves = own_pair_halves(pairs, background=background, seed=settings.seed)
+    best_first = [shards[number] for number in np.argsort(-found[0], kind="stable")[:UNITED]]
+    together, _ = ngram_lm(pooled, _united(pooled, best_first, index), background=background)
+    scale = level - excess(level) - found[0][first]
+    over = excess(scale + together)
+    values, influence = anchored(found, (level - excess(level), moves), first=first, over=over)
+    # A large target knows its own order better than any shard does: no more than 1 is said.
     halves = min(halves + values[first] - found[0][first], 0.0)
     return Measured(
         shards,
@@ -89,6 +96,15 @@ def by_pairs(
         words=words,
         logs=True,
     )
+
+
+def _united(pairs: ItemPairs, shards: Sequence[IndexedShard], index: Index) -> Iterator[Seen]:
+    """Return what the first shard says of a target's pairs, the first two, three, … together.
+
+    A mix of them has the pairs of all, and may cost the target less than any one of them. No
+    cross-entropy is below the entropy, so none of these texts is to be above 1.
+    """
+    return accumulate(read_seen(pairs, shards, index), Seen.plus)
 
 
 def item_pairs(index: Index, target: Target) -> ItemPairs:

@@ -72,7 +72,7 @@ def explain_shard(
             target=target,
             first=first,
             seed=settings.seed,
-            pairs=ranking.method == "ngram-lm",
+            pairs=ranking.shards[0].alignment if ranking.method == "ngram-lm" else None,
         )
     else:
         from curate.ranking.explain_fisher import reasons_by_fisher  # loads a tensor library

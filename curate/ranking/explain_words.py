@@ -39,7 +39,7 @@ def reasons_by_words(
     target: Target,
     first: str,
     seed: int,
-    pairs: bool = False,
+    pairs: float | None = None,
 ) -> Reasons:
     """Say which words take away from a shard's alignment; align its documents.
 
@@ -54,7 +54,8 @@ def reasons_by_words(
         first: the shard that was ranked first: documents are on the scale of that ranking, which
             gives it 1 at most; one that has the target's words better has more.
         seed: of that ranking.
-        pairs: it was by token pairs, and its documents are aligned by theirs.
+        pairs: alignment of the first shard, where the ranking was by token pairs: the documents
+            are aligned by theirs.
     """
     tokenizer = open_tokenizer(index.embed.probe, index.probe)
     encode = partial(encode_with, tokenizer, name=index.embed.probe)
@@ -80,12 +81,13 @@ def reasons_by_words(
     groups = pool_items(items, most=GROUPS, seed=seed)
     values, moves = lexical(groups, [*counts, best], background=background)
     values = values - excess(values[-1:])
-    if pairs:
+    if pairs is not None:
         own = pool_pairs(item_pairs(index, target), seed=seed)
         seen = [look_up(own, count_pairs([i], vocab), c) for i, c in zip(ids, counts, strict=True)]
         seen.append(look_up(own, load_pairs(Path(index.folder), keys[first]), best))
         by_pairs = ngram_lm(own, seen, background=background)
-        values, _ = anchored(by_pairs, (values[-1:], moves), first=len(ids))
+        over = float(values[-1] - np.log(pairs))
+        values, _ = anchored(by_pairs, (values[-1:], moves), first=len(ids), over=over)
     found = np.exp(values[:-1])
     order = np.argsort(-found, kind="stable")
     nearest_first = tuple((float(found[n]), documents[n]) for n in order)

@@ -152,7 +152,7 @@ def ngram_lm(
     return np.array(values), item_influences(np.array(moves).reshape(len(values), len(tokens)))
 
 
-def anchored(pairs: Measured, words: Measured, *, first: int) -> Measured:
+def anchored(pairs: Measured, words: Measured, *, first: int, over: float = 0.0) -> Measured:
     """Put values of `ngram_lm` on the scale of `lexical`, by the shard that is ranked first.
 
     How little a token of the target could cost, words and order known, is hardly to be told
@@ -163,6 +163,7 @@ def anchored(pairs: Measured, words: Measured, *, first: int) -> Measured:
         pairs: of K shards, -nats/token.
         words: `lexical` of the first of them alone.
         first: its place among the K.
+        over: nats/token that are off all of them, >= 0: what some text would be above 1 by.
 
     Returns:
         (K,) logarithms of alignments, none above the first's.
@@ -170,7 +171,7 @@ def anchored(pairs: Measured, words: Measured, *, first: int) -> Measured:
     values, moves = pairs
     level, level_moves = words
     common = level_moves.target[0] - moves.target[first]
-    logs = values - values[first] + level[0]
+    logs = values - values[first] + level[0] - over
     return logs, Influences(moves.target + common, moves.shard, moves.shard_batches)
 
 

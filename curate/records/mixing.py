@@ -38,7 +38,7 @@ class Mix(Frame):
     target: str  # its name
     budget: int  # tokens asked for
     tokens: int  # written: the budget, but for `whole_documents`
-    alignment: float  # of the mixture, as the ranking has it: by words or by embedding
+    alignment: float  # of the mixture, as the ranking has it: by counts or by embedding
     low: float  # of the interval of alignment, 95 %
     high: float
     forecast: Forecast

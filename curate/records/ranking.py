@@ -18,7 +18,7 @@ class RankedShard:
     shard: str
     source: str
     tokens: int  # of the whole shard
-    alignment: float  # higher is closer; 0 to 1 of lexical and task2vec, else in the method's unit
+    alignment: float  # higher is closer; 0 to 1 of ngram-lm, lexical, task2vec, else in own units
     low: float  # of the interval: 95 %, or [rank] confidence
     high: float
     rank_low: int  # best rank that the interval allows

@@ -40,12 +40,15 @@ def has_ceiling(ranking: Ranking) -> bool:
 
 def _own_words_sentence(ranking: Ranking) -> str:
     """Say what an alignment by words, or by token pairs, is measured against."""
-    half, order = "", ""
-    if ranking.method == "ngram-lm":
-        order = " in the first shard; the others lower as their token pairs fit less"
+    half = ""
     if ranking.ceiling > 0:
         half = f"; half of the target reaches {format_value(ranking.ceiling)} on the other half"
-    return f"alignment 1: words just as likely as in the target{order}{half}"
+    if ranking.method == "ngram-lm":
+        return (
+            "the first shard by its words (1: just as likely as in the target), the others below "
+            f"it by their token pairs{half}"
+        )
+    return f"alignment 1: words just as likely as in the target{half}"
 
 
 def _bar_range(ranking: Ranking) -> tuple[float, float]:

@@ -190,8 +190,8 @@ def explain(
         and its documents nearest to the target and farthest from it.
 
     Raises:
-        CurateError: as `rank`, no such shard, or a ranking by a method other than lexical
-            and task2vec.
+        CurateError: as `rank`, no such shard, or a ranking by a method other than ngram-lm,
+            lexical and task2vec.
     """
     settings, place = checked(settings), Path(workspace)
     ranking = rank(target, settings=settings, workspace=place, device=device, notify=notify)

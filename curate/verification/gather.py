@@ -133,6 +133,7 @@ def look_at(
         measure=chain.ranking.measure,
         items=ranked_items(index, chain.ranking, chain.target),
         first=chain.ranking.shards[0].shard,
+        level=chain.ranking.shards[0].alignment,
     )
     return Look(
         alignments=np.array([found[name].alignment for name in named]),

@@ -1,0 +1,100 @@
+"""Is one measure better than the others over several series of trained models together?
+
+    python benchmarks/pooled.py --results A.json B.json --measure ngram-lm --json
+
+Reads what `alignment_vs_loss.py` (its NAME.json) or `smoothing.py --save` wrote, and gives the
+mean over series of the differences in within-target Spearman and in pairs in order, with intervals:
+training sets are drawn anew in each series, targets by name in all of them at once, for the
+same target is no other one in another series.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from evidence.agreement import concordance, within_spearman
+
+STATISTICS = {"spearman": within_spearman, "pairs": concordance}
+
+
+def read_series(path: Path) -> dict[str, Any]:
+    """Return the targets, the losses (sets, targets) and the values by measure of a series."""
+    details = json.loads(path.read_text(encoding="utf-8"))["details"]
+    values = {name: np.array(table) for name, table in details["values"].items()}
+    return {"targets": details["targets"], "loss": np.array(details["loss"]), "values": values}
+
+
+def differences(
+    series: Sequence[Mapping[str, Any]], measure: str, other: str, *, draws: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Return by how much a measure is ahead of another one, mean of the series, with intervals.
+
+    Args:
+        series: of `read_series`, of the same targets.
+        measure: a name of their values.
+        other: likewise.
+        draws: of training sets and targets.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(series[0]["targets"])
+
+    def ahead(picks: Sequence[Any], targets: Any) -> list[float]:
+        rows = []
+        for one, pick in zip(series, picks, strict=True):
+            cells = np.ix_(pick, targets)
+            mine, theirs = (one["values"][name][cells] for name in (measure, other))
+            loss = one["loss"][cells]
+            rows.append([f(mine, loss) - f(theirs, loss) for f in STATISTICS.values()])
+        return np.mean(rows, axis=0).tolist()
+
+    whole = ahead([np.arange(len(one["loss"])) for one in series], np.arange(n))
+    drawn = [
+        ahead(
+            [rng.integers(0, len(one["loss"]), len(one["loss"])) for one in series],
+            rng.integers(0, n, n),
+        )
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    return {
+        name: {"ahead": value, "low": float(a), "high": float(b)}
+        for name, value, a, b in zip(STATISTICS, whole, low, high, strict=True)
+    }
+
+
+def main() -> None:
+    """Read the arguments and print a line for each other measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, nargs="+", required=True)
+    parser.add_argument("--measure", default="ngram-lm")
+    parser.add_argument("--draws", type=int, default=1_000)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    given = parser.parse_args()
+    series = [read_series(path) for path in given.results]
+    if any(one["targets"] != series[0]["targets"] for one in series):
+        parser.error("the series have other targets")
+    shared = set.intersection(*(set(one["values"]) for one in series))
+    if given.measure not in shared:
+        parser.error(f"{given.measure} is not in all of them")
+    found = {
+        other: differences(series, given.measure, other, draws=given.draws, seed=0)
+        for other in sorted(shared - {given.measure})
+    }
+    if given.json:
+        print(json.dumps({"measure": given.measure, "ahead": found}))
+        return
+    for other, row in found.items():
+        parts = (
+            f"{k} {v['ahead']:+.4f} ({v['low']:+.4f} to {v['high']:+.4f})" for k, v in row.items()
+        )
+        print(f"{other}: {', '.join(parts)}")
+
+
+if __name__ == "__main__":
+    main()
