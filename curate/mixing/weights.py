@@ -23,8 +23,9 @@ ARITHMETIC = 8
 
 Raise it with any change by which the same index, ranking, target, settings and budget would give
 other tokens of a shard, other documents, another order of rows or another alignment (here, in
-`fill.py`, `bounds.py`, `mixture.py`, `matching.py`, `choose.py`, `decontaminate.py`, `dedup.py`,
-`draw.py`, `shuffle.py`): a mix that an earlier state made is then made again instead of read back.
+`fill.py`, `bounds.py`, `mixture.py`, `sums.py`, `matching.py`, `choose.py`, `decontaminate.py`,
+`dedup.py`, `draw.py`, `shuffle.py`): a mix that an earlier state made is then made again instead of
+read back.
 """
 
 
