@@ -206,6 +206,80 @@ def test_csv_with_quotes_and_line_ends_in_a_field(tmp_path):
     assert account.error
 
 
+def test_blank_lines_between_quotes_are_text_and_others_no_record(tmp_path):
+    data = b'\n  \nid,text\n1,"one\n\n  \ntwo"\n\n \t\n2,"\n\nthree"\n3,\n\n'
+    for end in (b"\n", b"\r\n"):
+        documents, account = read(write(tmp_path / "a.csv", data.replace(b"\n", end)))
+        said = [document.text.encode().replace(end, b"\n") for document in documents]
+        assert said == [b"one\n\n  \ntwo", b"\n\nthree"]
+        assert (account.seen, account.rejected, account.error) == (3, {"empty": 1}, "")
+    assert read(write(tmp_path / "b.tsv", b"text\tn\n\t\nx\t1"))[1].seen == 1
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_last_line_of_a_csv_needs_no_end(tmp_path, end):
+    assert [d.text for d in read(write(tmp_path / "a.csv", b'text\n"a\n\nb"' + end))[0]] == [
+        "a\n\nb"
+    ]
+
+
+def test_a_file_of_several_streams_is_read_to_its_end(tmp_path):
+    half = len(TEXTS) // 2
+    parts = [lines(TEXTS[:half]), lines(TEXTS[half:])]
+    passed_over = b"\x5f\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"note"  # as pzstd begins
+    between = {".gz": b"", ".bz2": b"", ".xz": bytes(8), ".zst": passed_over}
+    for ending, filler in between.items():
+        one, other = map(PACK[ending], parts)
+        packed = (passed_over if ending == ".zst" else b"") + one + filler + other
+        if ending == ".xz":
+            packed += bytes(70_000 * 4)
+        documents, account = read(write(tmp_path / f"a.jsonl{ending}", packed))
+        assert ([d.text for d in documents], account.error) == (TEXTS, ""), ending
+    assert (
+        read(write(tmp_path / "a.txt.zst", passed_over + PACK[".zst"](b"word")))[0][0].text
+        == "word"
+    )
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".bz2", ".zst"])
+def test_what_follows_a_whole_stream_and_is_none_is_damage_and_costs_no_record(tmp_path, ending):
+    packed = PACK[ending](lines()) + b"not a stream"
+    documents, account = read(write(tmp_path / f"a.jsonl{ending}", packed))
+    assert account.error
+    assert [document.text for document in documents] == TEXTS
+
+
+def test_a_second_stream_that_is_cut_is_an_error(tmp_path):
+    one, other = PACK[".xz"](lines(TEXTS[:9])), PACK[".xz"](lines(TEXTS[9:]))
+    for kept in (1, 11, 40, len(other) - 1):
+        documents, account = read(write(tmp_path / "a.jsonl.xz", one + other[:kept]))
+        assert account.error, kept
+        assert [document.text for document in documents][:9] == TEXTS[:9], kept
+
+
+def test_of_columns_of_one_name_the_first_is_read(tmp_path):
+    columns_ = [pa.array(["a", "b"]), pa.array(["x", "y"]), pa.array(["c", "d"]), pa.array([1, 2])]
+    table = pa.table(columns_, names=["text", "id", "text", "id"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as out,
+    ):
+        out.write_table(table)
+    for name in ("a.parquet", "a.arrow"):
+        documents, _ = read(tmp_path / name)
+        assert [(each.text, each.id) for each in documents] == [("a", "x"), ("b", "y")]
+
+
+def test_a_parquet_file_without_the_field_to_group_by_keeps_its_documents(tmp_path):
+    pq.write_table(pa.table({"text": ["a", None]}), tmp_path / "a.parquet")
+    ledger = LedgerBuilder()
+    file = InputFile(tmp_path / "a.parquet", "s")
+    found = list(read_labelled(file, text="text", label="lang", ledger=ledger))
+    assert [(document.text, label) for document, label in found] == [("a", "")]
+    assert ledger.rejected == {"null": 1}
+
+
 def test_a_text_file_is_one_document_and_a_json_array_several(tmp_path):
     documents, _ = read(write(tmp_path / "a.md", b"# Title\n\nText\n"), text="body")
     assert [d.text for d in documents] == ["# Title\n\nText\n"]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
-from curate.corpus import groups, regroup, topics
+from curate.corpus import groups, prints, regroup, topics
 from curate.corpus.inputs import InputFile
 from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.ranges import read_ranges
@@ -166,6 +166,18 @@ def test_grouping_again_reads_what_was_written(mixed, tmp_path, monkeypatch):
     first.files[0].path.write_bytes(b"damaged")
     with pytest.raises(TypeError):  # it is made again, and fit_topics was taken away
         open_corpus(wanted, workspace=tmp_path / "w")
+
+
+def test_another_way_of_reading_makes_groups_and_prints_anew(mixed, tmp_path, monkeypatch):
+    wanted = settings(mixed[0], "field:kind")
+    before, parts, _ = shards_of(wanted, tmp_path / "w")
+    name = prints.prints_name(parts[0].shard, text="text")
+    monkeypatch.setattr(regroup, "READING", regroup.READING + 1)
+    monkeypatch.setattr(prints, "READING", prints.READING + 1)
+    assert {file.path for file in before.files}.isdisjoint(
+        file.path for file in open_corpus(wanted, workspace=tmp_path / "w").files
+    )
+    assert prints.prints_name(parts[0].shard, text="text") != name
 
 
 def test_buffers_do_not_change_what_is_read_back(mixed, tmp_path, monkeypatch):

@@ -178,7 +178,8 @@ def _validated(batch: Any) -> Any:
 
 
 def _wanted(fields: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the columns to read; none where not one of the fields is there."""
     known = set(names)
-    if not all(field in known for field in fields):
+    if not any(field in known for field in fields):
         return []
     return [name for name in row_names(fields) if name in known]

@@ -23,9 +23,10 @@ def batch_rows(batch: Any, fields: Sequence[str]) -> Iterator[Row | str]:
     Values of a type whose size nothing bounds are not taken apart: of a field of the text the
     record is then of the wrong type, of any other it has none.
     """
-    known = set(batch.schema.names)
+    columns_of = batch.schema.names
+    known = {name: columns_of.index(name) for name in columns_of}  # the first of each name
     names = row_names(fields)
-    for part in _parts(batch.select([name for name in names if name in known])):
+    for part in _parts(batch.select([known[name] for name in names if name in known])):
         if part.num_rows == 1 and _too_long(part):
             yield "too_long"
             continue

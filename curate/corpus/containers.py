@@ -12,6 +12,8 @@ from typing import Any, Literal
 import msgspec
 import pyarrow as pa
 
+from curate.corpus.xz import open_xz
+
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 """A longer line is passed over without being kept; the record is rejected as too_long."""
 
@@ -20,7 +22,6 @@ MAX_JSON_COMMAS = 6_000_000
 """A JSON file that is one value must be held whole; a larger one, or more parts, is refused."""
 
 CHUNK_BYTES = 1024 * 1024
-SALVAGE_BYTES = 512
 MAX_RATIO = 1_000
 RATIO_FROM_BYTES = 100 * 1024 * 1024
 
@@ -53,7 +54,7 @@ def open_bytes(path: Path, compression: Compression) -> Iterator[Any]:
         with path.open("rb") as plain:
             yield plain
     elif compression == "xz":
-        with lzma.open(path, "rb") as unpacked:
+        with path.open("rb") as packed, open_xz(packed) as unpacked:
             yield unpacked
     else:
         with (
@@ -112,15 +113,16 @@ def before_damage(path: Path, compression: Compression, *, skip: int = 0) -> Ite
         skip: unpacked bytes before that block.
 
     Yields:
-        About 1 MiB in all, at most.
+        1 MiB at most, at once.
     """
+    found = bytearray()
     with suppress(*STREAM_ERRORS), open_bytes(path, compression) as stream:
         while skip and (passed := stream.read(min(CHUNK_BYTES, skip))):
             skip -= len(passed)
-        left = CHUNK_BYTES
-        while left > 0 and (block := stream.read(SALVAGE_BYTES)):
-            left -= len(block)
-            yield block
+        # byte by byte: the read that meets the damage gives nothing
+        while len(found) < CHUNK_BYTES and (byte := stream.read(1)):
+            found += byte
+    yield bytes(found)
 
 
 def find_line(path: Path, offset: int) -> int:
@@ -266,7 +268,7 @@ def _unpacked(raw: Any, compression: Compression) -> Iterator[Any]:
     if compression == "none":
         yield raw
     elif compression == "xz":
-        with lzma.open(raw, "rb") as stream:
+        with open_xz(raw) as stream:
             yield stream
     else:
         with pa.CompressedInputStream(pa.PythonFile(raw, "r"), compression) as stream:

@@ -114,7 +114,8 @@ def _compression(magic: bytes) -> Compression:
     for prefix, name in _MAGIC:
         if magic.startswith(prefix):
             return name
-    return "none"
+    # a frame to be passed over, with which pzstd begins its files
+    return "zstd" if magic[1:4] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5 else "none"
 
 
 def _head(path: Path, compression: Compression) -> bytes:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from curate.corpus.blocks import Block
+from curate.corpus.reader import READING
 from curate.corpus.sketch import BINS, Signatures, sketch
 from curate.corpus.words import Values, number_words
 from curate.records import Document, RecordRange, Shard, ShardText
@@ -71,8 +72,9 @@ def prints_name(shard: Shard, *, text: str) -> str:
     """Return the name of a shard's file: of its text, where its records are, and how it is read."""
     ranges = [(part.file_digest, part.start, part.stop) for part in shard.ranges]
     mark = fingerprint(
-        version=VERSION, digest=shard.digest, ranges=ranges, source=shard.source, text=text
-    )
+        version=[VERSION, READING], digest=shard.digest, ranges=ranges, source=shard.source,
+        text=text,
+    )  # fmt: skip
     return f"{mark[:40]}.arrows"
 
 

@@ -18,6 +18,9 @@ from curate.errors import CurateError
 from curate.records import Document
 from curate.store.fingerprint import digest_file
 
+READING = 2
+"""State of how files become documents, a part of what is kept of them: raise it with any change."""
+
 MAX_NAME_BYTES = 4096
 """Of an id or url; a longer one is no name and is left out."""
 

@@ -25,7 +25,7 @@ from curate.corpus.groups import GroupWriter, group_path
 from curate.corpus.inputs import InputFile, find_inputs
 from curate.corpus.ledger import LedgerBuilder, disk_refused
 from curate.corpus.pieces import count_workers
-from curate.corpus.reader import check_inputs, describe_lack, read_labelled
+from curate.corpus.reader import READING, check_inputs, describe_lack, read_labelled
 from curate.corpus.topics import (
     SAMPLE,
     place_files,
@@ -149,6 +149,7 @@ def _regrouped(
         group_by=settings.group_by,
         clusters=settings.clusters or -settings.shard_tokens if kind == "cluster" else 0,
         seed=settings.seed,
+        reading=READING,
         limits=[SAMPLE, HEAD_CHARS, FEATURES, DIMENSIONS, STARTS],
     )
     folder = workspace / "groups" / key[:16]

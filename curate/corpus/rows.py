@@ -14,6 +14,7 @@ from curate.corpus.containers import (
     BrokenFileError,
     Span,
     one_line,
+    read_line_blocks,
     read_lines,
     read_whole,
 )
@@ -95,16 +96,22 @@ def _whole_row(path: Path, form: Format, fields: Sequence[str]) -> Iterator[Row 
 
 
 def _csv_records(path: Path, form: Format) -> Iterator[list[str]]:
+    """Yield the records; a blank line between them is none."""
     csv.field_size_limit(MAX_RECORD_BYTES)
     delimiter = "\t" if form.kind == "tsv" else ","
-    return csv.reader(_csv_lines(path, form), delimiter=delimiter, strict=True)
+    for record in csv.reader(_csv_lines(path, form), delimiter=delimiter, strict=True):
+        if record and not delimiter.join(record).isspace():
+            yield record
 
 
 def _csv_lines(path: Path, form: Format) -> Iterator[str]:
-    for line in read_lines(path, form.compression):
-        if isinstance(line, str):
-            raise BrokenFileError(f"a line that is {line.replace('_', ' ')}")
-        yield line.decode("utf-8", "surrogateescape") + "\n"
+    """Yield all lines, blank ones too: between quotes they part the paragraphs of a text."""
+    for block in read_line_blocks(path, form.compression):
+        if isinstance(block, str):
+            raise BrokenFileError(f"a line that is {block.replace('_', ' ')}")
+        *whole, rest = block.split(b"\n")
+        for line in (*whole, rest) if rest else whole:
+            yield line.decode("utf-8", "surrogateescape") + "\n"
 
 
 def _csv_rows(path: Path, form: Format, fields: Sequence[str]) -> Iterator[Row | str]:
