@@ -1,11 +1,13 @@
 """Work items: order, errors with the worker's traceback, deaths, interrupts."""
 
 import dataclasses
+import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import time
 from functools import partial
@@ -17,6 +19,7 @@ import pytest
 from curate.engine import listing, on_ray
 from curate.engine.ahead import ahead
 from curate.engine.batch import run_batch, work_through
+from curate.engine.crew import receive, send, start_worker, stop_worker
 from curate.engine.listing import from_text, to_text
 from curate.engine.local import count_cores, run_local
 from curate.engine.on_ray import connected, marked
@@ -35,6 +38,10 @@ from curate.errors import CannotWriteError, CurateError
 
 def double(x):
     time.sleep(0.2 if x == 0 else 0)
+    return 2 * x
+
+def double_late(x):
+    time.sleep(2 if x == 0 else 0)
     return 2 * x
 
 def fail(x):
@@ -80,6 +87,12 @@ def note(item):
 def loads(x):
     loads.count = getattr(loads, "count", 0) + 1
     return os.getpid(), loads.count
+
+def large(x):
+    return bytes(50_000_000)
+
+def not_to_be_packed(x):
+    return lambda: x
 
 def gpu(x):
     time.sleep(0.2)
@@ -221,6 +234,45 @@ def test_a_full_disk_rejects_nothing_and_ends_the_run(work, tmp_path, workers):
     with pytest.raises(CannotWriteError):
         list(run_local(work.note, items, workers=workers, reject=failures.append))
     assert failures == []
+
+
+def _has_begun(line):
+    """Say whether more than the length of an answer stands in the pipe."""
+    return int.from_bytes(fcntl.ioctl(line, termios.FIONREAD, bytes(4)), sys.byteorder) > 100
+
+
+def test_a_worker_that_dies_in_the_middle_of_an_answer_is_said(work):
+    worker = start_worker({})
+    try:
+        send(worker, work.large, 7, None)
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not _has_begun(worker.line.fileno()):
+            time.sleep(0.01)
+        worker.process.kill()
+        worker.process.join()
+        found = receive(worker)
+    finally:
+        stop_worker(worker)
+    assert [(number, outcome.died) for number, outcome in found.items()] == [(7, True)]
+
+
+def test_an_answer_that_cannot_be_packed_is_an_error_and_not_waited_for(work):
+    with pytest.raises((AttributeError, RuntimeError), match="pickle"):
+        list(run_local(work.not_to_be_packed, [1, 2], workers=2))
+
+
+def test_results_wait_for_an_earlier_one_in_bounded_number(work):
+    made = []
+
+    def items():
+        for number in range(40):
+            made.append(number)
+            yield 0 if number == 0 else 1
+
+    running = run_local(work.double_late, items(), workers=2, most=3)
+    assert next(running) == 0
+    assert made == [0, 1, 2]
+    assert list(running) == [2] * 39
 
 
 def test_items_are_taken_only_when_a_worker_has_room(work):

@@ -9,7 +9,6 @@ from curate.corpus.groups import read_group
 from curate.corpus.inputs import InputFile
 from curate.corpus.ledger import LedgerBuilder, check_disk
 from curate.corpus.reader import read_documents
-from curate.errors import CurateError
 from curate.records import Document
 
 OPEN_PASSES = 4
@@ -43,8 +42,10 @@ def read_records(
         for number, document in passed.until(stop):
             if number >= start:
                 yield number, document
-    except CurateError:
-        passed = None  # nobody goes on from where it failed
+    except GeneratorExit:  # whoever reads has had enough, and may go on from there
+        raise
+    except BaseException:
+        passed = None  # nobody goes on from where it failed: there nothing follows
         raise
     finally:
         if passed is not None:

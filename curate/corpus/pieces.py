@@ -25,6 +25,9 @@ SMALL_BYTES = 4 * 1024 * 1024
 PARALLEL_BYTES = 256 * 1024 * 1024
 """Of input; below it a second process costs more than it saves."""
 
+WAITING = 3
+"""Pieces for each process that are read or wait for an earlier one: a digest takes long."""
+
 HELD_CHARS = 64 * 1024 * 1024
 """Of text that one piece may hold; what a bomb holds beyond is read where it is wanted."""
 
@@ -95,7 +98,7 @@ def read_in_pieces(files: Sequence[InputFile], *, text: str, workers: int) -> It
     planned = [_plan(file, text) if workers > 1 else [] for file in files]
     tasks = [piece for pieces in planned for piece in pieces]
     # Documents are bulk: they stay on this machine, whatever engine the stage works on.
-    results = run_local(read_piece, tasks, workers=workers, what="reading")
+    results = run_local(read_piece, tasks, workers=workers, what="reading", most=WAITING * workers)
     for file, pieces in zip(files, planned, strict=True):
         ledger = LedgerBuilder()
         if not pieces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -69,7 +70,7 @@ def receive(worker: Worker) -> dict[int, Outcome]:
     """Read one answer: the outcome of an item; of all that it held, where it has died."""
     try:
         number, outcome = worker.line.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # OSError: it died in the middle of an answer
         worker.process.join()
         lost = death(f"exit code {worker.process.exitcode}")
         return dict.fromkeys(worker.held, lost)
@@ -108,13 +109,19 @@ def _serve(line: Connection, environment: Mapping[str, str]) -> None:
     lock = threading.Lock()
 
     def work(function: Callable[[Any], Any], number: int, item: Any) -> None:
-        outcome = portable(attempt(function, item))
+        answer = _packed(number, portable(attempt(function, item)))
         with lock, suppress(BrokenPipeError, ConnectionResetError):
-            line.send((number, outcome))
+            line.send_bytes(answer)
 
     with suppress(EOFError, ConnectionResetError), ThreadPoolExecutor(MOST_SLOTS) as threads:
         while True:
             threads.submit(work, *line.recv())
+
+
+def _packed(number: int, outcome: Outcome) -> bytes:
+    """Return an answer as bytes; of one that cannot be packed, why: silence would be waited for."""
+    packed = attempt(pickle.dumps, (number, outcome))
+    return packed.result if packed.error is None else pickle.dumps((number, portable(packed)))
 
 
 def _end_with_parent() -> None:

@@ -30,6 +30,7 @@ def run_local(
     slots: int = 1,
     environments: Sequence[Mapping[str, str]] = (),
     crew: list[Worker] | None = None,
+    most: int = 0,
 ) -> Iterator[R]:
     """Apply `function` to each item and yield the results in the order of the items.
 
@@ -54,6 +55,8 @@ def run_local(
         environments: variables of each worker process, in turn: on which GPU it works.
         crew: processes of an earlier call, taken where they fit; those that live are left in it
             for the next. None: the processes end with this call.
+        most: items that are worked on, or whose results wait for an earlier one, at a time; for
+            results too large to wait in any number. 0: no bound.
 
     Raises:
         CurateError: a worker died twice over an item that may not be lost.
@@ -67,7 +70,7 @@ def run_local(
         yield from _run_here(function, items, slots, told, reject)
         return
     kept = [] if crew is None else crew
-    job = _Job(function, enumerate(items), slots, told, reject)
+    job = _Job(function, enumerate(items), slots, told, reject, most)
     try:
         for number in range(max(1, workers)):
             own = environments[number % len(environments)] if environments else {}
@@ -114,10 +117,12 @@ class _Job:
     slots: int
     told: _Told
     reject: Reject | None
+    most: int  # items beyond those whose results were taken; 0: any number
     crew: list[Worker] = field(default_factory=list)
     again: deque[tuple[int, Any]] = field(default_factory=deque)  # each to be tried alone
     alone: int = -1  # number of the item that is tried alone
     finished: dict[int, tuple[Any, ...]] = field(default_factory=dict)  # (), or (result,)
+    n_given: int = 0
     n_yielded: int = 0
 
 
@@ -184,10 +189,13 @@ def _hand_out(job: _Job) -> None:
     for room in range(job.slots):
         for worker in job.crew:
             if len(worker.held) == room:
+                if 0 < job.most <= job.n_given - job.n_yielded:
+                    return
                 numbered = next(job.waiting, None)
                 if numbered is None:
                     return
                 send(worker, job.function, *numbered)
+                job.n_given += 1
 
 
 def _settle(job: _Job, number: int, item: Any, outcome: Outcome) -> None:
