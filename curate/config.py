@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import tomllib
+from glob import escape
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -43,7 +44,7 @@ def read_settings(path: str | Path | None = None) -> Settings:
             raise CurateError(f"{path}: no such file", exit_code=USAGE)
         return Settings()
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors put a mark before it
         table = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CurateError(f"{file}: not valid TOML: {error}", exit_code=USAGE) from None
@@ -104,6 +105,10 @@ def _seen_from_here(settings: Settings, folder: Path) -> Settings:
     def path(name: str) -> str:
         return name if name.startswith(("hf:", "~")) or "://" in name else str(folder / name)
 
+    def pattern(name: str) -> str:  # of which the folder is none
+        there = os.path.exists(folder / name)  # noqa: PTH110
+        return path(name) if path(name) == name or there else str(Path(escape(str(folder)), name))
+
     def named(name: str) -> str:
         # not by Path, which raises of a name that is too long
         there = name not in ("", "builtin") and os.path.exists(folder / name)  # noqa: PTH110
@@ -116,7 +121,7 @@ def _seen_from_here(settings: Settings, folder: Path) -> Settings:
     wanted, mix, verify = settings.target, settings.mix, settings.verify
     return dataclasses.replace(
         settings,
-        corpus=override(settings.corpus, inputs=tuple(map(path, settings.corpus.inputs))),
+        corpus=override(settings.corpus, inputs=tuple(map(pattern, settings.corpus.inputs))),
         embed=override(settings.embed, probe=named(settings.embed.probe)),
         target=override(
             wanted,
@@ -224,7 +229,7 @@ def _line_of(key: str, text: str, *, section: str | None = None, header: bool = 
     inside = section is None
     pattern = rf"\s*\[\s*[\"']?{re.escape(key)}\b" if header else rf"\s*[\"']?{re.escape(key)}\b"
     fallback = rf"\s*[\"']?{re.escape(key)}\b"
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if re.match(r"\s*\[", line) and section is not None:
             inside = bool(re.match(rf"\s*\[\s*{re.escape(section)}\s*\]", line))
         elif (inside and re.match(pattern, line)) or (header and re.match(fallback, line)):

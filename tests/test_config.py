@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from curate.config import override, read_settings
+from curate.corpus.inputs import find_inputs
 from curate.errors import CurateError
 from curate.settings import CorpusSettings, Settings
 
@@ -71,6 +72,24 @@ model = "gpt2"
     assert far.target.data_dir == "../home/data"
     kept = (far.rank.encoder, far.mix.encoder, far.verify.model, far.verify.tokenizer)
     assert kept == ("org/encoder", "", "gpt2", "builtin")
+
+
+def test_signs_of_globs_in_the_name_of_a_settings_folder_are_its_name(tmp_path):
+    home = tmp_path / "project[1]"
+    home.mkdir()
+    for name in ("a.jsonl", "b.jsonl", "c[2].csv"):
+        (home / name).write_text('{"text": "one"}\n')
+    written(home, f'[corpus]\ninputs = ["*.jsonl", "c[2].csv", "{tmp_path}/*.csv"]\n')
+    inputs = read_settings(home / "curate.toml").corpus.inputs
+    assert inputs[2] == f"{tmp_path}/*.csv"
+    found = find_inputs(inputs[:2], workspace=tmp_path / "w")
+    assert [file.path.name for file in found] == ["a.jsonl", "b.jsonl", "c[2].csv"]
+
+
+def test_a_byte_order_mark_before_the_settings_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "curate.toml").write_bytes(b'\xef\xbb\xbf[corpus]\r\ninputs = ["a"]\r\n')
+    monkeypatch.chdir(tmp_path)
+    assert read_settings().corpus.inputs == ("a",)
 
 
 def test_one_input_may_be_a_string(tmp_path, monkeypatch):

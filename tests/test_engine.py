@@ -28,6 +28,7 @@ from curate.engine.run import engine_here, run_items, visible_gpus, working_here
 from curate.errors import CannotWriteError, CurateError
 from curate.mixing.tokenizer import count_tokens
 from curate.settings import EmbedSettings, RunSettings
+from curate.store.fingerprint import digest_file
 from curate.store.owner import this_owner
 from curate.task2vec.items import EmbedItem
 
@@ -415,6 +416,24 @@ def test_the_tasks_of_an_array_share_out_what_is_missing(work, tmp_path, monkeyp
         work_through(tmp_path / "items.jsonl", task=2, tasks=2)
     with pytest.raises(CurateError, match="no list of work items"):
         work_through(tmp_path / "nothing.jsonl")
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0c", "\r"])
+def test_no_sign_in_the_name_of_a_file_ends_a_line_of_the_list(tmp_path, sign):
+    path = tmp_path / f"a{sign}b.txt"
+    path.write_text("one")
+    lists = RunSettings(engine="batch")
+    with pytest.raises(CurateError, match="1 work items wait"):
+        list(run_batch(digest_file, [path], settings=lists, folder=tmp_path / "batch"))
+    assert work_through(tmp_path / "batch" / "items.jsonl") == (1, 0)
+    found = list(run_batch(digest_file, [path], settings=lists, folder=tmp_path / "batch"))
+    assert found == [digest_file(path)]
+
+
+def test_a_submit_command_with_half_a_quotation_is_told(tmp_path):
+    half = RunSettings(engine="batch", submit='sbatch "--wait')
+    with pytest.raises(CurateError, match=r"\[run\] submit = .*: No closing quotation"):
+        list(run_batch(digest_file, [tmp_path], settings=half, folder=tmp_path / "batch"))
 
 
 def test_a_result_of_an_array_that_was_changed_is_made_again(work, tmp_path, monkeypatch):

@@ -58,6 +58,16 @@ def test_a_large_file_is_estimated_from_its_beginning(case, tmp_path, monkeypatc
     assert plan.sources[0].documents == pytest.approx(9_000, rel=0.1)
 
 
+def test_items_of_a_large_json_array_are_counted(case, tmp_path, monkeypatch):
+    _, embed, workspace = case
+    monkeypatch.setattr(survey, "HEAD_BYTES", 2_000)
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"text": "some words here"}] * 4_000))
+    plan = plan_index(CorpusSettings(inputs=(str(path),)), embed, workspace=workspace)
+    assert plan.sources[0].documents == 4_000
+    assert not plan.exact
+
+
 def test_rows_of_a_columnar_file_are_counted_and_many_files_are_sampled(
     case, tmp_path, monkeypatch
 ):

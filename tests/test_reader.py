@@ -206,6 +206,31 @@ def test_csv_with_quotes_and_line_ends_in_a_field(tmp_path):
     assert account.error
 
 
+def test_a_folder_that_cannot_be_looked_into_is_said(tmp_path, monkeypatch):
+    (tmp_path / "in" / "closed").mkdir(parents=True)
+    write(tmp_path / "in" / "a.jsonl", lines())
+    write(tmp_path / "in" / "closed" / "b.jsonl", lines())
+    plain = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(CurateError, match="closed: Permission denied; make it readable"):
+        find_inputs([str(tmp_path / "in")], workspace=tmp_path / "w")
+
+
+def test_an_input_without_a_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.jsonl", lines())
+    with pytest.raises(CurateError, match="an input without a name"):
+        find_inputs([""], workspace=tmp_path / "w")
+    with pytest.raises(CurateError, match="~nobody-of-that-name/a: no such file"):
+        find_inputs(["~nobody-of-that-name/a"], workspace=tmp_path / "w")
+
+
 def test_blank_lines_between_quotes_are_text_and_others_no_record(tmp_path):
     data = b'\n  \nid,text\n1,"one\n\n  \ntwo"\n\n \t\n2,"\n\nthree"\n3,\n\n'
     for end in (b"\n", b"\r\n"):

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
-from curate.corpus import groups, prints, regroup, topics
+from curate.corpus import containers, groups, prints, regroup, topics
 from curate.corpus.inputs import InputFile
 from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.ranges import read_ranges
@@ -189,6 +189,20 @@ def test_buffers_do_not_change_what_is_read_back(mixed, tmp_path, monkeypatch):
     _, two, _ = shards_of(wanted, tmp_path / "two")
     assert [p.documents for p in one] == [p.documents for p in two]
     assert [p.shard.digest for p in one] == [p.shard.digest for p in two]
+
+
+def test_a_group_file_is_held_to_no_cap_of_inputs(tmp_path, monkeypatch):
+    texts = ["line of a long text\n" * 60, *["the same again " * 20] * 500]
+    write(tmp_path / "in" / "a.jsonl", [{"text": text, "kind": "k"} for text in texts])
+    wanted = settings(tmp_path / "in", "field:kind")
+    corpus = open_corpus(wanted, workspace=tmp_path / "w")
+    monkeypatch.setattr(containers, "MAX_RECORD_BYTES", 1_250)
+    monkeypatch.setattr(containers, "RATIO_FROM_BYTES", 1_000)
+    monkeypatch.setattr(containers, "MAX_RATIO", 3)
+    found = [
+        each.text for file in corpus.files for each in groups.read_group(file.path, source="k")
+    ]
+    assert found == texts
 
 
 def test_a_run_that_dies_leaves_no_group_file(mixed, tmp_path, monkeypatch):

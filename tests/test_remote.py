@@ -91,6 +91,17 @@ def test_a_glob_and_a_file_name_objects(server, bucket, tree, tmp_path):
         texts_of(["s3://no-such-bucket-at-all/in"], tmp_path)
 
 
+def test_objects_of_long_names_are_copied_each_to_a_file_of_its_own(server, bucket, tmp_path):
+    stems = ["\u3042" * 40, "\u3042" * 39 + "\u3044", "a" * 230, "a" * 229 + "b", "short"]
+    for stem in stems:
+        body = lines([stem[-1]])
+        server.put_object(Bucket=bucket, Key=f"in/{stem}.jsonl", Body=body)
+    found = texts_of([f"s3://{bucket}/in"], tmp_path)
+    assert sorted(text for _, text in found) == sorted(stem[-1] for stem in stems)
+    again = texts_of([f"s3://{bucket}/in"], tmp_path)
+    assert again == found
+
+
 def test_bytes_decide_and_not_what_the_store_calls_them(server, bucket, tmp_path):
     body = lines(["x" * 40] * 200_000)
     address, copy = f"s3://{bucket}/a.jsonl", tmp_path / "sources" / "s3" / bucket / "a.jsonl"

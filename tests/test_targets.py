@@ -77,9 +77,16 @@ def test_a_target_of_two_files(tmp_path):
     assert (target.name, target.select, target.eval) == ("pair", ("a",), ("b", "c"))
 
 
+def test_a_path_with_an_equals_sign_is_no_name_and_a_file(tmp_path):
+    (tmp_path / "lang=en").mkdir()
+    path = write(tmp_path / "lang=en" / "mine.jsonl", [{"text": text} for text in items(9)])
+    assert load_target(TargetSettings(name=str(path))).name == "mine"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("~nobody-of-that-name/a.jsonl", "no such file"),
         ("proofnit", "did you mean proofnet"),
         ("xyzzy", "known are arc, commonsenseqa, gsm8k"),
         ("nowhere/file.jsonl", "no such file"),

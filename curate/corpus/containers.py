@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -69,7 +70,7 @@ Span = tuple[int, int]
 
 
 def read_blocks(
-    path: Path, compression: Compression, *, span: Span | None = None
+    path: Path, compression: Compression, *, span: Span | None = None, capped: bool = True
 ) -> Iterator[bytes]:
     """Yield a file's decompressed bytes in blocks of about 1 MiB, the byte-order mark stripped.
 
@@ -77,6 +78,7 @@ def read_blocks(
         path: the file.
         compression: from `detect_format`.
         span: of a file that is not compressed, only these bytes.
+        capped: False for a file that we wrote, of documents that were held to the caps.
 
     Raises:
         BrokenFileError: the stream is cut or damaged, or it unpacks to more than 1,000 times its
@@ -95,7 +97,7 @@ def read_blocks(
                 if not unpacked and not start and block.startswith(b"\xef\xbb\xbf"):
                     block = block[3:]
                 unpacked += len(block)
-                if unpacked > max(RATIO_FROM_BYTES, MAX_RATIO * packed):
+                if capped and unpacked > max(RATIO_FROM_BYTES, MAX_RATIO * packed):
                     raise BrokenFileError(f"unpacks to more than {MAX_RATIO} times its size")
                 yield block
     except STREAM_ERRORS as error:
@@ -143,7 +145,7 @@ def find_line(path: Path, offset: int) -> int:
 
 
 def read_lines(
-    path: Path, compression: Compression, *, span: Span | None = None
+    path: Path, compression: Compression, *, span: Span | None = None, capped: bool = True
 ) -> Iterator[bytes | str]:
     r"""Yield lines, split on `\n` only; in place of a line that is none, its reason.
 
@@ -156,14 +158,14 @@ def read_lines(
     Raises:
         BrokenFileError: as `read_blocks`, after all the whole lines before the damage.
     """
-    return chain.from_iterable(read_line_lists(path, compression, span=span))
+    return chain.from_iterable(_line_lists(path, compression, span, capped))
 
 
-def read_line_lists(
-    path: Path, compression: Compression, *, span: Span | None = None
+def _line_lists(
+    path: Path, compression: Compression, span: Span | None, capped: bool
 ) -> Iterator[list[bytes | str]]:
     """Yield the lines of `read_lines` as lists, one for each block that is read."""
-    for head, block, first, last in _pieces(path, compression, span):
+    for head, block, first, last in _pieces(path, compression, span, capped=capped):
         found: list[bytes | str] = [head] if isinstance(head, str) else split_lines(head)
         if last > first:  # split where it stands: a copy of each block is a tenth of the time
             found += [line for line in block.split(b"\n")[1:-1] if line and not line.isspace()]
@@ -192,22 +194,23 @@ def read_line_blocks(path: Path, compression: Compression) -> Iterator[bytes | s
 
 
 def _pieces(
-    path: Path, compression: Compression, span: Span | None
+    path: Path, compression: Compression, span: Span | None, *, capped: bool = True
 ) -> Iterator[tuple[bytes | str, bytes, int, int]]:
     """Yield the line that a block ends, or its reason; the block; where its own lines are."""
+    longest = MAX_RECORD_BYTES if capped else sys.maxsize
     held: list[bytes] = []
     held_bytes = 0
     try:
-        for block in read_blocks(path, compression, span=span):
+        for block in read_blocks(path, compression, span=span, capped=capped):
             first, last = block.find(b"\n") + 1, block.rfind(b"\n") + 1
             if last:
-                long = held_bytes + first - 1 > MAX_RECORD_BYTES
+                long = held_bytes + first - 1 > longest
                 head = "too_long" if long else b"".join((*held, block[:first]))
                 # a bomb of line breaks is no block of a million lines
                 yield head, block, first, first if block.isspace() else last
                 held, held_bytes = [], 0
             held_bytes += len(block) - last
-            if held_bytes <= MAX_RECORD_BYTES:
+            if held_bytes <= longest:
                 held.append(block[last:])
             else:
                 held = []
@@ -215,7 +218,7 @@ def _pieces(
         if held_bytes:
             yield "truncated", b"", 0, 0
         raise
-    yield "too_long" if held_bytes > MAX_RECORD_BYTES else b"".join(held), b"", 0, 0
+    yield "too_long" if held_bytes > longest else b"".join(held), b"", 0, 0
 
 
 def read_whole(path: Path, compression: Compression, *, limit: int) -> bytes | None:

@@ -47,6 +47,7 @@ class GroupWriter:
         self._paths: dict[int, Path] = {}
         self._waiting: dict[int, list[bytes]] = {}
         self._sizes: dict[int, int] = {}
+        self._waiting_bytes = 0
 
     def __enter__(self) -> GroupWriter:
         return self
@@ -74,9 +75,10 @@ class GroupWriter:
         line = msgspec.json.encode(record) + b"\n"
         self._waiting.setdefault(group, []).append(line)
         self._sizes[group] = self._sizes.get(group, 0) + len(line)
+        self._waiting_bytes += len(line)
         if self._sizes[group] >= GROUP_BYTES:
             self._flush(group)
-        elif sum(self._sizes.values()) >= WAITING_BYTES:
+        elif self._waiting_bytes >= WAITING_BYTES:
             for other in sorted(self._waiting):
                 self._flush(other)
 
@@ -85,7 +87,7 @@ class GroupWriter:
             final = group_path(self._folder, group)
             self._paths[group] = self._stack.enter_context(publishing(final))
         packed = pa.compress(b"".join(self._waiting.pop(group)), codec="zstd", asbytes=True)
-        self._sizes[group] = 0
+        self._waiting_bytes -= self._sizes.pop(group)
         try:
             with self._paths[group].open("ab") as stream:
                 stream.write(packed)
@@ -116,7 +118,7 @@ def read_group(
     """
     decode = msgspec.json.Decoder(GroupRecord).decode
     try:
-        for number, line in enumerate(read_lines(path, "zstd")):
+        for number, line in enumerate(read_lines(path, "zstd", capped=False)):
             if stop is not None and number >= stop:
                 return
             if number < start:

@@ -19,6 +19,7 @@ from curate.corpus.formats import (
 )
 from curate.errors import USAGE, CurateError
 from curate.store.meta import kind_of
+from curate.store.places import user_path
 
 _CARDS = ("readme", "license", "licence", "notice", "citation")
 _SETTINGS = "curate.toml"  # lies in the folder of a project, and is no document of its corpus
@@ -60,10 +61,13 @@ def find_inputs(
 
     Raises:
         CurateError: nothing named, no such path, a glob or folder without any file to read, a
-            named file of an unknown kind, or a hub that cannot be reached.
+            folder that cannot be looked into, a named file of an unknown kind, or a hub that
+            cannot be reached.
     """
     if not inputs:
         raise CurateError("no input named; give files, folders or hf:org/name", exit_code=USAGE)
+    if "" in inputs:  # as a path it would be the current folder
+        raise CurateError("an input without a name; name it, or . for this folder", exit_code=USAGE)
     found: dict[Path, tuple[Path, str]] = {}
     for given in inputs:
         for path, source in _expand(given, workspace=workspace, skipped=skipped):
@@ -90,7 +94,7 @@ def _expand(
 
         yield spool_dataset(given, workspace=workspace)
         return
-    path = Path(given).expanduser()
+    path = user_path(given)
     if path.is_dir():
         yield from _folder(path, skipped)
     elif path.exists():
@@ -133,7 +137,7 @@ def _explicit(path: Path) -> Path:
 
 def _folder(folder: Path, skipped: list[Path] | None) -> Iterator[tuple[Path, str]]:
     any_found = False
-    for here, names, files in os.walk(folder):
+    for here, names, files in os.walk(folder, onerror=_refuse_closed):
         names[:] = sorted(name for name in names if not name.startswith((".", "__pycache__")))
         if skipped is not None:
             skipped.extend(Path(here) / name for name in names if (Path(here) / name).is_symlink())
@@ -154,6 +158,13 @@ def _folder(folder: Path, skipped: list[Path] | None) -> Iterator[tuple[Path, st
             yield path, _tree_source(path, folder) if whole else ""
     if not any_found:
         raise CurateError(f"{folder}: holds no file that can be read")
+
+
+def _refuse_closed(error: OSError) -> None:
+    """Refuse a folder that cannot be looked into: its files would be left out without a word."""
+    raise CurateError(
+        f"{error.filename}: {error.strerror}; make it readable, or name the inputs beside it"
+    ) from error
 
 
 def _tree_source(path: Path, folder: Path) -> str:

@@ -20,12 +20,16 @@ from curate.corpus.containers import BrokenFileError, one_line
 from curate.corpus.formats import RECORD_SUFFIXES, WHOLE_SUFFIXES, detect_format, inner_suffix
 from curate.errors import USAGE, CurateError
 from curate.store.failpoint import failpoint
+from curate.store.fingerprint import digest_bytes
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
 """The schemes that are read, and what reads each."""
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """Of one request; an interrupted copy goes on after its last whole block."""
+
+LONGEST_NAME = 200
+"""Bytes of a copy's name: a file system takes 255, and temporary files are named after it."""
 
 _HIDDEN = re.compile(r"/(\.|__pycache__|_[^/]*$)")
 _MARKS = ("ETag", "etag", "generation", "md5Hash", "blob_id")
@@ -244,4 +248,6 @@ def _redacted(message: str) -> str:
 def _safe(part: str) -> str:
     """Return a part of a key as a file name: `..` leads nowhere, and no two parts are one."""
     name = quote(part, safe=" !#$&'()+,;=@[]{}~^`") or "%"
+    if len(name) > LONGEST_NAME:  # three bytes for each of most signs; the ending tells the kind
+        name = f"{name[:100]}%%{digest_bytes(part.encode())[:32]}{name[-40:]}"
     return name.replace(".", "%2E") if not name.strip(".") else name

@@ -14,6 +14,7 @@ from curate.corpus.columnar import count_rows
 from curate.corpus.containers import BrokenFileError, read_head
 from curate.corpus.formats import Format, detect_format
 from curate.corpus.inputs import InputFile
+from curate.corpus.json_rows import json_file
 from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.reader import read_documents
 
@@ -89,8 +90,9 @@ def survey_file(file: InputFile, *, text: str, encode: Encode, samples: list[str
 
 def _head_texts(file: InputFile, form: Format, text: str) -> tuple[list[str], float]:
     """Return the texts of a file's beginning, and what to multiply their number by."""
-    if form.kind in ("parquet", "arrow_file", "arrow_stream"):
-        total = count_rows(file.path, form)
+    if form.kind in ("parquet", "arrow_file", "arrow_stream", "json"):
+        whole = form.kind == "json"  # one value, of which the beginning says nothing
+        total = len([*json_file(file.path, form, ())]) if whole else count_rows(file.path, form)
         texts, seen = _some(file, text)
         return texts, total / max(1, seen)
     head, times = read_head(file.path, form.compression, limit=HEAD_BYTES)

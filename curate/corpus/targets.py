@@ -19,6 +19,7 @@ from curate.errors import USAGE, CurateError
 from curate.records import Target
 from curate.settings import TargetSettings
 from curate.store.fingerprint import digest_texts
+from curate.store.places import user_path
 
 
 def load_target(settings: TargetSettings) -> Target:
@@ -53,11 +54,11 @@ def load_target(settings: TargetSettings) -> Target:
         return _load_hub(settings)
     if settings.name.startswith("lm-eval:"):
         return _load_task(settings)
+    if (whole := user_path(settings.name)).is_file():
+        return _load_files([whole], "", settings)
     label, _, rest = settings.name.rpartition("=")
-    paths = [Path(part).expanduser() for part in rest.split(",")]
-    if label or Path(settings.name).expanduser().is_file():
-        whole = Path(settings.name).expanduser()
-        return _load_files([whole] if whole.is_file() else paths, label, settings)
+    if label:
+        return _load_files([user_path(part) for part in rest.split(",")], label, settings)
     raise _unknown(settings.name)
 
 
@@ -72,7 +73,7 @@ def split_weight(name: str) -> tuple[str, float]:
         (('proofnet', 2.0), ('minif2f', 1.0))
     """
     match = re.fullmatch(r"(.+):(\d+(?:\.\d+)?)", name)
-    if match is None or Path(name).expanduser().is_file():
+    if match is None or user_path(name).is_file():
         return name, 1.0
     weight = float(match[2])
     if not 0 < weight < math.inf:

@@ -100,7 +100,8 @@ def work_through(
     if not 0 <= task < tasks:
         raise CurateError(f"--task {task}: must lie from 0 to {tasks - 1} (--tasks {tasks})")
     try:
-        name, *lines = listing.read_text(encoding="utf-8").splitlines()
+        # not by splitlines, which also ends a line at signs that JSON leaves as they are
+        name, *lines = listing.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, ValueError):
         raise CurateError(f"{listing}: no list of work items; run the command again") from None
     function = find_named(name)
@@ -163,11 +164,12 @@ def _submit(script: Path, settings: RunSettings, n_items: int) -> None:
             f"{n_items} work items wait in {script.parent / 'items.jsonl'}: run sbatch {script}, "
             "then the same command again"
         )
-    command = [*shlex.split(settings.submit), str(script)]
     try:
+        command = [*shlex.split(settings.submit), str(script)]
         ended = subprocess.run(command, check=False, stdout=sys.stderr.fileno())
-    except OSError as error:
-        raise CurateError(f"[run] submit = {settings.submit!r}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a quotation without its end
+        why = getattr(error, "strerror", None) or str(error)
+        raise CurateError(f"[run] submit = {settings.submit!r}: {why}") from None
     if ended.returncode < 0:
         raise CurateError(f"{settings.submit}: ended by signal {-ended.returncode}")
 

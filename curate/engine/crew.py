@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -109,19 +108,20 @@ def _serve(line: Connection, environment: Mapping[str, str]) -> None:
     lock = threading.Lock()
 
     def work(function: Callable[[Any], Any], number: int, item: Any) -> None:
-        answer = _packed(number, portable(attempt(function, item)))
+        outcome = portable(attempt(function, item))
         with lock, suppress(BrokenPipeError, ConnectionResetError):
-            line.send_bytes(answer)
+            _answer(line, number, outcome)
 
     with suppress(EOFError, ConnectionResetError), ThreadPoolExecutor(MOST_SLOTS) as threads:
         while True:
             threads.submit(work, *line.recv())
 
 
-def _packed(number: int, outcome: Outcome) -> bytes:
-    """Return an answer as bytes; of one that cannot be packed, why: silence would be waited for."""
-    packed = attempt(pickle.dumps, (number, outcome))
-    return packed.result if packed.error is None else pickle.dumps((number, portable(packed)))
+def _answer(line: Connection, number: int, outcome: Outcome) -> None:
+    """Send an outcome; of one that cannot be packed, why: silence would be waited for."""
+    sent = attempt(line.send, (number, outcome))  # packed whole before the first byte goes out
+    if sent.error is not None and not isinstance(sent.error, OSError):
+        line.send((number, portable(sent)))
 
 
 def _end_with_parent() -> None:

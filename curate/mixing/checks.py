@@ -16,6 +16,7 @@ from curate.mixing.publish import list_content
 from curate.mixing.trainers import NAMES
 from curate.records import Index, Ranking, Target
 from curate.settings import MixSettings
+from curate.store.places import user_path
 
 if TYPE_CHECKING:
     from curate.records import Counts
@@ -112,7 +113,7 @@ def check_out(out: Path, index: Index) -> None:
         )
     place = out.resolve()
     for name in index.corpus.inputs:
-        folder = Path(name).expanduser()
+        folder = user_path(name)
         if folder.is_dir() and folder.resolve() in (place, *place.parents):
             raise CurateError(
                 f"{out}: inside the input {name}, where the next index would read it; name "

@@ -16,7 +16,7 @@ from curate.records import Target
 from curate.settings import Settings, TargetSettings
 from curate.store.history import Note, noting
 from curate.store.leftovers import sweep
-from curate.store.places import note_path, noted_path
+from curate.store.places import note_path, noted_path, user_path
 from curate.store.publish import publish_json, read_json
 from curate.task2vec.reading import open_index
 
@@ -39,7 +39,7 @@ def input_files(place: Path) -> list[Path]:
     if (place / "target.json").is_file():
         target = _named_target(place)
         named += [target.data_dir, *target_files(target)]
-    paths = [Path(name).expanduser() for name in named if name]
+    paths = [user_path(name) for name in named if name]
     return [*(Path(ledger.path) for ledger in index.ledgers), *filter(Path.exists, paths)]
 
 

@@ -6,6 +6,16 @@ import os
 from pathlib import Path
 
 
+def user_path(name: str | Path) -> Path:
+    """Return the path that a user named; `~` is a home, and stands for itself where there is none.
+
+    Example:
+        >>> user_path("~nobody-of-that-name/a.jsonl")
+        PosixPath('~nobody-of-that-name/a.jsonl')
+    """
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - which raises RuntimeError
+
+
 def note_path(path: Path, workspace: Path) -> str:
     """Return a path as an artefact of a workspace notes it.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from curate.errors import CurateError
 from curate.store.fingerprint import digest_file, fingerprint
+from curate.store.places import user_path
 
 BUILTIN = Path(__file__).parent / "builtin"
 _TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
@@ -36,7 +37,7 @@ def fetch_model(name: str, *, what: str = "probe") -> Path:
                 "probe builtin: its weights are missing from this installation; install again"
             )
         return BUILTIN
-    path = Path(name).expanduser()
+    path = user_path(name)
     if path.is_file() and path.suffix == ".gguf":
         return path
     if path.is_dir():

@@ -14,6 +14,7 @@ from curate.corpus.tokens import Encode
 from curate.errors import CurateError
 from curate.records import Index, ProbeInfo
 from curate.store.fingerprint import digest_bytes
+from curate.store.places import user_path
 from curate.task2vec.foreign import check_text_sizes, one_line_errors
 from curate.task2vec.model_files import BUILTIN, fetch_tokenizer
 
@@ -141,7 +142,7 @@ def find_place(name: str, info: ProbeInfo) -> dict[str, Any]:
     Raises:
         CurateError: a file in its folder is larger than any tokenizer.
     """
-    path = BUILTIN if name == "builtin" else Path(name).expanduser()
+    path = BUILTIN if name == "builtin" else user_path(name)
     if path.is_dir():
         check_text_sizes(f"tokenizer {name}", path)
         return {"pretrained_model_name_or_path": path, "local_files_only": True}
