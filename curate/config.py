@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -201,8 +202,12 @@ def _value(key: str, value: Any, kind: Any) -> Any:
         value = int(value)  # of numpy's integers too
     if kind is float and value != value:
         raise ValueError("expected a number, found nan")
-    if key == "seed" and isinstance(value, int) and value < 0:
+    if key in ("seed", "workers") and isinstance(value, int) and value < 0:
         raise ValueError(f"expected 0 or more, found {value}")
+    if key in _SHARE_FIELDS and isinstance(value, float) and not 0 <= value <= 1:
+        raise ValueError(f"expected a share from 0 to 1, found {value}")
+    if key == "gpus" and isinstance(value, float) and not 0 < value < math.inf:
+        raise ValueError(f"expected a number above 0, found {value}")
     if not isinstance(value, kind) or (kind is int and is_flag):
         raise ValueError(f"expected {kind.__name__}, found {value!r}")
     return value

@@ -4,6 +4,7 @@ import gzip
 import lzma
 import os
 import random
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -365,6 +366,31 @@ def test_a_mix_that_was_built_in_a_folder_is_not_read_with_it(tmp_path):
     for named in (mix, mix / "data", tmp_path / "work" / "m*x"):  # a mix that is named is read
         found = find_inputs([str(named)], workspace=tmp_path)
         assert "data" in [file.source for file in found]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*", "**", "**/*.jsonl", "*/*.jsonl", "?*", "*/data/*", "*/*/*"]
+)
+def test_a_mix_that_only_wildcards_find_is_not_read(tmp_path, monkeypatch, pattern):
+    mix = tmp_path / "mix"
+    for folder in (mix / "data", tmp_path / "sub" / "data"):
+        folder.mkdir(parents=True)
+        (folder / "a.jsonl").write_bytes(lines())
+        (folder.parent / "b.jsonl").write_bytes(lines())
+    publish_meta(mix, kind="mix", fingerprint="f", files=[], body={})
+    for start in (f"{tmp_path}/", ""):
+        monkeypatch.chdir(tmp_path)
+        skipped = []
+        found = find_inputs([f"{start}{pattern}"], workspace=tmp_path / "w", skipped=skipped)
+        tops = {file.path.resolve().relative_to(tmp_path).parts[0] for file in found}
+        assert tops == {"sub"}
+        assert {path.resolve() for path in skipped} == {mix}
+    monkeypatch.chdir(mix)  # it is the current folder: named, as the first path of a walk is
+    assert find_inputs(["*.jsonl"], workspace=tmp_path / "w")
+    assert find_inputs(["../mix/*.jsonl"], workspace=tmp_path / "w")
+    shutil.rmtree(tmp_path / "sub")
+    with pytest.raises(CurateError, match="matches no file|holds no file"):
+        find_inputs([f"{tmp_path}/{pattern}"], workspace=tmp_path / "w")
 
 
 def test_of_a_foreign_meta_json_only_the_beginning_is_read(tmp_path, monkeypatch):

@@ -329,6 +329,8 @@ def test_a_hub_that_cannot_be_reached_is_said_with_what_to_do(monkeypatch):
         with pytest.raises(CurateError, match=r"hub \(no network .*(no|network|here) …\); .*files"):
             load_target(TargetSettings(name=name))
     assert parse_hub_name("hf:a/b@v1").revision == "v1"
+    with pytest.raises(CurateError, match="hf:a/b#0k: a sample of no record"):
+        parse_hub_name("hf:a/b#0k")
     with pytest.raises(CurateError, match="not a hub name"):
         parse_hub_name("hf:a b")
 

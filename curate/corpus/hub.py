@@ -89,6 +89,8 @@ def parse_hub_name(name: str) -> HubName:
         )
     wanted = parts.pop("sample")
     sample = int(wanted.removesuffix("k") or 0) * (1_000 if wanted.endswith("k") else 1)
+    if wanted and not sample:  # 0 stands for all records
+        raise CurateError(f"{name}: a sample of no record; leave # out for all", exit_code=USAGE)
     return HubName(**parts, sample=sample)
 
 

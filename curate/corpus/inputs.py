@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def find_inputs(
         workspace: hub data sets and the files of addresses are copied into its `sources/`, once;
             `refresh_remote` brings copies up to date.
         skipped: receives what is left out of folders: files that no reader knows, links to
-            folders, and mixes that were built there.
+            folders, and mixes that were built there; of globs, the mixes.
         by_folder: a file's source is the folder that it lies in instead.
 
     Raises:
@@ -100,14 +101,32 @@ def _expand(
     elif path.exists():
         yield _explicit(path), ""
     elif has_magic(given):
-        matches = sorted(glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns too)
-        if not matches:
+        parts = _outside_mixes(path, [] if skipped is None else skipped)
+        if not parts:
             raise CurateError(f"{given}: matches no file")
-        for match in matches:
-            part = Path(match)
+        for part in parts:
             yield from _folder(part, skipped) if part.is_dir() else [(_explicit(part), "")]
     else:
         raise CurateError(f"{given}: no such file or folder")
+
+
+def _outside_mixes(pattern: Path, skipped: list[Path]) -> list[Path]:
+    """Return what a glob matches, without the mixes that it does not name: `m*x` does, `*` not."""
+    names = [part for part in pattern.parts if part.strip("*?")]
+    mixes: dict[Path, bool] = {}
+    kept = []
+    for match in sorted(glob(str(pattern), recursive=True)):  # noqa: PTH207 (absolute patterns too)
+        part = Path(match)
+        for folder in (part if part.is_dir() else part.parent, *part.parents):
+            if folder not in mixes:
+                named = not folder.name or any(fnmatch(folder.name, name) for name in names)
+                mixes[folder] = not named and kind_of(folder) == "mix"
+                skipped += [folder] if mixes[folder] else []
+            if mixes[folder]:
+                break
+        else:
+            kept.append(part)
+    return kept
 
 
 def _check_names(paths: Iterable[Path]) -> None:
