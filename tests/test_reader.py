@@ -389,7 +389,7 @@ def test_a_mix_that_only_wildcards_find_is_not_read(tmp_path, monkeypatch, patte
     assert find_inputs(["*.jsonl"], workspace=tmp_path / "w")
     assert find_inputs(["../mix/*.jsonl"], workspace=tmp_path / "w")
     shutil.rmtree(tmp_path / "sub")
-    with pytest.raises(CurateError, match="matches no file|holds no file"):
+    with pytest.raises(CurateError, match=r"(matches|holds) no file"):
         find_inputs([f"{tmp_path}/{pattern}"], workspace=tmp_path / "w")
 
 

@@ -14,8 +14,10 @@ from curate.corpus import passes, reader
 from curate.corpus.inputs import find_inputs
 from curate.corpus.ranges import read_ranges
 from curate.corpus.reader import read_documents
+from curate.corpus.regroup import open_corpus
 from curate.corpus.shards import read_shards
 from curate.errors import CurateError
+from curate.mixing.reading import read_blocks_of
 from curate.settings import CorpusSettings
 from curate.store.fingerprint import digest_texts
 
@@ -121,6 +123,33 @@ def test_a_changed_input_is_refused(tmp_path):
     (tmp_path / "a.jsonl").unlink()
     with pytest.raises(CurateError, match="No such file"):
         list(read_ranges(part.shard, text="text"))
+
+
+def test_no_range_holds_a_text_without_tokens_which_no_shard_counts(tmp_path):
+    texts = ["\u200b", "one", "\u200b", "", "two", "three", "", "four", "\u200b"]
+    write(tmp_path / "in" / "a.jsonl", texts)
+    write(tmp_path / "in" / "b.jsonl", texts)
+
+    def without_marks(parts):
+        return encode([part.replace("\u200b", "") for part in parts])
+
+    for group_by in ("folder", "field:kind"):
+        if group_by == "field:kind":
+            for name in "ab":
+                lines = [msgspec.json.encode({"text": text, "kind": "k"}) for text in texts]
+                (tmp_path / "in" / f"{name}.jsonl").write_bytes(b"\n".join(lines))
+        wanted = CorpusSettings(inputs=(str(tmp_path / "in"),), group_by=group_by)
+        corpus = open_corpus(wanted, workspace=tmp_path / "w")
+        ledgers = []
+        (part,) = read_shards(
+            corpus.files, wanted, encode=without_marks, ledgers=ledgers, grouped=corpus.ledgers
+        )
+        found = [document.text for document in read_ranges(part.shard, text="text")]
+        assert found == ["one", "two", "three", "four"] * 2
+        assert part.shard.n_documents == len(found)
+        blocks = read_blocks_of([part.shard], text="text")  # raises where their number differs
+        assert [text for block in blocks for text in block.block.texts] == found
+        assert [(x.seen, x.accepted, x.rejected) for x in ledgers] == [(9, 4, {"empty": 5})] * 2
 
 
 def test_nothing_accepted_is_an_error(tmp_path):

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from curate.corpus.groups import read_group
@@ -28,8 +29,8 @@ ENCODE_CHARS = 2_000_000
 """So many documents or characters, whichever is first, go to the tokenizer together."""
 
 
-Placed = tuple[Document, RecordRange, "Counts"]
-"""A document, the one record that it is, and its token ids."""
+Placed = tuple[Document, RecordRange, "Counts", bool]
+"""A document, the one record that it is, its token ids; whether none was taken out before it."""
 
 
 def read_shards(
@@ -72,7 +73,9 @@ def read_shards(
     if total:
         notify("bytes read", 0, total)
     builders = [LedgerBuilder.of(ledger) for ledger in grouped]
-    origins = {builder.digest: builder for builder in reversed(builders)}
+    origins: dict[str, list[LedgerBuilder]] = {}
+    for builder in builders:
+        origins.setdefault(builder.digest, []).append(builder)
     plain = [file for file in ordered if not file.grouped]
     opened = read_in_pieces(plain, text=settings.text, workers=workers or count_workers(plain))
     names: set[str] = set()
@@ -93,7 +96,7 @@ def _encoded(
     opened: Iterator[Opened],
     encode: Encode,
     ledgers: list[FileLedger],
-    origins: dict[str, LedgerBuilder],
+    origins: dict[str, list[LedgerBuilder]],
     progress: BytesRead,
 ) -> Iterator[Placed]:
     """Yield the documents of one source; file the ledgers."""
@@ -105,13 +108,16 @@ def _encoded(
         else:
             ledger, documents = next(opened)
             placed = _plain(documents, ledger)
+        follows = True
         for batch in _batches(placed):
             encoded = encode([document.text for document, _ in batch])
             for (document, place), ids in zip(batch, encoded, strict=True):
                 if len(ids) == 0:
-                    origins.get(document.file_digest, ledger).withdraw("empty")
+                    alike = origins.get(document.file_digest, [ledger])  # each has such a text
+                    max(alike, key=attrgetter("accepted")).withdraw("empty")
                 else:
-                    yield document, place, ids
+                    yield document, place, ids, follows
+                follows = len(ids) > 0
                 progress.add(len(document.text))
         if not file.grouped:
             ledgers.append(ledger.finish())
@@ -161,7 +167,7 @@ def _cut(encoded: Iterable[Placed], shard_tokens: int) -> Iterator[list[Placed]]
             end = _end_of_shard(held, shard_tokens)
             yield held[:end]
             held = held[end:]
-            n_tokens = sum(len(ids) for _, _, ids in held)
+            n_tokens = sum(len(ids) for _, _, ids, _ in held)
         held.append(one)
         n_tokens += len(one[2])
     if held:
@@ -172,7 +178,7 @@ def _end_of_shard(held: Sequence[Placed], shard_tokens: int) -> int:
     """Return how many documents go into the next shard: all, where none is in its second half."""
     ends: list[tuple[int, int]] = []
     n_tokens = 0
-    for number, (document, _, ids) in enumerate(held, start=1):
+    for number, (document, _, ids, _) in enumerate(held, start=1):
         n_tokens += len(ids)
         if 2 * n_tokens >= shard_tokens:
             ends.append((zlib.crc32(document.text.encode("utf-8", "surrogatepass")), number))
@@ -208,10 +214,11 @@ def _free(name: str, names: set[str]) -> str:
 
 
 def _as_shard(part: Sequence[Placed], *, name: str, source: str, grouped: bool) -> ShardText:
-    documents, places, tokens = zip(*part, strict=True)
+    documents, places, tokens, joined = zip(*part, strict=True)
     ranges: list[RecordRange] = []
-    for place in places:
-        if ranges and ranges[-1].path == place.path:
+    for place, follows in zip(places, joined, strict=True):
+        # a record that was rejected is so when it is read again, a text without a token is not
+        if ranges and ranges[-1].path == place.path and follows:
             ranges[-1] = replace(ranges[-1], stop=place.stop)
         else:
             ranges.append(place)
