@@ -47,7 +47,7 @@ def read_settings(path: str | Path | None = None) -> Settings:
     try:
         text = file.read_text(encoding="utf-8-sig")  # some editors put a mark before it
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the bytes, the TOML, and too long a number
         raise CurateError(f"{file}: not valid TOML: {error}", exit_code=USAGE) from None
     settings = _settings_from(table, text=text, file=file)
     here = file.resolve().parent == Path.cwd().resolve()
@@ -197,7 +197,7 @@ def _value(key: str, value: Any, kind: Any) -> Any:
         return parse_share(value)
     is_flag = isinstance(value, bool)  # which Python counts among the integers
     if kind is float and isinstance(value, Real) and not is_flag:
-        value = float(value)
+        value = _as_float(value)
     elif kind is int and isinstance(value, Integral) and not is_flag:
         value = int(value)  # of numpy's integers too
     if kind is float and value != value:
@@ -211,6 +211,13 @@ def _value(key: str, value: Any, kind: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and is_flag):
         raise ValueError(f"expected {kind.__name__}, found {value!r}")
     return value
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number too large to count with") from None
 
 
 def _unknown(

@@ -109,6 +109,8 @@ def test_one_input_may_be_a_string(tmp_path, monkeypatch):
         ("[corpus]\nmax_rejected = 1.5\n", ":2: max_rejected: expected a share from 0 to 1"),
         ("[run]\nworkers = -1\n", ":2: workers: expected 0 or more, found -1"),
         ("[run]\ngpus = 0\n", ":2: gpus: expected a number above 0, found 0.0"),
+        (f"[mix]\nmax_epochs = 1{'0' * 400}\n", ":2: max_epochs: a number too large"),
+        (f"[mix]\nbudget = 1{'0' * 5000}\n", "not valid TOML: Exceeds the limit"),
         ("corpus = 3\n", ":1: corpus is a section: write [corpus]"),
         ("[corpus]\nmax_rejected = nan\n", ":2: max_rejected: expected a number, found nan"),
         ("[rank]\nseed = -1\n", ":2: seed: expected 0 or more, found -1"),

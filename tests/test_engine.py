@@ -18,7 +18,7 @@ import pytest
 
 from curate.engine import listing, on_ray
 from curate.engine.ahead import ahead
-from curate.engine.batch import run_batch, work_through
+from curate.engine.batch import run_batch, task_of_array, work_through
 from curate.engine.crew import receive, send, start_worker, stop_worker
 from curate.engine.listing import from_text, to_text
 from curate.engine.local import count_cores, run_local
@@ -428,6 +428,14 @@ def test_no_sign_in_the_name_of_a_file_ends_a_line_of_the_list(tmp_path, sign):
     assert work_through(tmp_path / "batch" / "items.jsonl") == (1, 0)
     found = list(run_batch(digest_file, [path], settings=lists, folder=tmp_path / "batch"))
     assert found == [digest_file(path)]
+
+
+def test_a_task_that_is_no_number_is_told(monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    assert task_of_array() == 7
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "x")
+    with pytest.raises(CurateError, match="SLURM_ARRAY_TASK_ID=x: not the number of a task"):
+        task_of_array()
 
 
 def test_a_submit_command_with_half_a_quotation_is_told(tmp_path):

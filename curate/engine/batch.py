@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from curate.engine.listing import find_named, from_text, name_of, to_text
 from curate.engine.outcome import Outcome, Reject, attempt, death, judge, portable
-from curate.errors import CurateError
+from curate.errors import USAGE, CurateError
 from curate.harmless import hide_secrets
 from curate.records import Notify, silent
 from curate.settings import RunSettings
@@ -204,5 +204,14 @@ def _read(path: Path) -> Outcome:
 
 
 def task_of_array() -> int:
-    """Return the number of this task of a Slurm array, 0 outside of one."""
-    return int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
+    """Return the number of this task of a Slurm array, 0 outside of one.
+
+    Raises:
+        CurateError: the environment names no number.
+    """
+    number = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
+    if not (number.isascii() and number.isdecimal()):
+        raise CurateError(
+            f"SLURM_ARRAY_TASK_ID={number}: not the number of a task; give --task", exit_code=USAGE
+        )
+    return int(number)
