@@ -17,9 +17,7 @@ from tests.test_verify_stage import SETTINGS, chain, console_text
 
 __all__ = ["chain"]  # a fixture
 
-ASKED = dataclasses.replace(
-    SETTINGS, seeds=2, calibration=2, tokens=1_000, against=(), outcomes=("lm-eval:own",)
-)
+ASKED = dataclasses.replace(SETTINGS, tokens=1_000, against=(), outcomes=("lm-eval:own",))
 NATS = "lm-eval:own perplexity, nats an answer"
 
 
@@ -49,7 +47,7 @@ def test_tasks_are_shown_and_a_run_killed_while_it_is_asked_goes_on_to_the_same(
 
     def killed(*given):
         asked.append(given)
-        if len(asked) % 3 == 0:
+        if len(asked) in (2, 4, 6):
             raise KeyboardInterrupt
         return ask(*given)
 

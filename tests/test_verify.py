@@ -243,7 +243,12 @@ def test_the_same_call_trains_nothing_and_keeps_the_forecast(finished, monkeypat
 
 
 def test_worker_processes_give_the_same_result(finished, tmp_path):
-    _, found = finished
+    """Of one step, the mix's: a step more starts its processes anew. All: test_engines.py."""
+    folder, found = finished
+    (tmp_path / "runs").mkdir()
+    for path in (folder / "runs").glob("*.json"):
+        if msgspec.json.decode(path.read_bytes(), type=Run).arm != "mix":
+            shutil.copy(path, tmp_path / "runs")
     spread = run_experiment(make_experiment(tmp_path), arm_documents, SETTINGS, workers=2)
     assert outcome(spread) == outcome(found)
 
