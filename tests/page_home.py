@@ -15,21 +15,22 @@ from curate.settings import (
     TargetSettings,
     VerifySettings,
 )
+from curate.verification.control_set import draw_control_set
 from tests.conftest import licence_prose, numpy_docstrings, python_sources, write_jsonl
 
 ROOT = Path(__file__).parents[1]
 # Numbers that a real run needs and a test cannot pay for; nothing else of a line is changed.
 SMALLER = {
-    "100M": "8k", "200k": "8k", "5M": "4k", "3M": "tiny", "--seeds 3": "--seeds 2",
-    "batch_tokens = 2048": "batch_tokens = 512", "calibration = 4": "calibration = 2",
-    "seeds = 3": "seeds = 2", "60_000": "4_000", "2_048": "512",
+    "100M": "8k", "200k": "4k", "5M": "2k", "3M": "tiny", "--seeds 3": "--seeds 2",
+    "batch_tokens = 2048": "batch_tokens = 256", "calibration = 4": "calibration = 2",
+    "seeds = 3": "seeds = 2", "60_000": "4_000", "2_048": "256",
 }  # fmt: skip
 BUILTIN = str(ROOT / "curate" / "task2vec" / "builtin")
 # The pages of commands name models and corpora of the reader's: these are those of the test.
 OF_THE_TEST = {
     "corpora/": "corpus/", "data/*.parquet": "data/*.jsonl.zst", "gpt2": BUILTIN,
     "models/all-MiniLM-L6-v2": BUILTIN, "wikipedia=20%": "manual=20%", "1B": "8k", "100B": "8k",
-    "--size 1M": "--size tiny", "--tokens 1M": "--tokens 4k", "--budget 1M": "--budget 8k",
+    "--size 1M": "--size tiny", "--tokens 1M": "--tokens 2k", "--budget 1M": "--budget 8k",
     "--workers 8": "--workers 2", "ngram,compression,all": "ngram",
 }  # fmt: skip
 
@@ -71,9 +72,15 @@ def home(tmp_path, monkeypatch):
             (named / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     # A process more takes seconds to start, and changes nothing (test_verify.py holds it).
     monkeypatch.setattr("curate.engine.run.count_cores", lambda: 1)
+    # Each model reads the control set: a quarter of the usual is the least that has no warning.
+    monkeypatch.setattr("curate.verification.conduct.draw_control_set", draw_few)
     monkeypatch.setenv("CURATE_DATA_DIR", str(tmp_path / "named"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def draw_few(*given, count, **named):
+    return draw_control_set(*given, count=-(-count // 4), **named)
 
 
 def smaller(text):
@@ -86,8 +93,8 @@ def small_demo(inputs, target):
     """The settings of the demo for three small sources and a minute less of training."""
     return Settings(
         corpus=CorpusSettings(inputs=("corpus",)),
-        embed=EmbedSettings(batch_tokens=512),
+        embed=EmbedSettings(batch_tokens=256),
         target=TargetSettings(name="docs=target/select.jsonl,target/eval.jsonl"),
         mix=MixSettings(budget=8_000),
-        verify=VerifySettings(size="tiny", tokens=4_000, seeds=2, calibration=2),
+        verify=VerifySettings(size="tiny", tokens=2_000, seeds=2, calibration=2),
     )

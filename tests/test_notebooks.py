@@ -1,8 +1,11 @@
 """The notebooks and scripts of examples/: they ran, and their cells run again on less text."""
 
+import dataclasses
 import json
 import runpy
+import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +23,24 @@ __all__ = ["home"]  # a fixture
 FEW = 24  # documents of each source, and items
 
 
-def write_less(home, *, real=example.write_example):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The example, which seconds of reading all that is installed make: once, to be copied."""
+    return example.write_example(tmp_path_factory.mktemp("example"))
+
+
+def copied(written, home):
+    """What `write_example` does, by files that it wrote before."""
+    shutil.copytree(written.inputs.parent, home, dirs_exist_ok=True)
+    places = {"inputs": "corpus", "select": "target/select.jsonl", "eval": "target/eval.jsonl"}
+    return dataclasses.replace(written, **{name: home / at for name, at in places.items()})
+
+
+def write_less(written, home):
     """Write the example, and cut its files to their first documents, those of the target short."""
-    found = real(home)
+    found = copied(written, home)
     corpus = dict.fromkeys((home / "corpus").glob("*.jsonl"))
-    for path, chars in (corpus | dict.fromkeys(map(Path, (found.select, found.eval)), 600)).items():
+    for path, chars in (corpus | dict.fromkeys(map(Path, (found.select, found.eval)), 300)).items():
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()[:FEW]]
         cut = (json.dumps(row | {"text": row["text"][:chars]}) for row in rows)
         path.write_text("\n".join(cut), encoding="utf-8")
@@ -32,7 +48,7 @@ def write_less(home, *, real=example.write_example):
 
 
 @pytest.mark.parametrize("name", ["tutorial", "finetuning"])
-def test_the_notebooks_ran_and_their_cells_run_again(home, monkeypatch, name):
+def test_the_notebooks_ran_and_their_cells_run_again(home, written, monkeypatch, name):
     import nbformat
 
     book = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
@@ -40,7 +56,7 @@ def test_the_notebooks_ran_and_their_cells_run_again(home, monkeypatch, name):
     assert cells and all(cell.execution_count for cell in cells), "run make notebook"
     assert not [out for cell in cells for out in cell.outputs if out.output_type == "error"]
     monkeypatch.setattr("curate.demo.demo_settings", small_demo)
-    monkeypatch.setattr("curate.corpus.example.write_example", write_less)
+    monkeypatch.setattr("curate.corpus.example.write_example", partial(write_less, written))
     monkeypatch.setattr("IPython.display.display", lambda *_: None)
     names = {}
     for cell in cells:
@@ -57,7 +73,8 @@ def test_the_notebooks_hold_the_cells_that_their_script_makes():
         assert [cell.source for cell in book.cells] == cells, f"run make notebook for {name}"
 
 
-def test_the_example_script_runs(home, monkeypatch, capsys):
+def test_the_example_script_runs(home, written, monkeypatch, capsys):
+    monkeypatch.setattr("curate.corpus.example.write_example", partial(copied, written))
     monkeypatch.setattr("curate.demo.demo_settings", small_demo)
     script = runpy.run_path(str(ROOT / "examples" / "demo.py"))
     script["main"](home / "demo")

@@ -39,7 +39,7 @@ ELSEWHERE = {
     "curate build-mix --workspace s3://": ("test_mirror.py", "--workspace"),
     'eval "$(_CURATE_COMPLETE': ("test_completion.py", "bash_source"),
 }
-SHORT_VERIFY = ["--size", "tiny", "--tokens", "4k", "--seeds", "2", "--calibration", "2"]
+SHORT_VERIFY = ["--size", "tiny", "--tokens", "2k", "--seeds", "2", "--calibration", "2"]
 
 
 def expanded(word):
