@@ -37,6 +37,7 @@ size = "tiny"
 tokens = "2k"
 seeds = 2
 calibration = 2
+control_items = 16
 [run]
 workers = 1
 """
