@@ -150,10 +150,10 @@ SMALL_TOML = """\
 [corpus]
 inputs = ["corpus"]
 [embed]
-batch_tokens = 512
+batch_tokens = 256
 [verify]
 size = "tiny"
-tokens = "4k"
+tokens = "2k"
 seeds = 1
 calibration = 2
 """
