@@ -41,8 +41,9 @@ def test_parse_tokens_reads_what_people_write(text, tokens):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "k", "-5", "1.5", "0.0001k", "5 q", "1MB", "ten", "1..5", "nan", "inf", "１k", "1e999"],
-)
+    ["", "k", "-5", "1.5", "0.0001k", "5 q", "1MB", "ten", "1..5", "nan", "inf", "１k", "1e999",
+     "1,5M", "12,34", "1,,500", "1,000,", "1_000,000"],
+)  # fmt: skip
 def test_parse_tokens_refuses_what_is_not_a_whole_number_of_tokens(text):
     with pytest.raises(ValueError, match="number of tokens"):
         parse_tokens(text)
@@ -62,6 +63,8 @@ def test_parse_tokens_refuses_what_is_not_a_whole_number_of_tokens(text):
         (1_500_000_000, "1.5B"),
         (5e15, "5000T"),
         (0.25, "0.2"),
+        (9.94, "9.9"),
+        (9.96, "10"),
         (-1_500, "−1.5k"),
         (math.nan, "–"),
     ],
@@ -81,19 +84,23 @@ def test_values_intervals_and_shares():
     assert format_value(-0.00001) == "0.000"
     assert format_value(math.inf) == "–"
     assert format_interval(-0.1, 0.2, signed=True) == "−0.100 to +0.200"
-    assert [format_share(s) for s in (0, 0.0001, 0.0994, 0.0999, 1)] == [
+    assert [format_share(s) for s in (0, 0.0001, 0.0994, 0.0999, 0.994, 0.996, 0.9996, 1)] == [
         "0%",
         "<0.1%",
         "9.9%",
         "10%",
+        "99%",
+        "99.6%",
+        ">99.9%",
         "100%",
     ]
     assert (format_ranks(3, 3), format_ranks(2, 5)) == ("3", "2–5")
 
 
 def test_durations_and_sizes():
-    assert [format_seconds(s) for s in (0, 0.2, 60, 3_599.9, 3_660, 200_000, math.nan)] == [
+    assert [format_seconds(s) for s in (0, 0.2, 0.5, 60, 3_599.9, 3_660, 200_000, math.nan)] == [
         "0 s",
+        "<1 s",
         "<1 s",
         "1 min",
         "1 h",

@@ -7,7 +7,8 @@ import re
 from decimal import Decimal
 
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000, "t": 1_000_000_000_000}
-_TOKENS = re.compile(r"(\d[\d_,]*(?:\.\d+)?(?:e\d{1,2})?)\s*([kmbt]?)", re.IGNORECASE | re.ASCII)
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)"  # a comma parts thousands, or 1,5M would be 15M
+_TOKENS = re.compile(rf"({_WHOLE}(?:\.\d+)?(?:e\d{{1,2}})?)\s*([kmbt]?)", re.IGNORECASE | re.ASCII)
 MISSING = "–"
 
 
@@ -67,7 +68,8 @@ def format_tokens(tokens: float) -> str:
         return MISSING
     size, sign = abs(tokens), "−" if tokens < 0 else ""
     if round(size) < 1_000:
-        return f"{sign}{round(size)}" if size >= 10 or size == int(size) else f"{sign}{size:.1f}"
+        whole = size >= 9.95 or size == int(size)
+        return f"{sign}{round(size)}" if whole else f"{sign}{size:.1f}"
     units = [(1_000, "k"), (1_000_000, "M"), (1_000_000_000, "B"), (1_000_000_000_000, "T")]
     # 999,960 rounds to 1,000k: the next unit says it shorter
     scale, unit = next(
@@ -131,17 +133,19 @@ def format_interval(low: float, high: float, *, decimals: int = 3, signed: bool 
 
 
 def format_share(share: float) -> str:
-    """Return a share (1 is all) in percent; a share above 0 never reads as 0.
+    """Return a share (1 is all) in percent; one above 0 never reads as 0, one below 1 never as all.
 
     Example:
-        >>> format_share(0.5), format_share(0.034), format_share(0.00001)
-        ('50%', '3.4%', '<0.1%')
+        >>> format_share(0.5), format_share(0.034), format_share(0.00001), format_share(0.9996)
+        ('50%', '3.4%', '<0.1%', '>99.9%')
     """
     if not math.isfinite(share):
         return MISSING
     percent = 100 * share
     if 0 < percent < 0.1:
         return "<0.1%"
+    if 99.5 <= percent < 100:
+        return f"{percent:.1f}%" if percent < 99.95 else ">99.9%"
     return f"{percent:.0f}%" if percent >= 9.95 or percent == 0 else f"{percent:.1f}%"
 
 
@@ -159,7 +163,7 @@ def format_seconds(seconds: float) -> str:
     """
     if not math.isfinite(seconds):
         return MISSING
-    if 0 < seconds < 0.5:
+    if 0 < seconds <= 0.5:
         return "<1 s"
     whole = round(max(seconds, 0))
     if whole < 60:
