@@ -114,7 +114,11 @@ def test_of_a_mix_that_is_gone_the_answer_is_what_was_trained_on():
 
 def test_a_refuted_mix_is_no_recommendation():
     refuted = dataclasses.replace(verification(), verdict="refuted")
-    assert answer(index(), ranking(), mix(), refuted).startswith("None, as far as was seen: ")
+    said = answer(index(), ranking(), mix(), refuted)
+    assert said.startswith("None, as far as was seen: ")
+    # a drop may have been measured, but not beyond doubt
+    assert said.endswith(" was not better than random documents beyond doubt.")
+    assert "no drop beyond doubt was measured" in words(whole(verification=refuted))
 
 
 def test_the_floor_is_said_as_what_it_is_and_negative_numbers_have_their_sign():

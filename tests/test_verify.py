@@ -26,6 +26,7 @@ from curate.verification.arms import plan_arms
 from curate.verification.caveats import _enough, find_caveats
 from curate.verification.checkpoint import read_checkpoint
 from curate.verification.experiment import run_experiment
+from curate.verification.measured import whole_points
 from curate.verification.outcome import (
     FURTHEST,
     Drop,
@@ -33,6 +34,7 @@ from curate.verification.outcome import (
     alignment_slope,
     compute_multiplier,
     judge,
+    loss_at,
     loss_draws,
     loss_interval,
     measured_drop,
@@ -620,17 +622,63 @@ def test_a_confirmation_that_could_hardly_have_failed_is_said_to_be_one(low, hig
 
 
 def test_the_tokens_that_would_be_enough_are_said_with_two_digits():
-    runs = [SimpleNamespace(arm="mix", points=[(100.0, 6.0), (200.0, 5.0)])]
-    assert _enough(runs, 5.0 - 6.6, SETTINGS).startswith("about 19,000 tokens a run ")
-    assert _enough(runs, 3.0, SETTINGS).startswith("about 800 tokens a run ")
+    points = np.array([(100.0, 6.0), (200.0, 5.0)])
+    assert _enough(points, 5.0 - 6.6, SETTINGS).startswith("about 19,000 tokens a run ")
+    assert _enough(points, 3.0, SETTINGS).startswith("about 800 tokens a run ")
+
+
+def test_no_fewer_tokens_than_were_trained_on_are_called_enough():
+    """The points are of some items, on which the loss may be lower, or has ceased to fall."""
+    points = ((100, 6.0), (200, 5.0), (400, 4.0))
+    runs = [SimpleNamespace(arm="mix", points=points, loss=6.5)]  # 2.5 more on all of them
+    assert whole_points(runs, "mix").tolist() == [[100, 8.5], [200, 7.5], [400, 6.5]]
+    assert "about 3,200 tokens" in _enough(whole_points(runs, "mix"), 3.5, SETTINGS)
+    flat = np.array([(100.0, 6.0), (200.0, 5.0), (400.0, 4.0), (800.0, 3.9)])
+    assert "more tokens would not be enough" in _enough(flat, 3.5, SETTINGS)
+
+
+def test_the_loss_at_fewer_tokens_is_what_was_measured_there():
+    points = np.array([(100.0, 6.0), (200.0, 5.0), (400.0, 4.0), (800.0, 2.8)])
+    assert [loss_at(points, tokens) for tokens in (50, 100, 400, 800)] == [6.0, 6.0, 4.0, 2.8]
+    assert loss_at(points, 200 * 2**0.5) == pytest.approx(4.5)
+    assert loss_at(points, 3_200) == pytest.approx(1.0)  # the line without the fall of the rate
+    assert loss_at(points, 900) == 2.8
+
+
+@pytest.mark.parametrize(("items", "said"), [(1, "only 1 eval item:"), (2, "only 2 eval items:")])
+def test_few_eval_items_are_said(items, said):
+    runs = [
+        SimpleNamespace(arm=arm, loss=5.0, item_tokens=(9,) * items) for arm in ("mix", "random")
+    ]
+    measured = SimpleNamespace(
+        notes=(), runs=runs, arms=(), unigram_entropy=9.0,
+        forecasts=(SimpleNamespace(blind=True, drop=None),),
+    )  # fmt: skip
+    found = find_caveats(measured, SETTINGS, seeds_needed=0)
+    assert any(each.startswith(said) for each in found)
+
+
+def test_one_item_under_one_seed_is_no_evidence():
+    sure = [measured_drop(np.full(shape, 9.0), np.zeros(shape), np.ones(shape[1]), confidence=0.9)
+            for shape in ((1, 1), (2, 1), (1, 2))]  # fmt: skip
+    assert [drop.certain for drop in sure] == [False, True, True]
+
+
+@pytest.mark.parametrize(("confidence", "said"), [(0.9, "90%"), (0.975, "97.5%"), (0.999, "99.9%")])
+def test_the_sentence_rounds_no_confidence_up_and_gives_zero_no_sign(confidence, said):
+    arms = [SimpleNamespace(arm="mix", loss=4.7), SimpleNamespace(arm="random", loss=5.0)]
+    settings = dataclasses.replace(SETTINGS, confidence=confidence)
+    drop, forecast = Interval(0.3, -0.004, 0.6), Forecast(-0.001, -0.2, 0.3, "")
+    text = _sentence("t", arms, drop, forecast, settings, verdict="refuted")
+    assert f"a drop of 0.30 ({said} interval 0.00 to 0.60), forecast 0.00 (-0.20 to 0.30)" in text
 
 
 @pytest.mark.parametrize("goal", [3.0, -60.0])  # 800 tokens, and more than there are
 def test_who_goes_on_from_a_model_is_sent_to_another_one_and_to_no_size(goal):
-    runs = [SimpleNamespace(arm="mix", points=[(100.0, 6.0), (200.0, 5.0)])]
-    advice = _enough(runs, goal, dataclasses.replace(SETTINGS, model="builtin"))
+    points = np.array([(100.0, 6.0), (200.0, 5.0)])
+    advice = _enough(points, goal, dataclasses.replace(SETTINGS, model="builtin"))
     assert "another --model may know the words already" in advice and "size" not in advice
-    scratch = _enough(runs, goal, SETTINGS)
+    scratch = _enough(points, goal, SETTINGS)
     assert "(--model)" in scratch and ("larger size" in scratch) == (goal < 0)
 
 

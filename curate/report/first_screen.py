@@ -19,7 +19,7 @@ VERDICTS = {
     "confirmed": "the measured drop agrees with the forecast",
     "better": "the measured drop is larger than forecast",
     "worse": "there is a drop, but smaller than forecast",
-    "refuted": "no drop was measured",
+    "refuted": "no drop beyond doubt was measured",
 }
 _MOST_NAMED = 3  # sources, where there are more than one more
 _LEAST_NAMED = 0.01  # of the mix: a source of less is no answer
@@ -51,7 +51,8 @@ def answer(
         if verification is None:
             return f"{held}. That has not been verified: run curate verify."
         if verification.verdict == "refuted":
-            return f"None, as far as was seen: {held} did not do better than random documents."
+            found = "was not better than random documents beyond doubt"
+            return f"None, as far as was seen: {held} {found}."
         return f"{held}."
     if ranking is not None and ranking.shards:
         best = ", ".join(show_middle(shard.shard, 30) for shard in ranking.shards[:3])

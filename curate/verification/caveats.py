@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from curate.records import NEVER, Run
+from curate.records import NEVER, Floats
 from curate.settings import VerifySettings
-from curate.verification.measured import Measured, mean_points
+from curate.verification.measured import Measured, whole_points
 from curate.verification.outcome import tokens_to_reach
 
 
@@ -28,7 +27,7 @@ def find_caveats(measured: Measured, settings: VerifySettings, *, seeds_needed: 
         found.append(
             f"the {learners(settings)} ({mix_loss:.2f} nats/token) are within 1 nat/token of word "
             f"frequencies alone ({entropy:.2f}): this tests which words a mix has, hardly more; "
-            + _enough(runs, entropy - 1.0, settings)
+            + _enough(whole_points(runs, "mix"), entropy - 1.0, settings)
         )
     if not published.blind:
         found.append("runs on this mix were there before the forecast was made: it is not blind")
@@ -54,15 +53,20 @@ def find_caveats(measured: Measured, settings: VerifySettings, *, seeds_needed: 
     if len(same) == 1 and any(arm.name == "all" for arm in measured.arms):
         found.append("all holds the documents of random here: its runs are those of random")
     n_items = len(runs[0].item_tokens)
-    if n_items < 30:
+    if n_items == 1:
+        found.append("only 1 eval item: no interval holds what another would change")
+    elif n_items < 30:
         found.append(f"only {n_items} eval items: the intervals are rough")
     return found
 
 
-def _enough(runs: Sequence[Run], goal: float, settings: VerifySettings) -> str:
-    """Return what to do to get below `goal`, from how the mix's loss fell with its tokens."""
-    needed = tokens_to_reach(mean_points(runs, "mix"), goal)
-    if not math.isfinite(needed):
+def _enough(points: Floats, goal: float, settings: VerifySettings) -> str:
+    """Return what to do to get below `goal`, from how the mix's loss fell with its tokens.
+
+    Where the line of that fall is below it sooner than the loss was, it fell no further.
+    """
+    needed = tokens_to_reach(points, goal)
+    if not math.isfinite(needed) or needed <= points[-1, 0]:
         other = (
             "another --model may know the words already"
             if settings.model

@@ -20,7 +20,7 @@ from curate.verification.chain import learner_of
 from curate.verification.checks import check_settings, check_start
 from curate.verification.conduct import MOST_TOKENS, draw_items
 from curate.verification.evaluate import item_nats
-from curate.verification.measured import mean_points
+from curate.verification.measured import whole_points
 from curate.verification.outcome import loss_at, tokens_to_reach
 from curate.verification.pilot import run_pilot
 from curate.verification.published import open_verification
@@ -158,7 +158,7 @@ def _from_last(workspace: Path, learner: str, tokens: int) -> dict[str, Any] | N
     last = open_verification(workspace) if verified else None
     if last is None or last.learner != learner:
         return None
-    points = mean_points(last.runs, "mix")
+    points = whole_points(last.runs, "mix")
     return {
         "enough_tokens": tokens_to_reach(points, last.unigram_entropy - 1.0),
         "unigram_entropy": last.unigram_entropy,

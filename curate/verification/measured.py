@@ -41,3 +41,11 @@ def scores_of(runs: Sequence[Run], arm: str, task: str) -> npt.NDArray[np.float6
 def mean_points(runs: Sequence[Run], arm: str) -> npt.NDArray[np.float64]:
     """Return (n, 2) tokens and loss on some eval items, the mean over the seeds of an arm."""
     return np.mean([run.points for run in runs if run.arm == arm], axis=0)
+
+
+def whole_points(runs: Sequence[Run], arm: str) -> npt.NDArray[np.float64]:
+    """Return `mean_points` as of all eval items: moved by what those lose more at the end."""
+    points = mean_points(runs, arm).reshape(-1, 2)
+    if len(points):
+        points[:, 1] += np.mean([run.loss for run in runs if run.arm == arm]) - points[-1, 1]
+    return points

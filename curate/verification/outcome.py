@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from curate.records import Counts, Floats
 
 CERTAINTY = 0.95
+"""Confidence with which a mix must beat random, one-sided."""
+
 FURTHEST = 1_000
 """Times the tokens that were measured, up to which a line through them is believed."""
-
-"""Confidence with which a mix must beat random, one-sided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,8 @@ def measured_drop(
 ) -> Drop:
     """Return the loss of the control minus that of the mix, paired by seed and item.
 
+    Of one item and one seed no drop is certain: nothing in it says what another would give.
+
     Args:
         control: (n_seeds, n_items) nats.
         mix: the same shape; seed k of one shares initialisation with seed k of the other.
@@ -98,7 +100,7 @@ def measured_drop(
     drawn = loss_draws(difference, tokens, seed=seed)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     interval = Interval(mean_loss(difference, tokens), float(low), float(high))
-    return Drop(interval, bool(np.quantile(drawn, 1 - CERTAINTY) > 0))
+    return Drop(interval, difference.size > 1 and bool(np.quantile(drawn, 1 - CERTAINTY) > 0))
 
 
 def judge(drop: Drop, forecast: Forecast) -> Verdict:
@@ -227,20 +229,25 @@ def tokens_to_reach(points: Floats, goal: float) -> float:
 
 
 def loss_at(points: Floats, tokens: float) -> float:
-    """Return the loss at a number of tokens, on the line of `tokens_to_reach`.
+    """Return the loss at a number of tokens: between the points, or on the line after them.
+
+    The line is that of `tokens_to_reach`. Before the first point it is the loss of that point.
 
     Args:
         points: (n, 2) tokens (rising, > 0) and loss, n >= 1.
         tokens: > 0.
 
     Returns:
-        nats/token, at most that of the last point; the last point's where no line can be drawn.
+        nats/token, after the last point at most that of it; the same where no line can be drawn.
 
     Example:
-        >>> loss_at(np.array([[100.0, 6.0], [200.0, 5.0]]), 400.0)
-        4.0
+        >>> points = np.array([[100.0, 6.0], [200.0, 5.0]])
+        >>> loss_at(points, 400.0), loss_at(points, 100.0)
+        (4.0, 6.0)
     """
     points = np.asarray(points, np.float64).reshape(-1, 2)
+    if tokens <= points[-1, 0]:
+        return float(np.interp(math.log(tokens), np.log(points[:, 0]), points[:, 1]))
     last, line = float(points[-1, 1]), _line_in_log_tokens(points)
     if line is None:
         return last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -57,14 +58,16 @@ def seeds_needed(losses: Floats, drop: float, *, of_items: float = 0.0) -> int:
     spread = math.sqrt(2) * float(np.std(losses, ddof=1))
     if drop <= of_items * float(stats.norm.ppf(CERTAINTY) + stats.norm.ppf(POWER)):
         return NEVER
-    for n in range(2, NEVER):
+
+    def shows(n: int) -> bool:
         of_seeds = spread**2 / n
         error = math.sqrt(of_seeds + of_items**2)
         df = (n - 1) * (error**2 / of_seeds) ** 2 if of_seeds else math.inf
         away = drop / error if error else math.inf
-        if away > 40 or stats.nct.sf(stats.t.ppf(CERTAINTY, df), min(df, 1e6), away) >= POWER:
-            return n
-    return NEVER
+        power = stats.nct.sf(stats.t.ppf(CERTAINTY, df), min(df, 1e6), away)
+        return away > 40 or bool(power >= POWER)
+
+    return 2 + bisect_left(range(2, NEVER), True, key=shows)
 
 
 def needed_seeds(runs: Sequence[Run], forecast: Forecast) -> int:

@@ -198,12 +198,12 @@ def _sentence(
         "refuted": "; not better than random beyond doubt",
     }[verdict]
     n, trained = places_for(drop.value), "Trained further" if settings.model else "Trained"
-    return (
+    return (  # z: what rounds to 0 has no sign
         f"{trained} on the mix, {learners(settings)} reach {loss['mix']:.{n}f} "
         f"nats/token on {target}, on random documents {loss['random']:.{n}f}: a drop of "
-        f"{drop.value:.{n}f} ({settings.confidence:.0%} interval {drop.low:.{n}f} to "
-        f"{drop.high:.{n}f}), forecast {forecast.drop:.{n}f} ({forecast.low:.{n}f} to "
-        f"{forecast.high:.{n}f}) before it was trained{told}."
+        f"{drop.value:z.{n}f} ({100 * settings.confidence:g}% interval {drop.low:z.{n}f} to "
+        f"{drop.high:z.{n}f}), forecast {forecast.drop:z.{n}f} ({forecast.low:z.{n}f} to "
+        f"{forecast.high:z.{n}f}) before it was trained{told}."
     )
 
 
