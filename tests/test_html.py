@@ -128,6 +128,37 @@ def test_the_floor_is_said_as_what_it_is_and_negative_numbers_have_their_sign():
     assert "(the floor) a shard differs from it by more than noise" in text
 
 
+def test_one_of_a_thing_is_not_called_several():
+    one, kept = index(("a",)), mix(("a",))
+    kept = dataclasses.replace(kept, decontaminated=1, duplicates=1)
+    text = words(whole(index=one, ranking=ranking(("a",)), mix=kept))
+    assert answer(one, None, None, None) == "1 shard is indexed; none is ranked yet."
+    assert "1 shard, 100 documents" in words(render_report(index=one))
+    assert "1 document was taken out because it holds an item" in text
+    assert (
+        re.findall(r"\b1 (?:more )?(?:shard|document|source|item|record|file|seed|run)s\b", text)
+        == []
+    )
+
+
+def test_small_alignments_and_p_values_do_not_read_as_zero():
+    found = ranking()
+    small = tuple(dataclasses.replace(s, alignment=3.1e-6 / s.rank) for s in found.shards)
+    fit = dataclasses.replace(verification(), r2=0.99, r2_low=0.9, r2_high=1.0, p_value=3.2e-6)
+    text = words(whole(ranking=dataclasses.replace(found, shards=small), verification=fit))
+    assert "3e-06" in text and "2e-07" in text
+    assert "p-value of no slope 3.2e-06" in text
+
+
+def test_runs_of_one_step_have_no_chapter_on_how_training_went():
+    found = verification()
+    runs = tuple(
+        dataclasses.replace(run, curve=((300, 4.0),), points=((300, 4.0),)) for run in found.runs
+    )
+    text = words(whole(verification=dataclasses.replace(found, runs=runs)))
+    assert "How training went" not in text and "How training went" in words(whole())
+
+
 def test_price_and_worth_are_on_the_first_screen_where_they_are_known():
     known = dataclasses.replace(
         verification(), price=Interval(1.569, 1.367, 1.773), multiplier=4.52, seeds_needed=2
@@ -382,4 +413,4 @@ def test_every_reason_of_a_rejection_is_said_in_words():
 def test_a_line_through_too_few_arms_is_not_called_a_fit():
     assert "r² –" not in words(whole())
     fitted = dataclasses.replace(verification(), r2=0.9, r2_low=0.8, r2_high=1.0, p_value=0.01)
-    assert "r² 0.90 (0.80 to 1.00), p-value of no slope 0.010." in words(whole(verification=fitted))
+    assert "r² 0.90 (0.80 to 1.00), p-value of no slope 0.01." in words(whole(verification=fitted))

@@ -16,7 +16,7 @@ from curate.report.curves import (
     mean_curve,
 )
 from curate.report.gains import better_items, gains_chart, item_gains
-from curate.report.plots import interval_strip, mix_chart, ranking_chart
+from curate.report.plots import interval_strip, mix_chart, ranking_chart, strip_ends
 from curate.report.shard_map import map_chart
 from curate.report.svg import Box, Scale, padded, place_label, spread, text_width, tick_text, ticks
 from tests.report_records import HOSTILE, SOURCES, index, mix, ranking, verification
@@ -74,7 +74,7 @@ def test_hostile_names_stay_text(hostile, standalone):
     for drawn in (
         ranking_chart(ranking(names, target=hostile), standalone=standalone),
         map_chart(ranking(names, target=hostile), standalone=standalone),
-        interval_strip(ranking(names).shards[0], ranking(names)),
+        interval_strip(ranking(names).shards[0], ranking(names), strip_ends(ranking(names))),
         mix_chart(mix(names), index=index(names), standalone=standalone),
         loss_chart(checked, standalone=standalone),
         arms_chart(checked, standalone=standalone),
@@ -150,7 +150,8 @@ def test_what_is_not_finite_is_left_out():
         ranking().shards[0], alignment=math.nan, low=math.nan, high=math.nan
     )
     broken = dataclasses.replace(ranking(), shards=(shard,), ceiling=math.nan, floor=math.nan)
-    assert "nan" not in ranking_chart(broken) + interval_strip(shard, broken) + map_chart(broken)
+    strip = interval_strip(shard, broken, strip_ends(broken))
+    assert "nan" not in ranking_chart(broken) + strip + map_chart(broken)
     arm = dataclasses.replace(verification().arms[0], low=math.nan, alignment=math.nan)
     odd = dataclasses.replace(verification(), arms=(arm,), runs=())
     for draw in (arms_chart, alignment_chart, loss_chart, forecast_chart, gains_chart):
@@ -170,8 +171,28 @@ def test_gains_of_items_are_those_of_hand():
     )
     measured = dataclasses.replace(verification(), runs=runs)
     assert item_gains(measured) == [(7.0 - 8.0) / 4, (10.0 - 7.0) / 2]
-    assert better_items(item_gains(measured)).startswith("1 of 2 items (50%) have a lower loss")
+    assert better_items(item_gains(measured)).startswith("1 of 2 items (50%) has a lower loss")
     assert "Gain of the mix on 2 items" in gains_chart(measured)
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([0.5], ("1 of 1 item (100%) has", "+0.500")),
+        ([-1.0, 1.0], ("1 of 2 items (50%) has", "0.000")),
+        ([-0.2, 0.1, 0.4], ("2 of 3 items (67%) have", "+0.100")),
+    ],
+)
+def test_the_median_gain_is_between_the_two_in_the_middle(gains, said):
+    assert all(words in better_items(gains) for words in said)
+
+
+def test_items_that_gain_a_last_bit_are_drawn():
+    runs = (
+        Run("random", 0, 9, 0.0, 0.0, (5.0, 6.0), (1, 1), (), 0.0),
+        Run("mix", 0, 9, 0.0, 0.0, (5.0 - 1e-15, 6.0 + 2e-15), (1, 1), (), 0.0),
+    )
+    assert "<svg" in gains_chart(dataclasses.replace(verification(), runs=runs))
 
 
 def test_mean_curve_interpolates_between_steps():
@@ -199,7 +220,7 @@ def test_scale_keeps_values_inside():
 
 
 def test_ticks_are_round_and_inside():
-    for low, high in [(0, 1), (-0.3, 0.42), (4.1, 5.2), (0, 2_000_000), (1e-5, 3e-5)]:
+    for low, high in [(0, 1), (-0.3, 0.42), (4.1, 5.2), (0, 2_000_000), (1e-5, 3e-5), (0, 1e-12)]:
         values = ticks(low, high)
         assert 2 <= len(values) <= 11
         assert all(low - 1e-9 <= value <= high * (1 + 1e-9) for value in values)

@@ -19,10 +19,10 @@ from curate.records import (
     StageRun,
     Verification,
 )
-from curate.report.curves import alignment_chart, arms_chart, forecast_chart, loss_chart
+from curate.report.curves import alignment_chart, arm_curves, arms_chart, forecast_chart, loss_chart
 from curate.report.gains import better_items, gains_chart, item_gains
-from curate.report.numbers import format_share, format_value
-from curate.report.plots import interval_strip, mix_chart
+from curate.report.numbers import format_alignment, format_share, format_value
+from curate.report.plots import interval_strip, mix_chart, strip_ends
 from curate.report.ranking_table import has_ceiling, tie_mark
 from curate.report.shard_map import map_chart
 from curate.report.svg import NARROW, WIDE
@@ -54,12 +54,12 @@ def ranking_part(ranking: Ranking) -> dict[str, Any]:
     last = MOST_SHARDS // 4
     hidden = max(0, len(shards) - MOST_SHARDS)
     drawn = [*shards[: MOST_SHARDS - last], *shards[-last:]] if hidden else shards
-    ceiling = has_ceiling(ranking)
+    ceiling, ends = has_ceiling(ranking), strip_ends(ranking)
     rows = [
         {
             "shard": shard,
             "tie": _TIES[tie_mark(ranking.shards, shard.rank)],
-            "strip": both(interval_strip, shard, ranking, widths=(180, 104)),
+            "strip": both(interval_strip, shard, ranking, ends, widths=(180, 104)),
             "share": shard.alignment / ranking.ceiling if ceiling else math.nan,
         }
         for shard in drawn
@@ -88,7 +88,7 @@ def heat_part(comparison: Comparison) -> dict[str, Any]:
 
     def cell(value: float) -> tuple[str, str]:
         share = (value - low) / (high - low) if high > low else 0.0
-        words = str(value) if by_rank else format_value(value)
+        words = str(value) if by_rank else format_alignment(value)
         return words, _heat(1 - share if by_rank else share)
 
     columns = list(zip(*cells, strict=True))[:MOST_SHARDS]
@@ -122,10 +122,11 @@ def mix_part(mix: Mix, index: Index, contents: MixContents | None) -> dict[str, 
 def verification_part(verification: Verification) -> dict[str, Any]:
     """Return what was measured: arms, curves, alignment against loss."""
     runs = verification.runs
+    curves, of_target = arm_curves(verification)
     return {
         "record": verification,
-        "curves": both(loss_chart, verification) if any(run.curve for run in runs) else None,
-        "of_target": all(run.points for run in runs),
+        "curves": both(loss_chart, verification) if curves else None,
+        "of_target": of_target,
         "arms_chart": both(arms_chart, verification),
         "gains": both(gains_chart, verification) if (gains := item_gains(verification)) else None,
         "better": better_items(gains) if gains else "",

@@ -22,6 +22,7 @@ from curate.records import (
 from curate.report.grid import Columns, bar, warning_lines
 from curate.report.json_lines import to_json
 from curate.report.numbers import (
+    format_alignment,
     format_interval,
     format_ranks,
     format_share,
@@ -84,7 +85,7 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     headers = [show(column, 18) for column in comparison.columns]
     rows = []
     for place, shard in enumerate(comparison.shards[:_MOST]):
-        numbers = [str(row[place]) if by_method else format_value(row[place]) for row in cells]
+        numbers = [str(row[place]) if by_method else format_alignment(row[place]) for row in cells]
         rows.append([shard.shard, format_tokens(shard.tokens), *numbers])
     table = Columns(("shard", "tokens", *headers), rows, lost=("tokens",))
     notes = [Text(f"ranks by each method, target {show(comparison.target)}")] if by_method else []

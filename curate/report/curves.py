@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from curate.records import ArmResult, Run, Verification
-from curate.report.numbers import format_interval, format_tokens, format_value
+from curate.report.numbers import format_interval, format_number, format_tokens, format_value
 from curate.report.svg import (
     FONT_SIZE,
     WIDE,
@@ -51,10 +51,7 @@ def loss_chart(verification: Verification, *, width: float = WIDE, standalone: b
         width: CSS pixels.
         standalone: for a file of its own.
     """
-    of_target = all(run.points for run in verification.runs)
-    by_arm = _by_arm(verification.runs)
-    curves = {arm: mean_curve(runs, of_target=of_target) for arm, runs in by_arm.items()}
-    curves = {arm: curve for arm, curve in curves.items() if len(curve) > 1}
+    curves, of_target = arm_curves(verification)
     if not curves:
         return empty_chart(
             "no curves were recorded", width=width, label="No curves", standalone=standalone
@@ -188,6 +185,14 @@ def alignment_chart(
     return chart([*parts, *labels], width=width, height=height, label=label, standalone=standalone)
 
 
+def arm_curves(verification: Verification) -> tuple[dict[str, Curve], bool]:
+    """Return the curve of every arm that has one, and whether it is of items of the target."""
+    of_target = all(run.points for run in verification.runs)
+    by_arm = _by_arm(verification.runs)
+    curves = {arm: mean_curve(runs, of_target=of_target) for arm, runs in by_arm.items()}
+    return {arm: curve for arm, curve in curves.items() if len(curve) > 1}, of_target
+
+
 def mean_curve(runs: Sequence[Run], *, of_target: bool = False) -> Curve:
     """Return mean, lowest and highest loss of an arm's seeds at common token counts.
 
@@ -247,7 +252,7 @@ def _ink(arm: str) -> str:
 def _arm_title(arm: ArmResult) -> str:
     return (
         f"{arm.arm}: loss {format_value(arm.loss)} ({format_interval(arm.low, arm.high)}),"
-        f" alignment {format_value(arm.alignment)}, {arm.seeds} seeds"
+        f" alignment {format_value(arm.alignment)}, {format_number(arm.seeds, 'seed')}"
     )
 
 

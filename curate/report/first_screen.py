@@ -8,6 +8,7 @@ from curate.records import Index, Mix, Ranking, Verification
 from curate.report.numbers import (
     format_count,
     format_interval,
+    format_number,
     format_share,
     format_tokens,
     format_value,
@@ -57,7 +58,9 @@ def answer(
     if ranking is not None and ranking.shards:
         best = ", ".join(show_middle(shard.shard, 30) for shard in ranking.shards[:3])
         return f"Closest to the target: {best}. No mix has been built yet."
-    return f"{format_count(len(index.shards))} shards are indexed; none is ranked yet."
+    number = len(index.shards)
+    are = "is" if number == 1 else "are"
+    return f"{format_number(number, 'shard')} {are} indexed; none is ranked yet."
 
 
 def facts(
@@ -72,14 +75,13 @@ def facts(
         value = format_value(forecast.drop, signed=True)
         found.insert(1, ("forecast drop, nats/token", value, [between]))
     if mix is not None:
-        sources = "one source" if len(mix.sources) == 1 else f"{len(mix.sources)} sources"
-        of = f"{format_count(mix.tokens)} from {sources}"
+        of = f"{format_count(mix.tokens)} from {format_number(len(mix.sources), 'source')}"
         found.append(("tokens in the mix", format_tokens(mix.tokens), [of]))
         between = format_interval(mix.low, mix.high)
         found.append(("alignment of the mix", format_value(mix.alignment), [between]))
     tokens = sum(indexed.shard.n_tokens for indexed in index.shards)
     documents = sum(indexed.shard.n_documents for indexed in index.shards)
-    of = f"{len(index.shards)} shards, {format_count(documents)} documents"
+    of = f"{format_number(len(index.shards), 'shard')}, {format_number(documents, 'document')}"
     found.append(("tokens to choose from", format_tokens(tokens), [of]))
     if ranking is not None and mix is None and has_ceiling(ranking):
         value = format_value(ranking.ceiling)
@@ -111,8 +113,7 @@ def _held(sources: dict[str, float]) -> str:
     rest = shares[len(named) :]
     if (left := sum(share for _, share in rest)) >= _LEAST_TOLD:
         share = format_share(left)
-        more = "1 more source" if len(rest) == 1 else f"{format_count(len(rest))} more sources"
-        words.append(f"{more} ({share})")
+        words.append(f"{format_number(len(rest), 'more source')} ({share})")
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 

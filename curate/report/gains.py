@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+from statistics import fmean, median
 
 from curate.records import Verification
-from curate.report.numbers import format_share, format_value
+from curate.report.numbers import format_number, format_share, format_value
 from curate.report.svg import (
     WIDE,
     Scale,
@@ -76,16 +76,15 @@ def gains_chart(
     parts.append(text("gain, nats/token", left, top - 9, classes="quiet"))
     parts.append(text("items, least gain first", width - right, bottom + 31, classes="quiet",
                       anchor="end"))  # fmt: skip
-    label = f"Gain of the mix on {len(gains)} items: {better_items(gains)}"
+    label = f"Gain of the mix on {format_number(len(gains), 'item')}: {better_items(gains)}"
     return chart(parts, width=width, height=height, label=label, standalone=standalone)
 
 
 def better_items(gains: list[float]) -> str:
-    """Return how many items gain, and the middle of the gains, as a sentence's end."""
+    """Return how many items gain, and the median of the gains, as a sentence's end."""
     better = sum(gain > 0 for gain in gains)
-    middle = gains[len(gains) // 2]
     return (
-        f"{better} of {len(gains)} items ({format_share(better / len(gains))}) have a lower loss "
-        f"after the mix than after random documents; the middle one gains "
-        f"{format_value(middle, signed=True)} nats/token"
+        f"{better} of {format_number(len(gains), 'item')} ({format_share(better / len(gains))}) "
+        f"{'has' if better == 1 else 'have'} a lower loss after the mix than after random "
+        f"documents; the median gain is {format_value(median(gains), signed=True)} nats/token"
     )

@@ -137,6 +137,7 @@ def _environment() -> Environment:
         "number": numbers.format_number,
         "minus": numbers.with_minus,
         "value": numbers.format_value,
+        "alignment": numbers.format_alignment,
         "share": numbers.format_share,
         "seconds": numbers.format_seconds,
         "size": numbers.format_bytes,

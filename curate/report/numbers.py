@@ -126,6 +126,16 @@ def format_value(value: float, *, decimals: int = 3, signed: bool = False) -> st
     return f"+{text}" if signed else text
 
 
+def format_alignment(value: float) -> str:
+    """Return an alignment; one that orders shards does not read as 0, however small it is.
+
+    Example:
+        >>> format_alignment(0.25), format_alignment(3.1e-6)
+        ('0.250', '3e-06')
+    """
+    return f"{value:.0e}" if 0 < value < 0.00005 else format_value(value)
+
+
 def format_interval(low: float, high: float, *, decimals: int = 3, signed: bool = False) -> str:
     """Return `low to high`."""
     ends = [format_value(end, decimals=decimals, signed=signed) for end in (low, high)]

@@ -65,12 +65,12 @@ def plan_table(plan: IndexPlan) -> RenderableType:
     headers = ("source", "files", "bytes", "documents", "tokens", "shards")
     table = Columns(headers, rows, lost=("files", "documents"))
     more = len(plan.sources) - _MOST_SOURCES
-    lines = [f"and {more} sources more"] if more > 0 else []
+    lines = [f"and {format_number(more, 'more source')}"] if more > 0 else []
     documents = sum(one.documents for one in plan.sources)
     tokens = sum(one.tokens for one in plan.sources)
     lines.append(
-        f"{about}{format_count(documents)} documents, {about}{format_tokens(tokens)} tokens, "
-        f"~{format_count(plan.shards)} shards: about {format_seconds(plan.seconds)} and at most "
+        f"{about}{format_number(documents, 'document')}, {about}{format_tokens(tokens)} tokens, "
+        f"~{format_number(plan.shards, 'shard')}: about {format_seconds(plan.seconds)} and at most "
         f"{format_bytes(plan.disk_bytes)} on disk, less what is indexed already"
     )
     if plan.skipped:
@@ -97,8 +97,8 @@ def doctor_table(findings: Sequence[Finding]) -> RenderableType:
 def verification_plan_table(plan: VerificationPlan) -> RenderableType:
     """Return what a verification will take, and the tokens that would be enough."""
     lines = [
-        f"{plan.runs} runs of {format_tokens(plan.tokens)} tokens, {plan.at_once} at a time: "
-        f"{format_number(plan.steps, 'step')} each",
+        f"{format_number(plan.runs, 'run')} of {format_tokens(plan.tokens)} tokens, "
+        f"{plan.at_once} at a time: {format_number(plan.steps, 'step')} each",
         f"a model has {format_tokens(plan.parameters)} parameters; a step takes "
         f"{plan.seconds_a_step:.3g} s here (measured)",
         f"about {format_seconds(plan.seconds)} in all, less what is there already",

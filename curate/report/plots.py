@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from curate.records import Index, Mix, RankedShard, Ranking
 from curate.report.numbers import (
+    format_alignment,
     format_interval,
+    format_number,
     format_ranks,
     format_share,
     format_tokens,
@@ -61,17 +63,25 @@ def ranking_chart(
         middle = top + row * (number + 0.5)
         parts += _ranking_row(shard, name, middle, left=left, scale=scale)
         if not narrow:
-            amount, tokens = format_value(shard.alignment), format_tokens(shard.tokens)
+            amount, tokens = format_alignment(shard.alignment), format_tokens(shard.tokens)
             parts.append(text(amount, width - 50, middle + 4, anchor="end"))
             parts.append(text(tokens, width, middle + 4, classes="quiet", anchor="end"))
-    label = f"Alignment of {len(ranking.shards)} shards to {ranking.target}, with intervals"
+    ranked = format_number(len(ranking.shards), "shard")
+    label = f"Alignment of {ranked} to {ranking.target}, with intervals"
     return chart(parts, width=width, height=bottom + 24, label=label, standalone=standalone)
 
 
-def interval_strip(shard: RankedShard, ranking: Ranking, *, width: float = 180.0) -> str:
-    """Return one shard's alignment and interval as a strip for a table's cell."""
+def strip_ends(ranking: Ranking) -> tuple[float, float]:
+    """Return the values at both ends of all strips of a ranking."""
     values = [v for s in ranking.shards for v in (s.low, s.high, s.alignment)]
-    scale = Scale(*padded([*values, *_reference_lines(ranking).values()], 0.03), 2, width - 2)
+    return padded([*values, *_reference_lines(ranking).values()], 0.03)
+
+
+def interval_strip(
+    shard: RankedShard, ranking: Ranking, ends: tuple[float, float], *, width: float = 180.0
+) -> str:
+    """Return one shard's alignment and interval as a strip for a table's cell."""
+    scale = Scale(*ends, 2, width - 2)
     parts = [line(2, 8, width - 2, 8, "grid")]
     parts += [
         line(scale(value), 1, scale(value), 15, "pillar")
@@ -121,7 +131,7 @@ def mix_chart(
             parts.append(
                 text(format_tokens(tokens), width, top + 12, classes="quiet", anchor="end")
             )
-    label = f"Tokens of the mix by source, {len(mix.sources)} sources"
+    label = f"Tokens of the mix by source, {format_number(len(mix.sources), 'source')}"
     height = row * len(rows) + 6
     return chart(parts, width=width, height=height, label=label, standalone=standalone)
 
@@ -170,7 +180,7 @@ def hover(name: str, shard: RankedShard | None) -> str:
     if shard is None:
         return name
     return (
-        f"{name}: alignment {format_value(shard.alignment)}"
+        f"{name}: alignment {format_alignment(shard.alignment)}"
         f" ({format_interval(shard.low, shard.high)}),"
         f" rank {format_ranks(shard.rank_low, shard.rank_high)},"
         f" {format_tokens(shard.tokens)} tokens"

@@ -12,7 +12,8 @@ from curate.records import RankedShard, Ranking
 from curate.report.grid import Columns, Screenful, bar, warning_lines
 from curate.report.numbers import (
     MISSING,
-    format_count,
+    format_alignment,
+    format_number,
     format_ranks,
     format_share,
     format_tokens,
@@ -79,7 +80,7 @@ def _ranking_rows(ranking: Ranking, most: int) -> RenderableType:
     if hidden:
         note: dict[str, str | Text] = {
             "rank": "…",
-            "shard": Text(f"{format_count(hidden)} shards between", "dim"),
+            "shard": Text(f"{format_number(hidden, 'shard')} between", "dim"),
         }
         rows.insert(len(shown) - most // 4, note)
     table = Columns(
@@ -103,19 +104,14 @@ def _ranking_cells(
         "shard": shard.shard,
         "source": Text(show_middle(shard.source, 20), style="dim"),
         "tokens": format_tokens(shard.tokens),
-        "alignment": _format_alignment(shard.alignment),
+        "alignment": format_alignment(shard.alignment),
         " ": Text(bar((shard.alignment - low) / (high - low), 14), style="cyan"),
-        "interval": f"{_format_alignment(shard.low)} to {_format_alignment(shard.high)}",
+        "interval": f"{format_alignment(shard.low)} to {format_alignment(shard.high)}",
         "ranks": format_ranks(shard.rank_low, shard.rank_high),
         "of ceiling": Text(
             format_share(shard.alignment / ranking.ceiling) if has_ceiling(ranking) else MISSING
         ),
     }
-
-
-def _format_alignment(value: float) -> str:
-    """Return an alignment; one that orders shards does not read as 0, however small it is."""
-    return f"{value:.0e}" if 0 < value < 0.00005 else format_value(value)
 
 
 def _ranking_notes(ranking: Ranking) -> Iterable[Text]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from curate.records import RankedShard, Ranking
+from curate.report.numbers import format_number
 from curate.report.plots import hover
 from curate.report.svg import WIDE, Box, chart, dot, empty_chart, label_text, place_label
 from curate.report.text import show_middle
@@ -50,7 +51,7 @@ def map_chart(ranking: Ranking, *, width: float = WIDE, standalone: bool = False
     ]
     frame = Box(2, 2, width - 2, height - 2)
     labels = _map_labels(points, places, ranked, taken=taken, frame=frame)
-    label = f"Map of {len(points) - 1} shards and the target {ranking.target}"
+    label = f"Map of {format_number(len(points) - 1, 'shard')} and the target {ranking.target}"
     return chart([*marks, *labels], width=width, height=height, label=label, standalone=standalone)
 
 

@@ -189,8 +189,10 @@ def ticks(low: float, high: float, *, count: int = 5) -> list[float]:
         return [low]
     power = 10.0 ** math.floor(math.log10(span / count))
     step = power * min((1, 2, 5, 10), key=lambda factor: abs(span / (factor * power) - count))
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    places = 2 - math.floor(math.log10(step))
+    # of values hardly apart, some are one number; 0 has no sign
+    return list(dict.fromkeys(round(i * step, places) + 0.0 for i in range(first, last + 1)))
 
 
 def tick_text(value: float, values: Sequence[float]) -> str:

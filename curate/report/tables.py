@@ -73,7 +73,7 @@ def ledger_table(index: Index, *, most: int = 40) -> RenderableType:
         prose=("why",),
     )
     hidden = len(ledgers) - most
-    note = [Text(f"{format_count(hidden)} more files", "dim")] if hidden > 0 else []
+    note = [Text(format_number(hidden, "more file"), "dim")] if hidden > 0 else []
     return Group(table, *note, *_ledger(index))
 
 
@@ -96,8 +96,9 @@ def mix_table(mix: Mix) -> RenderableType:
         f"in {show(mix.folder)}",
         f"alignment to {show(mix.target)}: {format_value(mix.alignment)}"
         f" ({format_interval(mix.low, mix.high)})",
-        f"taken out: {format_count(mix.decontaminated)} documents that hold an item of the target,"
-        f" {format_count(mix.duplicates)} duplicates",
+        f"taken out: {format_number(mix.decontaminated, 'document')} that"
+        f" {'holds' if mix.decontaminated == 1 else 'hold'} an item of the target,"
+        f" {format_number(mix.duplicates, 'duplicate')}",
         forecast_sentence(mix.forecast),
     ]
     if mix.held_out:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from curate.records import Verification, seeds_that_show
 from curate.report.grid import NAME_CELLS, Columns, warning_lines
-from curate.report.numbers import format_interval, format_value, with_minus
+from curate.report.numbers import format_alignment, format_interval, format_value, with_minus
 from curate.report.tables import forecast_sentence
 from curate.report.text import show
 
@@ -27,7 +27,7 @@ def verification_table(verification: Verification) -> RenderableType:
             format_value(arm.loss),
             format_interval(arm.low, arm.high),
             format_value(arm.forecast_loss),
-            format_value(arm.alignment),
+            format_alignment(arm.alignment),
             str(arm.seeds),
         )
         for arm in sorted(verification.arms, key=lambda arm: arm.loss)
