@@ -12,6 +12,7 @@ from curate.corpus.containers import BrokenFileError
 from curate.corpus.formats import detect_format
 from curate.corpus.rows import field_names
 from curate.errors import CurateError
+from curate.report.numbers import format_number
 from curate.report.repeat import toml_value
 from curate.store.publish import publish_bytes
 
@@ -37,14 +38,14 @@ shard_tokens = "1M"  # a shard is what is embedded, ranked and mixed
 [embed]
 # probe = "builtin"  # for real work a stronger one: "gpt2", a folder, a .gguf file
 # batches = 4  # sub-batches of disjoint documents: they give the intervals
-# batch_tokens = "16k"
+# batch_tokens = 16384  # of each
 
 [target]
 {target}
-# data_dir = "path"  # named targets where the hub is out of reach, or set CURATE_DATA_DIR
+# data_dir = ""  # folder of named targets where the hub is out of reach, or CURATE_DATA_DIR
 
 [rank]
-# method = "ngram-lm"  # or lexical, task2vec, ngram, compression, embedding, classifier, random
+# method = "ngram-lm"  # or lexical, task2vec, ngram, …: curate rank --help
 
 [mix]
 budget = {budget}  # tokens, exactly: "250k", "100M", "1.5B"
@@ -54,7 +55,7 @@ budget = {budget}  # tokens, exactly: "250k", "100M", "1.5B"
 [verify]
 # size = "1M"  # tiny, 1M, 3M, 15M, 50M, 124M parameters
 # seeds = 3
-# tokens = "1M"  # of each run
+# tokens = 0  # of each run: "1M"; 0 takes as many as the mix has, 2M at most
 """
 
 
@@ -73,17 +74,21 @@ def write_starter(folder: Path, *, force: bool = False) -> str:
         raise CurateError(f"{path}: already there; edit it, or replace it with --force")
     found, held = _data_files(folder)
     inputs = _globs(found) or ["corpus/"]
-    text = _text_field(found)
+    text = _text_field([folder / path for path in found])
     filled = _TEMPLATE.format(
         inputs=toml_value(inputs),
         text=toml_value(text),
-        target=_target_line(held),
+        target=_target_line(folder, held),
         budget=toml_value("1M"),
     )
     publish_bytes(path, filled.encode("utf-8"))
-    seen = f"{len(found)} data files" if found else "no data file yet: name yours in [corpus]"
+    seen = (
+        format_number(len(found), "data file")
+        if found
+        else "no data file yet: name yours in [corpus]"
+    )
     named = "" if any(map(_is_select, held)) else " --target NAME|FILE"
-    lacking = _lacking(found, text)
+    lacking = _lacking(folder, found, text)
     return f"curate.toml written: {seen}, text in {text!r}. {lacking}Next: curate rank{named}"
 
 
@@ -114,7 +119,7 @@ def _stem(path: Path) -> str:
     return path.name.removesuffix(_ending(path)).lower()
 
 
-def _target_line(held: list[Path]) -> str:
+def _target_line(folder: Path, held: list[Path]) -> str:
     """Return the lines that name the target: splits that were found, or a known name.
 
     An item of other fields than `text` is read as all of them, in their order.
@@ -130,7 +135,7 @@ def _target_line(held: list[Path]) -> str:
     )
     given = toml_value(f"{called}={splits}")
     name = f"name = {given}  # select split, eval split; or curate targets"
-    fields = _string_fields(select[0])
+    fields = _string_fields(folder / select[0])
     if not set(fields) - _LABELS or "text" in fields:
         return name
     read = " ".join(f"{{{field}}}" for field in fields if field not in _LABELS)
@@ -174,14 +179,15 @@ def _field_names(path: Path) -> tuple[str, ...]:
         return ()
 
 
-def _lacking(files: list[Path], text: str) -> str:
+def _lacking(folder: Path, files: list[Path], text: str) -> str:
     """Return a sentence on the files that have other fields than the one with the text."""
-    known = {path: names for path in files if (names := _field_names(path))}
+    known = {path: names for path in files if (names := _field_names(folder / path))}
     others = [path for path, names in known.items() if text not in names]
     if not others:
         return ""
     return (
-        f"{len(others)} of {len(known)} files have no such field ({others[0]} has "
+        f"{len(others)} of {format_number(len(known), 'file')} "
+        f"{'has' if len(others) == 1 else 'have'} no such field ({others[0]} has "
         f"{', '.join(known[others[0]][:8])}): give all of them one name for it, or take them out. "
     )
 

@@ -46,6 +46,13 @@ def log_p(model, ids):
         return (model(there, torch.zeros_like(there))[0, 0] @ model.head[0].T).log_softmax(-1)
 
 
+def test_a_continuation_of_no_tokens_takes_nothing(model):
+    sequences = [np.zeros(0, np.int32), np.arange(1, 6, dtype=np.int32)]
+    nats, greedy = continuation_nats(model, sequences, [1, 2], **KNOWN)
+    (alone_nats,), _ = continuation_nats(model, sequences[1:], [2], **KNOWN)
+    assert (nats.tolist(), bool(greedy[0])) == ([0.0, alone_nats], True)
+
+
 def test_a_model_alone_is_the_one_that_stood_among_others(models, model):
     both = item_nats(models, texts(5), **KNOWN)
     np.testing.assert_allclose(item_nats(model, texts(5), **KNOWN)[0], both[1], rtol=1e-5)

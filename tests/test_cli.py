@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -469,6 +470,24 @@ def test_init_writes_settings_that_are_read(tmp_path, monkeypatch):
     assert read_settings().target.name == names
 
 
+def test_what_init_writes_as_a_comment_is_the_default(tmp_path):
+    """Without the sign before it a line changes nothing, so that no shard is embedded anew."""
+    from curate.config import read_settings
+    from curate.settings import Settings
+    from curate.starter import write_starter
+
+    (tmp_path / "a.jsonl").write_text('{"body": "some text"}\n')
+    said = write_starter(tmp_path)  # of another folder than the current one
+    assert said.startswith("curate.toml written: 1 data file, text in 'body'.")
+    path, plain = tmp_path / "curate.toml", Settings()
+    path.write_text(re.sub(r"(?m)^# (?=\w+ = )", "", path.read_text()))
+    found = read_settings(path)
+    assert (found.embed, found.rank, found.verify) == (plain.embed, plain.rank, plain.verify)
+    assert found.target == dataclasses.replace(plain.target, name="proofnet")
+    assert found.mix == dataclasses.replace(plain.mix, budget=1_000_000)
+    assert found.corpus.max_rejected == plain.corpus.max_rejected
+
+
 def test_init_says_which_files_have_another_field(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.csv").write_text("id,body\n1,some words\n")
@@ -478,7 +497,7 @@ def test_init_says_which_files_have_another_field(tmp_path, monkeypatch):
     Path("my_questions.jsonl").write_text('{"prompt": "why?", "completion": "because"}\n')
     said = run("init").stdout
     assert (
-        "4 data files, text in 'body'. 1 of 3 files have no such field (c.csv has Title, Post)"
+        "4 data files, text in 'body'. 1 of 3 files has no such field (c.csv has Title, Post)"
         in said
     )
     assert said.endswith("Next: curate rank\n")

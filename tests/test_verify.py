@@ -49,7 +49,7 @@ from curate.verification.published import (
     publish_forecast,
     read_forecast,
 )
-from curate.verification.runs import publish_documents, read_documents
+from curate.verification.runs import plan_run, publish_documents, read_documents
 from curate.verification.train import TrainSettings
 from curate.verification.verdict import _outcomes, _sentence, places_for
 
@@ -309,6 +309,25 @@ def test_divergence_names_the_run_and_the_setting(tmp_path):
         CurateError, match=r"calibration-1, seed 0: training diverged .*learning_rate"
     ):
         run_experiment(make_experiment(tmp_path, settings=wild), arm_documents, wild, workers=1)
+
+
+def test_a_last_update_that_went_too_far_is_a_divergence(tmp_path):
+    """The loss of a step is measured before its update: that of the last is seen in evaluation."""
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("documents", "items", "control")}
+    documents = [np.arange(5, 60, dtype=np.int32) % 50 for _ in range(3)]
+    for path in paths.values():
+        publish_documents(path, documents)
+    settings = TrainSettings("tiny", 64, 0, 64, 64, 64, math.inf, 0)
+    item = plan_run(tmp_path, arm="mix", settings=settings, n_bytes=9, device="cpu", **paths)
+    with pytest.raises(CurateError, match=r"mix, seed 0: training diverged \(no finite"):
+        training_module.train_stack(training_module.RunStack((item,)))
+    assert not item.path.exists()
+
+
+def test_a_perplexity_beyond_all_numbers_is_infinite(finished):
+    arm = finished[1].arms[0]
+    assert dataclasses.replace(arm, loss=2.5e9).perplexity == math.inf
+    assert dataclasses.replace(arm, loss=2.0).perplexity == math.exp(2)
 
 
 def test_an_arm_without_documents_is_said(tmp_path):

@@ -67,7 +67,7 @@ class Mix(Frame):
             "the target has 1 item to choose by: alignment and forecast are of that item, and no "
             "interval holds what another would change": self.items == 1,
             "this mix is forecast to do worse than natural proportions: compare with another "
-            "--selection, or rank by --method lexical": self.forecast.high < 0,
+            "--selection, or rank by another --method": self.forecast.high < 0,
         }
         return tuple(doubt for doubt, holds in doubts.items() if holds)
 

@@ -87,8 +87,8 @@ class ArmResult:
 
     @property
     def perplexity(self) -> float:
-        """Perplexity a token: e to the loss."""
-        return math.exp(self.loss)
+        """Perplexity a token: e to the loss; infinite beyond what a number holds."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
 @dataclass(frozen=True, slots=True, repr=False)

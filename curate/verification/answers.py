@@ -30,7 +30,7 @@ def continuation_nats(
 
     Args:
         model: one model, on the device to compute on.
-        sequences: token ids of context and continuation.
+        sequences: token ids of context and continuation; one without any takes 0 nats.
         last: of each, the tokens of the continuation, > 0.
         eos: the id before each document in training.
         block_tokens: longest context.
@@ -39,8 +39,9 @@ def continuation_nats(
     Returns:
         (n,) nats, and (n,) True where every token is the likeliest.
     """
-    nats, greedy = np.zeros(len(sequences)), np.zeros(len(sequences), dtype=bool)
-    order = sorted(range(len(sequences)), key=lambda number: -len(sequences[number]))
+    nats = np.zeros(len(sequences))
+    greedy = np.array([not len(sequence) for sequence in sequences])
+    order = sorted(np.flatnonzero(~greedy).tolist(), key=lambda number: -len(sequences[number]))
     for first in range(0, len(order), batch):
         numbers = order[first : first + batch]
         whole = [np.append(np.int32(eos), sequences[number]) for number in numbers]

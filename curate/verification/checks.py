@@ -31,7 +31,7 @@ def check_settings(settings: VerifySettings) -> None:
         "calibration": (settings.calibration < 2, "at least 2, or nothing can be forecast"),
         "block_tokens": (settings.block_tokens < 2, "at least 2"),
         "batch_tokens": (settings.batch_tokens < settings.block_tokens, "at least block_tokens"),
-        "learning_rate": (not settings.learning_rate >= 0, "at least 0; 0 chooses"),
+        "learning_rate": (not 0 <= settings.learning_rate <= 100, "from 0 to 100; 0 chooses"),
         "lora": (settings.lora < 0, "at least 0"),
         "confidence": (not 0 < settings.confidence < 1, "between 0 and 1"),
         "tokens": (settings.tokens < 0, "at least 0"),

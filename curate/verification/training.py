@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from curate.corpus.afar import scratch
@@ -110,12 +111,11 @@ def _train_together(items: Sequence[RunItem], kept: Sequence[tuple[Snapshot, Sta
             resume=[snapshot for snapshot, _ in kept] or None,
         )
     except DivergedError as error:
-        item = items[error.run]
-        raise CurateError(
-            f"run {item.arm}, seed {item.settings.seed}: training diverged ({error}); lower "
-            f"[verify] learning_rate, now {item.settings.learning_rate:g}"
-        ) from None
+        raise _diverged(items[error.run], str(error)) from None
     nats, control_nats = (_nats(model, each, one) for each in (eval_items, control))
+    for item, of_run in zip(items, np.hstack([nats, control_nats]), strict=True):
+        if not np.isfinite(of_run).all():  # the last update was the one too far
+            raise _diverged(item, "no finite loss after the last step")
     for run, (item, own) in enumerate(zip(items, alone(model), strict=True)):
         found = _as_run(
             item, curves[run], started[run], (eval_items, nats[run]), (control, control_nats[run])
@@ -126,6 +126,13 @@ def _train_together(items: Sequence[RunItem], kept: Sequence[tuple[Snapshot, Sta
         publish_json(item.path, found)
         for path in (checkpoint_path(item), state_path(item)):
             path.unlink(missing_ok=True)
+
+
+def _diverged(item: RunItem, how: str) -> CurateError:
+    return CurateError(
+        f"run {item.arm}, seed {item.settings.seed}: training diverged ({how}); lower "
+        f"[verify] learning_rate, now {item.settings.learning_rate:g}"
+    )
 
 
 class _Watch:
