@@ -15,7 +15,7 @@ from curate.report.curves import (
     loss_chart,
     mean_curve,
 )
-from curate.report.gains import better_items, gains_chart, item_gains
+from curate.report.gains import better_items, gains_chart, item_gains, token_worth
 from curate.report.plots import interval_strip, mix_chart, ranking_chart, strip_ends
 from curate.report.shard_map import map_chart
 from curate.report.svg import Box, Scale, padded, place_label, spread, text_width, tick_text, ticks
@@ -185,6 +185,19 @@ def test_gains_of_items_are_those_of_hand():
 )
 def test_the_median_gain_is_between_the_two_in_the_middle(gains, said):
     assert all(words in better_items(gains) for words in said)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(5.583, "5.58"), (16 - 4e-15, "16.00 or more"), (1 / 16, "0.06 or less"), (1.0, "1.00"),
+     (math.nan, "")],
+)  # fmt: skip
+def test_a_worth_beyond_the_first_point_is_a_bound(value, said):
+    points = tuple((100 * n, 5.0 - n / 16) for n in (1, 2, 4, 8, 12, 16))
+    runs = tuple(dataclasses.replace(run, points=points) for run in verification().runs)
+    assert token_worth(dataclasses.replace(verification(), runs=runs, multiplier=value)) == said
+    bare = dataclasses.replace(verification(), multiplier=value)  # of a state that kept no points
+    assert token_worth(bare) == said.removesuffix(" or more").removesuffix(" or less")
 
 
 def test_items_that_gain_a_last_bit_are_drawn():

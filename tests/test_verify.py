@@ -1,5 +1,6 @@
 """The experiment: the forecast before the mix, resumable, refutable; what verify refuses."""
 
+import csv
 import dataclasses
 import math
 import os
@@ -26,6 +27,7 @@ from curate.verification.arms import plan_arms
 from curate.verification.caveats import _enough, find_caveats
 from curate.verification.checkpoint import read_checkpoint
 from curate.verification.experiment import run_experiment
+from curate.verification.export import write_tables
 from curate.verification.measured import whole_points
 from curate.verification.outcome import (
     FURTHEST,
@@ -322,6 +324,16 @@ def test_a_last_update_that_went_too_far_is_a_divergence(tmp_path):
     with pytest.raises(CurateError, match=r"mix, seed 0: training diverged \(no finite"):
         training_module.train_stack(training_module.RunStack((item,)))
     assert not item.path.exists()
+
+
+def test_no_source_takes_the_place_of_a_key_in_the_tables(finished, tmp_path):
+    found = finished[1]
+    arms = tuple(dataclasses.replace(a, sources={"index": 0.25, "b": 0.75}) for a in found.arms)
+    ratios, metrics = write_tables(dataclasses.replace(found, arms=arms), tmp_path)
+    (header, *rows) = csv.reader(ratios.read_text(encoding="utf-8").splitlines())
+    assert header == ["run", "name", "index", "index (source)", "b"]
+    assert [row[2:] for row in rows] == [[str(n), "0.25", "0.75"] for n in range(len(found.runs))]
+    assert len(metrics.read_text(encoding="utf-8").splitlines()) == 1 + len(found.runs)
 
 
 def test_a_perplexity_beyond_all_numbers_is_infinite(finished):

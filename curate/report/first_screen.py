@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from curate.records import Index, Mix, Ranking, Verification
+from curate.report.gains import token_worth
 from curate.report.numbers import (
     format_count,
     format_interval,
@@ -123,8 +124,7 @@ def _measured(verification: Verification) -> list[Fact]:
     between = format_interval(drop.low, drop.high, signed=True)
     value = format_value(drop.value, signed=True)
     found = [("measured drop, nats/token", value, [between, *_perplexity(drop.value)])]
-    if math.isfinite(verification.multiplier):
-        worth = format_value(verification.multiplier, decimals=2)
+    if worth := token_worth(verification):
         found.append(("a token of the mix is worth", worth, ["tokens drawn at random"]))
     if math.isfinite(price.value):
         between = format_interval(price.low, price.high, signed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import fmean, median
 
 from curate.records import Verification
@@ -35,6 +36,22 @@ def item_gains(verification: Verification) -> list[float]:
         losses.append([fmean(nats) for nats in of_items])
     sizes = verification.runs[0].item_tokens
     return sorted((r - m) / n for r, m, n in zip(*losses, sizes, strict=True))
+
+
+def token_worth(verification: Verification) -> str:
+    """Return the tokens of random documents that one of the mix is worth; "" where not known.
+
+    The curves begin after a part of the run: what is beyond their first point is "or more".
+    """
+    value = verification.multiplier
+    if not math.isfinite(value):
+        return ""
+    points = next((run.points for run in verification.runs if run.points), ((1, 0.0),))
+    most = points[-1][0] / points[0][0]
+    beyond = ""
+    if most > 1 and max(value, 1 / value) > most * (1 - 1e-9):  # it went through logarithms
+        beyond = " or more" if value > 1 else " or less"
+    return format_value(value, decimals=2) + beyond
 
 
 def gains_chart(

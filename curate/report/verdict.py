@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from curate.records import Verification, seeds_that_show
+from curate.report.gains import token_worth
 from curate.report.grid import NAME_CELLS, Columns, warning_lines
 from curate.report.numbers import format_alignment, format_interval, format_value, with_minus
 from curate.report.tables import forecast_sentence
@@ -83,11 +84,8 @@ def _more(verification: Verification) -> list[str]:
             f"{format_value(price.value, signed=True)} nats/token"
             f" ({format_interval(price.low, price.high, signed=True)})"
         )
-    if math.isfinite(verification.multiplier):
-        lines.append(
-            f"a token of the mix does what {format_value(verification.multiplier, decimals=2)} "
-            "tokens of random documents do"
-        )
+    if worth := token_worth(verification):
+        lines.append(f"a token of the mix does what {worth} tokens of random documents do")
     if math.isfinite(verification.r2):
         slope = verification.slope
         lines.append(

@@ -20,7 +20,8 @@ def write_tables(verification: Verification, folder: Path) -> tuple[Path, Path]:
     """Write `ratios.csv` and `metrics.csv`, one row a run in one order; return their paths.
 
     Both begin with `run`, `name`, `index`, by which tools that fit mixture laws join them.
-    `ratios.csv` has the share of each source, sum 1; `metrics.csv` the loss on the target
+    `ratios.csv` has the share of each source, sum 1 (one called as a key is `index (source)`);
+    `metrics.csv` the loss on the target
     (nats/token), bits per byte, and the loss on the control set where there is one.
 
     Args:
@@ -32,7 +33,8 @@ def write_tables(verification: Verification, folder: Path) -> tuple[Path, Path]:
     keys = [(f"{run.arm}-seed{run.seed}", run.arm, n) for n, run in enumerate(verification.runs)]
     shares = [[arms[run.arm].sources[name] for name in sources] for run in verification.runs]
     ratios, metrics = (folder / name for name in TABLES)
-    publish_bytes(ratios, _csv([*KEYS, *sources], _joined(keys, shares)))
+    columns = [f"{name} (source)" if name in KEYS else name for name in sources]
+    publish_bytes(ratios, _csv([*KEYS, *columns], _joined(keys, shares)))
     names = ["loss", "bpb", *(["control_loss"] if verification.runs[0].control_tokens else [])]
     values = [_metrics(run) for run in verification.runs]
     publish_bytes(metrics, _csv([*KEYS, *names], _joined(keys, values)))
