@@ -1,6 +1,7 @@
 import dataclasses
 import doctest
 import io
+import itertools
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from curate.records import (
     IndexPlan,
     MixPart,
     PlannedSource,
+    RunState,
 )
 from curate.report import grid
 from curate.report.comparison import check_table, comparison_table, explanation_table
@@ -32,7 +34,7 @@ from curate.report.json_lines import (
     verification_json,
 )
 from curate.report.overview import doctor_table, plan_table, targets_table
-from curate.report.progress import progress_notify
+from curate.report.progress import progress_notify, progress_of_runs
 from curate.report.ranking_table import ranking_table, tie_mark
 from curate.report.tables import index_table, ledger_table, mix_table
 from curate.report.verdict import verification_table
@@ -418,6 +420,23 @@ def test_hostile_step_names_are_shown_safely(hostile, terminal):
     text = console.file.getvalue()
     for bad in ("\x1b[31m", "\x1b]0", "\x9b", "\x07", "\u202e", "\u200b"):
         assert bad not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_what_goes_on_is_readable_on_a_narrow_terminal(width):
+    """The amounts stand on one line from 60 columns on; no name of an arm, no loss is cut."""
+    paper = io.StringIO()
+    console = Console(file=paper, force_terminal=True, width=width, no_color=True)
+    clock = itertools.count(0, 30)
+    with progress_of_runs(console, clock=lambda: float(next(clock))) as (notify, watch):
+        notify("train the mix", 0, 12)
+        notify("train the mix", 3, 12)
+        states = [RunState("calibration-1", seed, 500, 1_000, 5.123) for seed in range(3)]
+        watch(states)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", paper.getvalue())
+    assert "calibration-1" in shown and "5.12 at" in shown
+    assert ("each · 1 min 30 s left" in shown) == (width >= 60)
+    assert max(cell_len(line.rstrip()) for line in re.split(r"[\r\n]", shown)) <= width
 
 
 def test_bars_leave_stdout_alone(capsys):

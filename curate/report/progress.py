@@ -19,6 +19,7 @@ from curate.report.text import show
 
 _MOST_BARS = 6
 _NAME_CELLS = 36
+_BESIDE_BAR, _SHORTEST_BAR = 74, 6  # cells of a step's name and amount; of a bar worth drawing
 
 
 @dataclass(slots=True)
@@ -110,11 +111,12 @@ def _plain_lines(console: Console, every: float, clock: Callable[[], float]) -> 
 def _bars(console: Console, clock: Callable[[], float], runs: RunsShown) -> Iterator[Notify]:
     steps: dict[str, _Step] = {}
     tasks: dict[str, TaskID] = {}
+    room = console.width - _BESIDE_BAR
     # stdout is the result: rich must not send it to this console
     progress = _BarsAndRuns(
         SpinnerColumn(finished_text="[green]✓[/]"),
         _StepColumn(),
-        BarColumn(bar_width=24),
+        *([BarColumn(bar_width=min(24, room))] if room >= _SHORTEST_BAR else []),
         _AmountColumn(),
         console=console,
         redirect_stdout=False,

@@ -52,9 +52,9 @@ class RunsShown:
         """Return arms as rows and seeds as columns: loss, and how far a run is that goes on."""
         seeds = sorted({seed for _, seed in self.states})
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
-        table.add_column("nats/token", style="dim")
-        for seed in seeds:
-            table.add_column(f"seed {seed}", justify="right", no_wrap=True)
+        table.add_column("nats/token", style="dim", no_wrap=True)
+        for seed in seeds:  # where it is narrow, how far a run is goes to a line of its own
+            table.add_column(f"seed {seed}", justify="right")
         for arm in dict.fromkeys(arm for arm, _ in self.states):
             cells = [_cell(self.states.get((arm, seed))) for seed in seeds]
             table.add_row(Text(show(arm, _NAME_CELLS)), *cells)
