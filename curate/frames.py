@@ -66,6 +66,13 @@ def plain(record: Any) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
+def counted(count: int, thing: str) -> str:
+    """Return `format_number(count, thing)`, for the lines of records."""
+    from curate.report.numbers import format_number
+
+    return format_number(count, thing)
+
+
 def _cell(value: Any) -> str:
     from curate.report.numbers import format_count, format_value
 

@@ -44,6 +44,8 @@ def test_a_repr_names_the_best_and_the_verdict():
     assert "15 shards by task2vec for scipy-held-out: scipy-docstrings 0." in repr(ranking())
     assert "<Verification: confirmed: Training on the mix lowers" in repr(verification())
     assert "forecast drop +0.350 nats/token" in repr(mix())
+    assert repr(index(("a",))) == "<Index: 1 shard, 60,000 tokens, probe builtin>"
+    assert "<Ranking: 1 shard by task2vec for" in repr(ranking(("a",)))
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from curate.frames import Frame, plain
+from curate.frames import Frame, counted, plain
 from curate.records.values import NOT_MEASURED, Interval
 from curate.settings import Measure, Method
 
@@ -45,7 +45,7 @@ class Ranking(Frame):
     def summary(self) -> str:
         """Return the ranking in one line."""
         best = ", ".join(f"{line.shard} {line.alignment:.3f}" for line in self.shards[:3])
-        return f"{len(self.shards):,} shards by {self.method} for {self.target}: {best}"
+        return f"{counted(len(self.shards), 'shard')} by {self.method} for {self.target}: {best}"
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one row a shard, best first."""
@@ -68,7 +68,7 @@ class Comparison(Frame):
 
     def summary(self) -> str:
         """Return the comparison in one line."""
-        return f"{len(self.shards):,} shards under {', '.join(self.columns)}"
+        return f"{counted(len(self.shards), 'shard')} under {', '.join(self.columns)}"
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one row a shard, with a value for each column."""

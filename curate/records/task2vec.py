@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.frames import Frame, plain
+from curate.frames import Frame, counted, plain
 from curate.records.corpus import FileLedger, Group, Shard
 from curate.records.values import Counts, Floats
 from curate.settings import CorpusSettings, EmbedSettings
@@ -79,7 +79,8 @@ class Index(Frame):
     def summary(self) -> str:
         """Return the index in one line."""
         tokens = sum(each.shard.n_tokens for each in self.shards)
-        return f"{len(self.shards):,} shards, {tokens:,} tokens, probe {self.probe.name}"
+        shards = counted(len(self.shards), "shard")
+        return f"{shards}, {counted(tokens, 'token')}, probe {self.probe.name}"
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one row a shard."""
@@ -114,7 +115,8 @@ class IndexPlan(Frame):
     def summary(self) -> str:
         """Return the plan in one line."""
         about = "" if self.exact else "about "
-        return f"{about}{self.shards:,} shards, {self.seconds:,.0f} s, {self.disk_bytes:,} bytes"
+        shards = f"{about}{counted(self.shards, 'shard')}"
+        return f"{shards}, {self.seconds:,.0f} s, {self.disk_bytes:,} bytes"
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one row a source."""
