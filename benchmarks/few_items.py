@@ -6,8 +6,9 @@ FOLDER/corpora holds one file a corpus, FOLDER/targets the named targets. So man
 target are drawn without replacement, again and again, and the shards, one of each corpus, are
 ranked by words: how often does the 95 % interval hold the value of all of the target's items,
 and that of ranks the rank? A target may also be a corpus, whose items are then the beginnings of
-its documents. Beside it stands the same were the words of a target drawn one by one, not item by
-item: their entropy after Chao, Wang and Jost, and an interval of the cross-entropy alone.
+its documents (--characters of each). Beside it stands the same were the words of a target drawn
+one by one, not item by item: their entropy after Chao, Wang and Jost, and an interval of the
+cross-entropy alone.
 --vocab trains byte-pair tokens of that many kinds on the corpora, in place of the built-in
 probe's 4,096. With --methods so are the other methods that read text, on small shards. With --parts
 each corpus is so many shards, the target's own corpus among them: how often do a few items put
@@ -50,17 +51,23 @@ Floats = npt.NDArray[np.float64]
 Encode = Callable[[list[str]], Sequence[Any]]
 
 SHARD_CHARACTERS = 1_000_000
-ITEM_CHARACTERS = 500  # of a document of a corpus that is a target
+ITEM_CHARACTERS = 500  # of a document of a corpus that is a target, if no other number is asked
 MOST_ITEMS = 3_000  # of those
 SMALL_DOCUMENTS = 30  # of a shard, for methods that read text
 SMALL_CHARACTERS = 2_000  # of each
 
 
-def read_items(name: str, data: Path) -> list[str]:
-    """Return the items of a named target, or the beginnings of a corpus's documents."""
+def read_items(name: str, data: Path, characters: int = ITEM_CHARACTERS) -> list[str]:
+    """Return the items of a named target, or the beginnings of a corpus's documents.
+
+    Args:
+        name: of either.
+        data: where they lie.
+        characters: of a document, at most.
+    """
     path = data / "corpora" / f"{name}.jsonl.zst"
     if path.is_file():
-        return [text[:ITEM_CHARACTERS] for text in islice(read_texts(path), MOST_ITEMS)]
+        return [text[:characters] for text in islice(read_texts(path), MOST_ITEMS)]
     target = load_target(TargetSettings(name=name, data_dir=str(data)))
     return list(target.select)
 
@@ -112,6 +119,11 @@ def holds(found: Measured, truth: Floats) -> tuple[float, float, float]:
     return float(inside.mean()), float((found[0] - truth).mean()), float((high - low).mean() / 2)
 
 
+def error(found: Measured, truth: Floats) -> float:
+    """Return the mean size of the errors of values."""
+    return float(np.abs(found[0] - truth).mean())
+
+
 def holds_ranks(found: Measured, truth: Floats) -> float:
     """Return the share of rank intervals that hold the true rank."""
     true_rank = 1 + (truth[:, None] < truth).sum(axis=1)
@@ -135,8 +147,10 @@ def by_words(
         for _ in range(drawings):
             pooled, found = measured(counts[generator.permutation(counts.shape[0])[:size]])
             plain = holds(one_by_one(pooled, found), truth)
-            rows.append([*holds(found, truth), *plain, holds_ranks(found, truth)])
-        names = ("holds", "off", "reach", "holds_1by1", "off_1by1", "reach_1by1", "holds_ranks")
+            ranks = holds_ranks(found, truth)
+            rows.append([*holds(found, truth), *plain, ranks, error(found, truth)])
+        plain_names = ("holds_1by1", "off_1by1", "reach_1by1")
+        names = ("holds", "off", "reach", *plain_names, "holds_ranks", "error")
         means = np.mean(rows, axis=0).round(3).tolist()
         yield {"items": size, **dict(zip(names, means, strict=True))}
 
@@ -204,8 +218,8 @@ def by_parts(
             for off in (0.0, over):
                 found, low, high = aligned(*(each - off for each in (values, *reach)))
                 inside = (low <= truth) & (truth <= high)
-                error = np.abs(found - truth)[near].mean()
-                row += [(found == 1).sum(), inside.mean(), inside[near].mean(), error]
+                wrong = np.abs(found - truth)[near].mean()
+                row += [(found == 1).sum(), inside.mean(), inside[near].mean(), wrong]
             rows.append(row)
         kinds = ("at_1", "holds", "holds_near", "error_near")
         names = ("above_1", "excess", *(f"{kind}_cut" for kind in kinds), *kinds)
@@ -245,6 +259,7 @@ def main() -> None:
     parser.add_argument("--corpora", nargs="+", required=True, help="a shard each")
     parser.add_argument("--targets", nargs="+", default=["proofnet"], help="or corpora")
     parser.add_argument("--items", nargs="+", type=int, default=[8, 20, 50, 100, 200])
+    parser.add_argument("--characters", type=int, default=ITEM_CHARACTERS, help="of a document")
     parser.add_argument("--drawings", type=int, default=200)
     parser.add_argument("--vocab", type=int, default=0, help="of trained tokens; 0: built in")
     parser.add_argument("--parts", type=int, default=0, help="shards of a corpus; 0: one, not own")
@@ -266,7 +281,8 @@ def main() -> None:
     shards = {name: np.asarray(each.sum(axis=0)).ravel() for name, each in counted.items()}
     sizes, drawings = arguments.items, arguments.drawings
     for target in arguments.targets:
-        items = [item for item in read_items(target, arguments.data) if item.strip()]
+        read = read_items(target, arguments.data, arguments.characters)
+        items = [item for item in read if item.strip()]
         others = [name for name in shards if name != target]
         lines = []
         if "ngram-lm" in arguments.methods:

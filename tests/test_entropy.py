@@ -136,6 +136,28 @@ def test_item_entropy_knows_no_order_and_not_how_rows_are_kept():
     assert item_entropy(apart)[0] == pytest.approx(found)
 
 
+@pytest.mark.parametrize("lengths", [[5_000] + [10] * 39, [5_000, 10], [3_000] + [20] * 10])
+def test_item_entropy_of_a_long_item_and_short_ones_is_that_of_the_text(lengths):
+    """The short ones alone are a small sample: what it misses is not what the whole misses."""
+    rng, shares = np.random.default_rng(6), zipf(1_000)
+    drawn = [np.stack([rng.multinomial(n, shares) for n in lengths]) for _ in range(20)]
+    error = np.mean([item_entropy(each)[0] for each in drawn]) - plain_entropy(shares)
+    assert abs(error) < 0.05
+
+
+def test_item_entropy_weighs_what_an_item_takes_away_by_what_stays_without_it():
+    rng = np.random.default_rng(7)
+    items = np.stack([rng.multinomial(n, zipf(40)) for n in (200, 30, 5, 60)])
+    whole = entropy(items.sum(axis=0))
+    missed = sum(
+        (1 - item.sum() / items.sum()) * (whole - entropy(items.sum(axis=0) - item))
+        for item in items
+    )
+    holders = (items > 0).sum(axis=0)
+    weight = 1 + (holders == 1).sum() / (holders > 0).sum()
+    assert item_entropy(items)[0] == pytest.approx(whole + weight * missed)
+
+
 def test_item_entropy_of_degenerate_items():
     lone, none = item_entropy(np.array([[3, 1, 0, 2]]))
     assert lone == entropy(np.array([3, 1, 0, 2]))
