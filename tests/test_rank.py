@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import shutil
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -15,13 +16,14 @@ from curate.corpus.pairs import count_pairs
 from curate.corpus.ranges import read_ranges
 from curate.corpus.tokens import count_unigrams
 from curate.errors import CurateError
-from curate.ranking import by_counts, candidates, measured, methods, samples
+from curate.ranking import by_counts, candidates, measured, methods, rank, samples
 from curate.ranking import words as by_words
 from curate.ranking.compare import compare_methods, side_by_side
 from curate.ranking.entropy import item_entropy
 from curate.ranking.explain import explain_shard
 from curate.ranking.explain_words import reasons_by_words
 from curate.ranking.lexical import count_items, lexical
+from curate.ranking.measured import Measured
 from curate.ranking.measures import measure_rows, shortfalls
 from curate.ranking.ngram_lm import count_item_pairs, look_up, ngram_lm
 from curate.ranking.prepared import prepare
@@ -150,6 +152,30 @@ def test_the_map_holds_every_shard_and_the_target_last(index, target, workspace)
     assert np.isfinite(list(places.values())).all()
     to_lean = np.linalg.norm(places["lean_0"] - places["proofs"])
     assert to_lean < np.linalg.norm(places["law_0"] - places["proofs"])
+
+
+def test_the_map_of_a_large_vocabulary_is_that_of_all_its_words_in_little_memory(monkeypatch):
+    """Dense, the counts of 500 shards under 150,000 words would be 2 GB."""
+    rng, vocab = np.random.default_rng(0), 100_000
+    rows = []
+    for _ in range(60):
+        row = np.zeros(vocab, np.int64)
+        row[rng.integers(0, vocab, 200)] = rng.integers(1, 9, 200)
+        rows.append(row)
+    *counts, words = rows
+    shards = tuple(IndexedShard(Shard(f"s{n}", "s", (), 1, 1, ""), "") for n in range(59))
+    monkeypatch.setattr("curate.ranking.rank.read_unigrams", lambda *_: iter(counts))
+    found = Measured(shards, np.zeros(59), None, words=words.astype(np.float64))
+    tracemalloc.start()
+    places = rank._map(found, None, "aim", RankSettings())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.25 * 60 * vocab * 8
+    assert [name for name, _, _ in places] == [*(f"s{n}" for n in range(59)), "aim"]
+    shares = np.stack(rows) / np.stack(rows).sum(axis=1, keepdims=True)
+    columns = np.sort(np.argsort(-shares.sum(axis=0), kind="stable")[: rank.WORDS])
+    expected = plane(np.sqrt(shares[:, columns]))
+    np.testing.assert_allclose([place[1:] for place in places], expected, atol=1e-12)
 
 
 def test_the_same_command_does_nothing_again(index, target, workspace, monkeypatch):
