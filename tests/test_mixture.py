@@ -162,6 +162,28 @@ def test_by_pairs_a_mixture_is_the_text_that_it_would_be(indices):
     assert mix.alignment == pytest.approx(expected, rel=1e-6)
 
 
+def test_by_words_a_mixture_is_on_the_scale_that_the_seed_of_its_ranking_made(indices, tmp_path):
+    """Of more than 64 items the groups are dealt by it, and the scale follows from these."""
+    apart, _ = indices
+    items = tuple(inspect.getdoc(getattr(np, name))[:80] for name in ("sum", "dot", "cos", "sin"))
+    items += tuple(f"Return the {n} largest of {n + 1} numbers" for n in range(90))
+    target = Target("few", items, ("held out",), digest_texts(items), digest_texts(["h"]), "")
+    own = load_embedding(Path(apart.folder), apart.shards[0].key)
+    scales = set()
+    for seed in range(3):
+        settings = RankSettings(method="lexical", seed=seed)
+        ranking = rank_shards(apart, target, settings, workspace=tmp_path)
+        top, last = ranking.shards[0], ranking.shards[-1]
+        found = describe_mixtures(
+            apart, own, {"mix": {last.shard: 1.0}}, tokens=last.tokens, measure="scaled",
+            items=mixture.ranked_items(apart, ranking, target), first=top.shard,
+            level=top.alignment,
+        )["mix"]  # fmt: skip
+        assert found.alignment == pytest.approx(last.alignment, rel=1e-9)
+        scales.add(round(last.alignment, 9))
+    assert len(scales) > 1
+
+
 def test_of_very_many_shards_some_tell_the_pairs_of_all(indices, monkeypatch):
     apart, _ = indices
     items = count_item_pairs([np.arange(300)], vocab=apart.probe.vocab)

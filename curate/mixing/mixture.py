@@ -80,7 +80,7 @@ def describe_mixtures(
             value is above 1 was taken off all shards, and is off the mixtures; by pairs it has to
             be named. A mixture that has the target's words better than that shard may still be
             above 1: cut, it could not be told from the shard.
-        level: alignment of that shard in a ranking by pairs; None: that by its words.
+        level: alignment of that shard in the ranking; None: that by its words.
         kept: what an earlier call found of mixtures of these names, which is not summed again;
             what this one finds is added.
     """
@@ -148,14 +148,13 @@ def _align_by_counts(
     words = items.words if isinstance(items, ItemPairs) else items
     counts: list[Counts | Floats] = [*best, *(each.unigrams * tokens for each in drawn)]
     logs, moves = lexical(words, counts, background=background)
-    logs = logs - excess(logs[: len(best)])
+    logs = logs - (excess(logs[: len(best)]) if level is None else logs[0] - np.log(level))
     if isinstance(items, ItemPairs):
         nothing = nothing_of(items)
         seen = [look_up(items, load_pairs(folder, keys[0]), best[0])]
         seen += [nothing.plus(each.seen, weight=tokens) for each in drawn if each.seen]
         by_pairs = ngram_lm(items, seen, background=background)
-        over = 0.0 if level is None else float(logs[0] - np.log(level))
-        logs, moves = anchored(by_pairs, (logs, moves), first=0, over=over)
+        logs, moves = anchored(by_pairs, (logs, moves), first=0)
     low, high = t_intervals(logs, moves, confidence=CONFIDENCE)
     high = np.minimum(high, np.maximum(logs, 0.0))
     return np.exp(np.stack([logs, low, high]))[:, len(best) :]
