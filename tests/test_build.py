@@ -296,6 +296,18 @@ def test_what_cannot_be_done_is_one_line(build, settings, message, code):
     assert "\n" not in str(error.value)
 
 
+def test_tokens_that_no_document_ends_at_are_not_called_too_few(build, monkeypatch):
+    """There are thousands: to be told to ask for at most as many helps nobody."""
+    with pytest.raises(CurateError, match="budget 1: every document is more than twice") as error:
+        build(budget=1, whole_documents=True)
+    assert error.value.exit_code == UNREACHABLE
+    monkeypatch.setattr("curate.mixing.build.cutter", lambda encode: lambda text, wanted: (0, 0))
+    with pytest.raises(CurateError, match="budget 4,001: no document can be cut") as error:
+        build(budget=4001)
+    assert error.value.exit_code == UNREACHABLE
+    assert "max-epochs" not in str(error.value)
+
+
 def test_a_folder_that_is_no_mix_is_left_alone(build, place, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

@@ -232,6 +232,8 @@ def _home(states: Sequence[Looked], shard: int, place: int) -> Home:
 
 def _too_few(states: Sequence[Looked], wish: Wish) -> CurateError:
     given = sum(math.floor(state.clean * wish.max_epochs) for state in states)
+    if given >= wish.budget:
+        return _no_end(wish)
     leaks = sum(len(state.facts.leaks) for state in states if state.facts is not None)
     copies = sum(len(state.copies_of) for state in states)
     out = f"{leaks} documents hold items of the target, {copies} are copies"
@@ -244,3 +246,15 @@ def _too_few(states: Sequence[Looked], wish: Wish) -> CurateError:
         f"at most {given:,}",
         exit_code=UNREACHABLE,
     )
+
+
+def _no_end(wish: Wish) -> CurateError:
+    """Return the one line for tokens that there are, in documents that do not end there."""
+    why = (
+        "every document is more than twice as long; ask for more, or let one be cut (without "
+        "--whole-documents)"
+        if wish.whole
+        else "no document can be cut to exactly what is missing (a sign may be several tokens); "
+        "ask for a few more or fewer, or for --whole-documents"
+    )
+    return CurateError(f"budget {wish.budget:,}: {why}", exit_code=UNREACHABLE)
