@@ -1,6 +1,7 @@
 """Loading probes: what is accepted, what is refused, and in which words."""
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -103,6 +104,16 @@ def test_damaged_weights_are_refused(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CurateError, match="cannot be loaded"):
+        load_probe(str(tmp_path), device="cpu")
+
+
+def test_a_tokenizer_with_an_id_beyond_the_model_is_refused_however_few_ids_it_has(tmp_path):
+    save_probe(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["vocab"]["Ā"] = 400  # the byte 0
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(CurateError, match="token ids up to 400, its model 300 tokens"):
         load_probe(str(tmp_path), device="cpu")
 
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tokenizers
+import transformers
 import yaml
 
 from curate.errors import CurateError
@@ -49,6 +52,21 @@ def mix(tmp_path_factory):
         )  # fmt: skip
         (folder / name).write_text(text)
     return folder, sum(tokens) + len(tokens), spec
+
+
+@pytest.mark.parametrize("write", [write_tokens, write_megatron])
+def test_ids_with_gaps_are_written_in_the_width_of_the_largest(tmp_path, write):
+    """Twelve kinds, of which one is number 70,000: 16 bits made 4,464 of it."""
+    kinds = {**{f"w{n}": n for n in range(10)}, "</s>": 10, "far": 70_000}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(kinds, unk_token="w0"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    fast.save_pretrained(tmp_path / "gaps")
+    spec = token_spec(str(tmp_path / "gaps"), INFO)
+    columns = {"id": ["0"], "text": ["w1 far"], "source": ["s"], "tokens": [2]}
+    path = tmp_path / ("part.ds" if write is write_tokens else "part.bin")
+    write(path, pa.table(columns, schema=ROW_SCHEMA), spec)
+    assert np.fromfile(path, "<u4").tolist() == [1, 70_000, 10]
 
 
 @pytest.mark.parametrize("trainer", NAMES)

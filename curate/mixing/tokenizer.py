@@ -11,7 +11,7 @@ from curate.corpus.tokens import Encode
 from curate.errors import CurateError
 from curate.mixing.binary import TokenSpec
 from curate.records import ProbeInfo
-from curate.task2vec.tokenizer import load_encode, load_tokenizer
+from curate.task2vec.tokenizer import load_encode, load_tokenizer, vocabulary_size
 
 
 def token_spec(name: str, info: ProbeInfo) -> TokenSpec:
@@ -24,7 +24,7 @@ def token_spec(name: str, info: ProbeInfo) -> TokenSpec:
     if tokenizer.eos_token_id is None:
         raise CurateError(f"tokenizer {name}: has no token that ends a text; name another")
     encode = partial(encode_named, name=name, info=info)
-    return TokenSpec(encode, int(tokenizer.eos_token_id), len(tokenizer))
+    return TokenSpec(encode, int(tokenizer.eos_token_id), vocabulary_size(tokenizer))
 
 
 def encode_named(texts: list[str], *, name: str, info: ProbeInfo) -> list[npt.NDArray[np.int32]]:

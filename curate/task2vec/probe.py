@@ -20,7 +20,13 @@ from curate.records import ProbeInfo
 from curate.task2vec.foreign import check_text_sizes, one_line_errors
 from curate.task2vec.gguf import read_gguf
 from curate.task2vec.model_files import BUILTIN, fetch_model, find_revision, revision_of
-from curate.task2vec.tokenizer import ADVICE, digest_tokenizer, encode_with, literal
+from curate.task2vec.tokenizer import (
+    ADVICE,
+    digest_tokenizer,
+    encode_with,
+    literal,
+    vocabulary_size,
+)
 
 __all__ = ["BUILTIN", "Probe", "encode_texts", "find_device", "find_revision", "load_probe"]
 
@@ -55,9 +61,9 @@ def load_probe(name: str, *, device: str = "auto") -> Probe:
     model, tokenizer = _load(name, path)
     model.eval().requires_grad_(False)
     vocab = int(model.get_output_embeddings().weight.shape[0])
-    if len(tokenizer) > vocab:
+    if (known := vocabulary_size(tokenizer)) > vocab:
         raise CurateError(
-            f"{name}: its tokenizer knows {len(tokenizer)} tokens, its model {vocab}; "
+            f"{name}: its tokenizer has token ids up to {known - 1}, its model {vocab} tokens; "
             "use a probe whose files belong together"
         )
     info = ProbeInfo(

@@ -66,6 +66,11 @@ def backend_of(tokenizer: Any) -> Any:
     return getattr(tokenizer, "backend_tokenizer", None)
 
 
+def vocabulary_size(tokenizer: Any) -> int:
+    """Return the largest id of a tokenizer of `transformers`, and 1: ids may have gaps."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
+
+
 def load_encode(name: str, info: ProbeInfo) -> tuple[Encode, str]:
     """Return the function that counts, and the digest of its tokenizer.
 
