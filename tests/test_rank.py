@@ -918,7 +918,11 @@ def test_beyond_that_words_are_kept_and_every_shard_is_still_measured(
     monkeypatch.setattr(by_words, "PART", 4)
     monkeypatch.setattr(by_counts, "EXACT_UP_TO", 3)
     monkeypatch.setattr(by_counts, "SHORTLIST", 2)
-    short = rank_shards(index, target, settings, workspace=tmp_path)
+    told = []
+    short = rank_shards(
+        index, target, settings, workspace=tmp_path, notify=lambda *line: told.append(line)
+    )
+    assert [line[1:] for line in told if line[0] == "ranking shards"] == [(1, 2), (2, 2)]
     assert "of 6 shards the 2 of highest alignment by words are ranked" in short.warnings[-1]
     assert [s.shard for s in short.shards] == [s.shard for s in full.shards[:2]]
     values = [s.alignment for s in short.shards]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -119,13 +119,13 @@ def pool_pairs(pairs: ItemPairs, *, seed: int) -> ItemPairs:
 
 
 def read_seen(
-    pairs: ItemPairs, shards: Iterable[IndexedShard], index: Index, notify: Notify = silent
+    pairs: ItemPairs, shards: Sequence[IndexedShard], index: Index, notify: Notify = silent
 ) -> Iterator[Seen]:
     """Read what each of some shards says about the pairs of a target."""
     folder = Path(index.folder)
     for number, entry in enumerate(shards, start=1):
         yield look_up(pairs, load_pairs(folder, entry.key), load_unigrams(folder, entry.key))
-        notify("ranking shards", number, len(index.shards))
+        notify("ranking shards", number, len(shards))
 
 
 def corpus_words(index: Index) -> Floats:
