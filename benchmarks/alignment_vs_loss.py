@@ -174,7 +174,7 @@ def describe_forecasts(
     embeddings: measures.Floats,
     settings: Settings,
 ) -> dict[str, Any]:
-    """Test the forecast's laws, and fit the line that needs no runs.
+    """Test the forecast's laws.
 
     Every named target with each training set left out, from its scalars alone; every target from
     few training sets, by all laws, the median over targets.
@@ -210,22 +210,12 @@ def describe_forecasts(
         for mixes in forecasts.FEW
         if mixes < len(arms) - 2
     }  # fmt: skip
-    found["prior"] = _prior(arms, losses, len(settings.targets))
     return found
 
 
 def _medians(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     listed = list(rows)
     return {name: float(np.median([row[name] for row in listed])) for name in listed[0]}
-
-
-def _prior(arms: Sequence[Arm], losses: models.Losses, n_named: int) -> dict[str, float]:
-    natural = next(number for number, arm in enumerate(arms) if arm.name == "natural")
-    gain, drop = (
-        (table[natural] - np.delete(table, natural, axis=0))[:, :n_named].T.ravel()
-        for table in (losses.unigram, losses.mean)
-    )
-    return forecasts.prior_line(gain, drop)
 
 
 def write(

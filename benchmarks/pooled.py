@@ -1,11 +1,14 @@
 """Is one measure better than the others over several series of trained models together?
 
     python benchmarks/pooled.py --results A.json B.json --measure ngram-lm --json
+    python benchmarks/pooled.py --results A.json B.json --measure "pairs, strength 100" --prior
 
 Reads what `alignment_vs_loss.py` (its NAME.json) or `smoothing.py --save` wrote, and gives the
 mean over series of the differences in within-target Spearman and in pairs in order, with intervals:
 training sets are drawn anew in each series, targets by name in all of them at once, for the
-same target is no other one in another series.
+same target is no other one in another series. With --prior instead the line that `build-mix`
+forecasts by (`prior.json`): the drop in loss against natural proportions on the gain in the
+measure, of all cells that gain.
 """
 
 from __future__ import annotations
@@ -23,10 +26,14 @@ STATISTICS = {"spearman": within_spearman, "pairs": concordance}
 
 
 def read_series(path: Path) -> dict[str, Any]:
-    """Return the targets, the losses (sets, targets) and the values by measure of a series."""
+    """Return the sets, targets, losses (sets, targets) and values by measure of a series."""
     details = json.loads(path.read_text(encoding="utf-8"))["details"]
     values = {name: np.array(table) for name, table in details["values"].items()}
-    return {"targets": details["targets"], "loss": np.array(details["loss"]), "values": values}
+    names = [arm["name"] for arm in details["arms"]]
+    return {
+        "sets": names, "targets": details["targets"], "loss": np.array(details["loss"]),
+        "values": values,
+    }  # fmt: skip
 
 
 def differences(
@@ -68,11 +75,35 @@ def differences(
     }
 
 
+def prior_line(series: Sequence[Mapping[str, Any]], measure: str) -> dict[str, float]:
+    """Return the slope through the origin of drop on gain, and the spread around it.
+
+    Args:
+        series: of `read_series`; one training set of each is `natural`.
+        measure: a name of their values, in -nats/token; only what it gains by is counted.
+    """
+    gains, drops = [], []
+    for one in series:
+        natural = one["sets"].index("natural")
+        gain, drop = (
+            (np.delete(table, natural, axis=0) - table[natural]).ravel()
+            for table in (one["values"][measure], -one["loss"])
+        )
+        gains.append(gain[gain > 0])
+        drops.append(drop[gain > 0])
+    gain, drop = np.concatenate(gains), np.concatenate(drops)
+    slope = float(gain @ drop / (gain @ gain))
+    residual = drop - slope * gain
+    spread = float(np.sqrt(residual @ residual / (len(drop) - 1)))
+    return {"slope": slope, "residual_sd": spread, "n": len(drop)}
+
+
 def main() -> None:
-    """Read the arguments and print a line for each other measure."""
+    """Read the arguments and print a line for each other measure, or that of `--prior`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, nargs="+", required=True)
     parser.add_argument("--measure", default="ngram-lm")
+    parser.add_argument("--prior", action="store_true", help="the line of prior.json")
     parser.add_argument("--draws", type=int, default=1_000)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args()
@@ -82,6 +113,9 @@ def main() -> None:
     shared = set.intersection(*(set(one["values"]) for one in series))
     if given.measure not in shared:
         parser.error(f"{given.measure} is not in all of them")
+    if given.prior:
+        print(json.dumps(prior_line(series, given.measure)))
+        return
     found = {
         other: differences(series, given.measure, other, draws=given.draws, seed=0)
         for other in sorted(shared - {given.measure})

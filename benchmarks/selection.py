@@ -63,6 +63,7 @@ class Choice:
 
     method: Method
     selection: Selection = "top"
+    temperature: float = MixSettings().temperature
 
 
 CHOICES: dict[str, Choice] = {
@@ -71,6 +72,7 @@ CHOICES: dict[str, Choice] = {
     "match by words": Choice("lexical", "match"),
     "top by pairs": Choice("ngram-lm"),
     "temperature by pairs": Choice("ngram-lm", "temperature"),
+    "temperature 0.05 by pairs": Choice("ngram-lm", "temperature", 0.05),
     "top by task2vec": Choice("task2vec"),
     "match by task2vec": Choice("task2vec", "match"),
     "n-gram importance": Choice("ngram"),
@@ -114,8 +116,8 @@ def make_mixes(
     *,
     lengths: Sequence[int],
     choices: Sequence[str],
-) -> dict[str, Path]:
-    """Build every arm's mix by the product; return arm → where its documents are.
+) -> tuple[dict[str, Path], dict[str, float]]:
+    """Build every arm's mix by the product; return where its documents are, and its forecast.
 
     Args:
         index: of the pool.
@@ -127,16 +129,13 @@ def make_mixes(
         lengths: tokens of random mixes.
         choices: names of `CHOICES`.
     """
-    alike = Choice("lexical", "temperature")
+    alike = Choice("lexical", "temperature", ALL_ALIKE)
     wanted = [(f"{RANDOM} {length}", everything, alike, length) for length in lengths]
     wanted += [(f"{t.name}: {name}", t, CHOICES[name], budget) for t in targets for name in choices]
-    found = {}
+    found, drops = {}, {}
     for number, (name, target, choice, tokens) in enumerate(wanted):
-        is_random = name.startswith(RANDOM)
         mix_settings = MixSettings(
-            budget=tokens,
-            selection=choice.selection,
-            temperature=ALL_ALIKE if is_random else MixSettings().temperature,
+            budget=tokens, selection=choice.selection, temperature=choice.temperature
         )
         ranking = rank_shards(
             index, target, RankSettings(method=choice.method, bootstrap=20),
@@ -149,14 +148,23 @@ def make_mixes(
             texts = [text for text, _ in read_mix_texts(mix)]
             publish_documents(data.token_path(documents), encode_texts(tokenizer, texts))
         found[name] = documents  # by this name `models` finds the tokens
+        drops[name] = mix.forecast.drop
         note(f"mixes of {tokens:,}", number + 1, len(wanted))
-    return found
+    return found, drops
 
 
 def compare(
-    losses: models.Losses, names: Sequence[str], targets: Sequence[Target], *, draws: int, seed: int
+    losses: models.Losses,
+    names: Sequence[str],
+    targets: Sequence[Target],
+    drops: Mapping[str, float],
+    *,
+    draws: int,
+    seed: int,
 ) -> dict[str, dict[str, Row]]:
     """Return target → arm → what was measured, random among the arms; the last target is general.
+
+    Beside each stands the drop that `build-mix` forecast before a token was written.
 
     Intervals: items of the target and seeds are drawn anew, the same for the arm and random.
     """
@@ -181,6 +189,7 @@ def compare(
                     draws=draws,
                     rng=rng,
                 ),
+                "forecast": drops.get(names[number], 0.0),
                 "price": float(losses.mean[number, -1] - losses.mean[base, -1]),
                 "seeds": [float(each[number, place]) for each in losses.seeds],
             }
@@ -238,7 +247,7 @@ def run(folder: Path, out: Path, settings: Settings, options: argparse.Namespace
     targets = [
         load_target(TargetSettings(name=name, data_dir=str(folder))) for name in settings.targets
     ]
-    paths = make_mixes(
+    paths, drops = make_mixes(
         index, targets,
         load_target(TargetSettings(names=settings.targets, data_dir=str(folder))),
         budget, out, tokenizer, lengths=lengths, choices=options.choices,
@@ -256,7 +265,7 @@ def run(folder: Path, out: Path, settings: Settings, options: argparse.Namespace
     longer = {length: f"{RANDOM} {length}" for length in lengths[1:]}
     equal = [name for name in paths if name not in longer.values()]
     losses = train(equal, budget, settings.seeds)
-    found = compare(losses, equal, judged, draws=options.draws, seed=settings.seed)
+    found = compare(losses, equal, judged, drops, draws=options.draws, seed=settings.seed)
     curves = {name: [(budget, rows[RANDOM]["loss"])] for name, rows in found.items()}
     for length, name in longer.items():
         more = train([name], length, 1)
@@ -289,7 +298,7 @@ def index_pool(folder: Path, out: Path, settings: Settings, options: argparse.Na
 
 def describe(result: Mapping[str, Any]) -> str:
     """Return one table a target, the lowest loss first, as Markdown."""
-    head = ["arm", "loss", "drop against random (90 %)", "times the tokens", "price, nats"]
+    head = ["arm", "loss", "drop against random (90 %)", "forecast", "times the tokens", "price"]
     parts = []
     for target, rows in result["arms"].items():
         longest = result["random"][target][-1][0] / result["budget"]
@@ -306,7 +315,7 @@ def describe_row(row: Row, longest: float) -> list[object]:
     low, high = row["interval"]
     times = f"{row['multiplier']:.1f}" if np.isfinite(row["multiplier"]) else f"> {longest:.0f}"
     drop = f"{row['drop']:+.3f} ({low:+.3f} to {high:+.3f})"
-    return [row["loss"], drop, times, f"{row['price']:+.3f}"]
+    return [row["loss"], drop, f"{row['forecast']:+.3f}", times, f"{row['price']:+.3f}"]
 
 
 def main() -> None:

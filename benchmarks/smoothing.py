@@ -114,7 +114,7 @@ def main() -> None:
         values |= measure_strengths(targets, arms, probe)
     if given.save:
         tables = {name: table.tolist() for name, table in values.items()}
-        kept = {"targets": details["targets"], "loss": details["loss"], "values": tables}
+        kept = {name: details[name] for name in ("arms", "targets", "loss")} | {"values": tables}
         given.save.write_text(json.dumps({"details": kept}), encoding="utf-8")
     rows = []
     if not given.json:

@@ -32,7 +32,7 @@ def ask(fmt="parquet", **settings):
         ("max_epochs", 1.0, 0.99, "at least 1 and finite"),
         ("max_epochs", 1.0, float("nan"), "at least 1 and finite"),
         ("max_epochs", 1e9, float("inf"), "at least 1 and finite"),
-        ("temperature", 1e-9, 0.0, "above 0"), ("temperature", 1.0, -1.0, "above 0"),
+        ("temperature", 1e-9, -1e-9, "at least 0"), ("temperature", 0.0, -1.0, "at least 0"),
         ("holdout", 0.0, -0.01, "at least 0 and below 1"), ("near_documents", 0, -1, "at least 0"),
         ("holdout", 0.99, 1.0, "at least 0 and below 1"),
         ("cosine", 1.0, 1.01, "above 0 and at most 1"),

@@ -30,10 +30,13 @@ from curate.mixing.build import build_mix
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
 from curate.mixing.items import index_items
+from curate.mixing.mixture import Foresight
 from curate.mixing.opened import open_mix, read_mix_texts
+from curate.mixing.plan import plan_shards
 from curate.mixing.reading import read_some
 from curate.mixing.survey import survey
 from curate.mixing.tokenizer import count_tokens
+from curate.mixing.weights import temperatures
 from curate.mixing.write import choose_workers
 from curate.records import RecordRange, Shard, Target
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings
@@ -220,6 +223,29 @@ def test_after_a_ranking_by_words_the_choice_is_soft(build):
     assert all(line["reason"].startswith("temperature: rank") for line in lines)
     assert build(out="soft", selection="temperature").fingerprint == mix.fingerprint
     assert len(mix.parts) > len(build(out="top", selection="top").parts)
+
+
+def test_the_temperature_is_the_highest_that_is_forecast_nearly_the_largest_drop(build, place):
+    _, index, target, ranking, encode = place
+    look, seen = Foresight(index, ranking, target, None, 4001), []
+
+    def drops(plans):
+        seen.extend(look.drops(plans))
+        return seen
+
+    settings = MixSettings(budget=4001, selection="temperature")
+    plan = plan_shards(index, ranking, target, None, settings, encode, drops)
+    tried = temperatures(np.array([line.alignment for line in ranking.shards]))
+    chosen = tried.index(plan.settings.temperature)
+    assert len(seen) == len(tried) and 0 < chosen < len(tried) - 1
+    assert seen[chosen] >= 0.98 * max(seen) > max(seen[:chosen])
+
+    mix = build()
+    manifest = json.loads((Path(mix.folder) / "manifest.json").read_text())
+    assert manifest["settings"]["temperature"] == tried[chosen]
+    assert manifest["planned"]["mix"]["forecast"]["drop"] == pytest.approx(seen[chosen])
+    assert build(out="given", temperature=tried[chosen]).parts == mix.parts
+    assert build(out="warm", temperature=10.0).sources["math"] < mix.sources["math"]
 
 
 def test_every_row_traces_to_its_record(build, place):
@@ -483,13 +509,14 @@ def test_whole_documents_end_at_the_nearest_boundary(build, place):
 
 
 def test_floors_ceilings_and_blends_hold_in_what_is_written(build):
-    free = build(budget=2500)
+    build = partial(build, budget=2500, temperature=0.05)
+    free = build()
     assert set(free.sources) == {"math"}
-    kept = build(budget=2500, keep=("story=20%", "math<=60%"))
+    kept = build(keep=("story=20%", "math<=60%"))
     assert kept.sources["math"] == 1500 and kept.sources["story"] >= 500  # to the token
-    whole = build(budget=2500, keep=("story=20%", "math<=60%"), whole_documents=True)
+    whole = build(keep=("story=20%", "math<=60%"), whole_documents=True)
     assert abs(whole.sources["math"] - 1500) <= 45
-    blended = build(budget=2500, blend=("general=30%",))
+    blended = build(blend=("general=30%",))
     assert set(blended.sources) == {"math", "story", "code"}
     others = 2500 - blended.sources["math"]
     assert abs(others - 2 / 3 * 0.3 * 2500) < 250

@@ -183,11 +183,6 @@ def test_the_mean_of_measures_counts_each_target_by_its_own_spread():
 # --- forecasts, arms, losses ---
 
 
-def test_a_line_through_measured_mixes_is_recovered():
-    gain = np.array([0.1, 0.5, -0.2, 1.0])
-    assert forecasts.prior_line(gain, 0.7 * gain)["slope"] == pytest.approx(0.7)
-
-
 def test_forecasts_of_a_linear_world_are_right_nine_times_of_ten():
     rng = np.random.default_rng(0)
     x = rng.uniform(size=40)
@@ -450,7 +445,8 @@ def test_series_together_tell_more_than_one(tmp_path):
         loss = rng.normal(size=(10, 4))
         values = {"right": -loss, "same": -2 * loss, "noise": rng.normal(size=loss.shape)}
         tables = {name: table.tolist() for name, table in values.items()}
-        details = {"targets": list("abcd"), "loss": loss.tolist(), "values": tables}
+        arms = [{"name": f"set {n}"} for n in range(10)]
+        details = {"arms": arms, "targets": list("abcd"), "loss": loss.tolist(), "values": tables}
         paths.append(tmp_path / f"{number}.json")
         paths[-1].write_text(json.dumps({"details": details}), encoding="utf-8")
     both, one = [pooled.read_series(path) for path in paths], [pooled.read_series(paths[0])]
@@ -467,3 +463,13 @@ def test_series_together_tell_more_than_one(tmp_path):
     assert 0 < rows[1]["low"] < rows[1]["ahead"] < rows[1]["high"]
     widths = [row["high"] - row["low"] for row in rows]
     assert widths[1] < widths[0]
+
+
+def test_a_line_through_what_gains_on_natural_proportions_is_recovered():
+    values = np.array([[-5.0, -6.0], [-4.0, -8.0], [-4.5, -5.5]])  # the first set is natural
+    loss = np.array([[5.0, 6.0], [4.3, 99.0], [4.65, 5.65]])  # where nothing is gained: any
+    one = {"sets": ["natural", "a", "b"], "values": {"pairs": values}, "loss": loss}
+    found = pooled.prior_line([one, one], "pairs")
+    assert found["n"] == 6
+    assert found["slope"] == pytest.approx(0.7)
+    assert found["residual_sd"] == pytest.approx(0, abs=1e-12)

@@ -29,15 +29,15 @@ def test_a_missing_word_costs_a_finite_amount_and_less_in_a_smaller_mix():
 
 
 def test_without_runs_the_forecast_says_on_what_it_rests():
-    target = np.array([90, 10])
-    close, far = np.array([0.9, 0.1]), np.array([0.1, 0.9])
     bare = Prior(slope=1.0, residual_sd=0.5, n=0, command="no runs yet")
-    forecast = forecast_without_runs(target, close, far, tokens=1e6, prior=bare)
-    assert forecast.drop == pytest.approx(0.8 * np.log(9), abs=1e-3)
+    forecast = forecast_without_runs(0.8, bare)
+    assert forecast.drop == pytest.approx(0.8)
     assert forecast.high - forecast.drop == pytest.approx(0.5 * stats.norm.ppf(0.95))
     assert "no measured runs yet" in forecast.basis
     fitted = Prior(slope=0.5, residual_sd=0.1, n=8, command="make evidence")
-    forecast = forecast_without_runs(target, close, far, tokens=1e6, prior=fitted)
+    forecast = forecast_without_runs(-0.8, fitted)
+    assert forecast.drop == pytest.approx(-0.4)
+    assert forecast.drop - forecast.low == pytest.approx(0.1 * stats.t.ppf(0.95, 7))
     assert "8 measured mixes (make evidence)" in forecast.basis
 
 

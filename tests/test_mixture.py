@@ -12,7 +12,7 @@ from curate.mixing.mixture import describe_mixtures
 from curate.mixing.plan import vectors_a_token
 from curate.ranking.alignment import alignment
 from curate.ranking.lexical import lexical
-from curate.ranking.ngram_lm import count_item_pairs, look_up, ngram_lm
+from curate.ranking.ngram_lm import ItemPairs, count_item_pairs, look_up, ngram_lm
 from curate.ranking.rank import rank_shards
 from curate.records import Target
 from curate.settings import CorpusSettings, EmbedSettings, RankSettings
@@ -22,6 +22,13 @@ from curate.task2vec.reading import load_embedding, load_pairs, load_unigrams
 from tests.conftest import python_sources, write_jsonl
 
 WHOLE = EmbedSettings(batches=1, batch_tokens=100_000, block_tokens=128)  # of all text
+
+
+def pairs_of_words(items):
+    """Return items of which only the words are known, (n, vocab), as pairs that begin them."""
+    vocab = items.shape[1]
+    every = np.arange(vocab)
+    return ItemPairs(sparse.csr_array(items), np.full(vocab, vocab), every, vocab)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +59,9 @@ def test_the_embedding_of_a_mix_is_that_of_its_text_whatever_the_length_of_docum
 
     for each in apart.shards:  # as a target: how close the mix is to one of its parts
         target = load_embedding(Path(apart.folder), each.key)
+        pairs = pairs_of_words(target.unigrams[None].astype(np.float64))
         found = describe_mixtures(
-            apart, target, {"mix": shares}, tokens=one.shard.n_tokens, measure="scaled"
+            apart, target, {"mix": shares}, tokens=one.shard.n_tokens, pairs=pairs
         )["mix"]
         real = alignment(target.vectors, truth.vectors, blocks=apart.blocks)
         assert found.alignment == pytest.approx(real, abs=1e-4)
@@ -64,13 +72,13 @@ def test_where_alignment_is_by_words_no_vector_is_read(indices, monkeypatch):
     apart, _ = indices
     shares = {each.shard.name: float(each.shard.n_tokens) for each in apart.shards}
     target = load_embedding(Path(apart.folder), apart.shards[0].key)
-    items = sparse.csr_array(target.unigrams[None].astype(np.float64))
+    pairs = pairs_of_words(target.unigrams[None].astype(np.float64))
     monkeypatch.setattr(sums, "load_embedding", None)
     found = mixture.describe_mixtures(
-        apart, target, {"mix": shares}, tokens=1_000, measure="scaled", items=items
+        apart, target, {"mix": shares}, tokens=1_000, pairs=pairs, method="lexical"
     )["mix"]
     assert 0.3 < found.alignment < 1
-    assert found.lexical > 3
+    assert found.cross_entropy > 3
     assert found.forecast.drop == 0  # the mix is natural
 
 
@@ -92,8 +100,8 @@ def test_a_mixture_of_one_shard_has_the_alignment_that_a_few_items_rank_the_shar
             target,
             {"mix": {name: 1.0}},
             tokens=int(counts[name].sum()),
-            measure="scaled",
-            items=items,
+            pairs=pairs_of_words(items),
+            method="lexical",
             first=first,
         )["mix"]
         assert found.alignment == pytest.approx(expected, rel=1e-3)
@@ -116,8 +124,8 @@ def test_a_mixture_that_does_better_than_the_best_shard_is_not_cut_to_it(indices
         load_embedding(folder, apart.shards[0].key),
         {"mix": dict.fromkeys(names, 500.0)},
         tokens=1_000,
-        measure="scaled",
-        items=items,
+        pairs=pairs_of_words(items),
+        method="lexical",
         first=names[int(logs[:2].argmax())],
     )["mix"]
     assert found.alignment == pytest.approx(np.exp(logs[2] - logs[:2].max()), rel=1e-3)
@@ -132,32 +140,32 @@ def test_by_pairs_a_mixture_is_the_text_that_it_would_be(indices):
         "code", (*texts, *texts), ("held out",), digest_texts(texts), digest_texts(["held out"]), ""
     )
     ranking = rank(apart, target, Path(apart.folder).parent)
-    items = mixture.ranked_items(apart, ranking, target)
+    pairs = mixture.target_pairs(apart, target)
     own = load_embedding(Path(apart.folder), apart.shards[0].key)
     tokens = {each.shard.name: float(each.shard.n_tokens) for each in apart.shards}
     first = ranking.shards[0].shard
     for line in ranking.shards:
         found = describe_mixtures(
             apart, own, {"mix": {line.shard: 1.0}}, tokens=int(tokens[line.shard]),
-            measure="scaled", items=items, first=first, level=ranking.shards[0].alignment,
+            pairs=pairs, **mixture.ranked_by(ranking),
         )["mix"]  # fmt: skip
         assert found.alignment == pytest.approx(line.alignment, rel=1e-9)
         assert (found.low, found.high) == pytest.approx((line.low, line.high), rel=1e-6)
 
     mix = describe_mixtures(
         apart, own, {"mix": tokens}, tokens=int(sum(tokens.values())),
-        measure="scaled", items=items, first=first, level=ranking.shards[0].alignment,
+        pairs=pairs, **mixture.ranked_by(ranking),
     )["mix"]  # fmt: skip
     folder, (one,) = Path(together.folder), together.shards
     key = next(each.key for each in apart.shards if each.shard.name == first)
     best = look_up(
-        items,
+        pairs,
         load_pairs(Path(apart.folder), key),
         load_unigrams(Path(apart.folder), key),
     )
-    whole = look_up(items, load_pairs(folder, one.key), load_unigrams(folder, one.key))
+    whole = look_up(pairs, load_pairs(folder, one.key), load_unigrams(folder, one.key))
     background = load_unigrams(folder, one.key)
-    costs, _ = ngram_lm(items, [best, whole], background=background)
+    costs, _ = ngram_lm(pairs, [best, whole], background=background)
     expected = ranking.shards[0].alignment * np.exp(costs[1] - costs[0])
     assert mix.alignment == pytest.approx(expected, rel=1e-6)
 
@@ -168,38 +176,39 @@ def test_by_words_a_mixture_is_on_the_scale_that_the_seed_of_its_ranking_made(in
     items = tuple(inspect.getdoc(getattr(np, name))[:80] for name in ("sum", "dot", "cos", "sin"))
     items += tuple(f"Return the {n} largest of {n + 1} numbers" for n in range(90))
     target = Target("few", items, ("held out",), digest_texts(items), digest_texts(["h"]), "")
-    own = load_embedding(Path(apart.folder), apart.shards[0].key)
     scales = set()
     for seed in range(3):
         settings = RankSettings(method="lexical", seed=seed)
         ranking = rank_shards(apart, target, settings, workspace=tmp_path)
-        top, last = ranking.shards[0], ranking.shards[-1]
+        last = ranking.shards[-1]
         found = describe_mixtures(
-            apart, own, {"mix": {last.shard: 1.0}}, tokens=last.tokens, measure="scaled",
-            items=mixture.ranked_items(apart, ranking, target), first=top.shard,
-            level=top.alignment,
+            apart, None, {"mix": {last.shard: 1.0}}, tokens=last.tokens,
+            pairs=mixture.target_pairs(apart, target), **mixture.ranked_by(ranking),
         )["mix"]  # fmt: skip
         assert found.alignment == pytest.approx(last.alignment, rel=1e-9)
         scales.add(round(last.alignment, 9))
     assert len(scales) > 1
 
 
-def test_of_very_many_shards_some_tell_the_pairs_of_all(indices, monkeypatch):
+def test_of_very_many_shards_some_tell_the_pairs_of_all(indices):
     apart, _ = indices
-    items = count_item_pairs([np.arange(300)], vocab=apart.probe.vocab)
+    pairs = count_item_pairs([np.arange(300)], vocab=apart.probe.vocab)
     one, two = (each.shard.name for each in apart.shards)
     mixtures = {"both": {one: 1.0, two: 3.0}, "second": {two: 1.0}}
-    target = load_embedding(Path(apart.folder), apart.shards[0].key)
-    whole = sums.sum_up(apart, target, mixtures, items)
-    monkeypatch.setattr(sums, "SAMPLED", 1)
-    some = sums.sum_up(apart, target, mixtures, items)
+
+    def sum_up(mixtures, tokens=400, **words):
+        return sums.sum_up(apart, mixtures, tokens=tokens, pairs=pairs, **words)
+
+    whole, some = sum_up(mixtures), sum_up(mixtures, most=1)
     for name, found in some.items():
-        assert found.seen.tokens == pytest.approx(1)
+        assert found.pairs.tokens == pytest.approx(400)
         np.testing.assert_array_equal(found.unigrams, whole[name].unigrams)
-    first = sums.sum_up(apart, target, {"": {one: 1.0}}, items)[""]
-    np.testing.assert_allclose(some["both"].seen.pairs, first.seen.pairs)
+    first = sum_up({"": {one: 1.0}}, tokens=100)[""]  # stands for four of its size
+    np.testing.assert_allclose(some["both"].pairs.pairs.mean, 4 * first.pairs.pairs.mean)
+    np.testing.assert_allclose(some["both"].pairs.pairs.log_none, 4 * first.pairs.pairs.log_none)
     np.testing.assert_allclose(
-        whole["both"].seen.before, (first.seen.before + 3 * some["second"].seen.before) / 4
+        whole["both"].pairs.before.mean,
+        (some["both"].pairs.before.mean + 3 * some["second"].pairs.before.mean) / 4,
     )
 
 

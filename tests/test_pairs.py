@@ -68,6 +68,8 @@ def test_pairs_are_those_of_a_dictionary_and_none_crosses_documents(documents):
     keys = found.keys(vocab).tolist()
     assert keys == sorted(keys)
     assert {divmod(key, vocab + 1): n for key, n in zip(keys, found.counts, strict=True)} == wanted
+    kinds = [set(itertools.pairwise([vocab, *ids.tolist()])) for ids in documents]
+    assert found.by_document == sum(map(len, kinds))
     followed = Counter()
     for (before, _), count in wanted.items():
         followed[before] += count

@@ -46,13 +46,14 @@ def measured(saving, *, seeds=3, items=40, noise=0.0):
 def compared(losses):
     targets = [Target(name, (), (), "", "", "") for name in ("t", "general")]
     names = ["random 100", "t: top"]
-    return selection.compare(losses, names, targets, draws=400, seed=1)["t"]
+    return selection.compare(losses, names, targets, {"t: top": 0.6}, draws=400, seed=1)["t"]
 
 
 def test_an_arm_is_held_against_random_item_by_item():
     rows = compared(measured(0.25))
     assert rows["random"]["drop"] == 0 and rows["random"]["interval"] == (0.0, 0.0)
     assert rows["top"]["drop"] == pytest.approx(0.25)
+    assert (rows["top"]["forecast"], rows["random"]["forecast"]) == (0.6, 0.0)
     assert rows["top"]["interval"] == pytest.approx((0.25, 0.25))  # pairs: no noise of items
     assert rows["top"]["price"] == pytest.approx(-0.25)
     assert len(rows["top"]["seeds"]) == 3

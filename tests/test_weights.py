@@ -13,7 +13,9 @@ from curate.mixing.weights import (
     Spread,
     best_first,
     settle_selection,
+    softest,
     spread_tokens,
+    temperatures,
     tokens_of,
 )
 from curate.mixing.weights import choose_weights as choose_spread
@@ -352,3 +354,27 @@ def test_crumbs_stay_where_the_others_have_no_room_left():
 def test_crumbs_are_less_than_a_thousandth(parts):
     small = smallest_parts(np.array(parts, np.int64), budget=max(sum(parts), 1))
     assert np.array(parts, np.int64)[small].sum() < 0.001 * max(sum(parts), 1)
+
+
+def test_temperatures_reach_from_a_mix_of_all_to_one_of_the_best_in_any_unit():
+    alignments = np.array([0.5, 0.52, 0.9])
+    found = temperatures(alignments)
+    assert found == sorted(found, reverse=True)
+    np.testing.assert_allclose(temperatures(7 * alignments + 3), 7 * np.array(found))
+    tokens = np.full(3, 1_000)
+    soft, sharp = (
+        choose_weights(alignments, tokens, budget=900, selection="temperature", temperature=one)
+        for one in (found[0], found[-1])
+    )
+    assert soft.min() > 90 and sharp.tolist() == [0, 0, 900]
+    assert all(one > 0 for one in temperatures(np.ones(4)))  # all alike
+
+
+@given(st.lists(st.floats(-2, 2), min_size=1, max_size=8))
+def test_the_softest_mix_that_gains_nearly_as_much_is_taken(drops):
+    place = softest(drops)
+    if max(drops) <= 0:
+        assert place == next((n for n, drop in enumerate(drops) if drop == 0), 0)
+    else:
+        assert drops[place] >= 0.98 * max(drops)
+        assert all(drop < 0.98 * max(drops) for drop in drops[:place])

@@ -131,21 +131,5 @@ def hold_few(
     return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
 
 
-def prior_line(gain: Floats, drop: Floats) -> dict[str, float]:
-    """Return the slope through the origin of drop on lexical gain, and the spread around it.
-
-    Args:
-        gain: (n,) nats/token that the lexical cross-entropy falls against natural proportions.
-        drop: (n,) nats/token that the loss falls.
-    """
-    slope = float(gain @ drop / (gain @ gain))
-    residual = drop - slope * gain
-    return {
-        "slope": slope,
-        "residual_sd": float(np.sqrt(residual @ residual / (len(drop) - 1))),
-        "n": float(len(drop)),
-    }
-
-
 def _rows(scalars: Scalars, order: npt.NDArray[np.intp]) -> dict[str, Floats]:
     return {name: values[order] for name, values in scalars.items()}

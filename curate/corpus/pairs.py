@@ -22,6 +22,13 @@ class Pairs:
     before: npt.NDArray[Any]  # rising; the vocabulary's size begins a document
     after: npt.NDArray[Any]  # the token that follows, rising where `before` is one
     counts: npt.NDArray[Any]  # how often, above 0
+    by_document: int  # the different pairs of each document by itself, added up
+
+    @property
+    def repeats(self) -> float:
+        """Share of a pair's occurrences after the first whose document has it already, 0 to 1."""
+        later = int(np.sum(self.counts, dtype=np.int64)) - len(self.counts)
+        return 1.0 - (self.by_document - len(self.counts)) / later if later else 0.0
 
     def keys(self, vocab: int) -> Ints:
         """Return the number of each pair, (n,), rising."""
@@ -67,7 +74,8 @@ def count_pairs(tokens: Sequence[Counts], vocab: int) -> Pairs:
     kinds, counts = np.unique(keys, return_counts=True)
     before, after = np.divmod(kinds, vocab + 1)
     most = int(counts.max(initial=0))
-    return Pairs(_small(before, vocab), _small(after, vocab), _small(counts, most))
+    by_document = sum(len(np.unique(each)) for each in found)
+    return Pairs(_small(before, vocab), _small(after, vocab), _small(counts, most), by_document)
 
 
 def _small(values: Ints, most: int) -> npt.NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -18,12 +18,15 @@ from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
-from curate.mixing.mixture import compare_mixtures, put_in_words, ranked_items
+from curate.mixing.mixture import (
+    BY_COUNTS,
+    Foresight,
+    put_in_words,
+)
 from curate.mixing.opened import open_mix
 from curate.mixing.plan import plan_shards
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.reading import read_some
-from curate.mixing.sums import Sums
 from curate.mixing.survey import Look, Meaning, write_target
 from curate.mixing.tokenizer import count_tokens, token_spec
 from curate.mixing.trainers import NAMES, check_trainer, trainer_text
@@ -96,15 +99,15 @@ def build_mix(
         if is_current(out, kind="mix", fingerprint=mark):
             clear_staging(out)
         else:
-            own = embed_target(target, index, workspace=workspace, notify=notify)
-            spread, plan = plan_shards(index, ranking, target, own, settings, encode)
-            foresee = _forecaster(index, ranking, target, own, budget=settings.budget)
-            planned = foresee(plan)
+            own = _embedding_of(target, index, ranking, workspace, notify)
+            look = Foresight(index, ranking, target, own, settings.budget)
+            plan = plan_shards(index, ranking, target, own, settings, encode, look.drops)
+            settings, planned = plan.settings, look.compare(plan.tokens)
             notify(put_in_words(planned), 0, 0)
             tokenises = bool(settings.tokenizer) or fmt in ("tokens", "megatron")
             workers = choose_workers(workers, settings.budget, tokenises=tokenises)
             drawn = _draw(
-                index, target, settings, spread, tuple(plan), encode, tokenizer_digest,
+                index, target, settings, plan.spread, tuple(plan.tokens), encode, tokenizer_digest,
                 meaning=meaning, workspace=workspace, workers=workers, notify=notify,
             )  # fmt: skip
             with staging_folder(out, mark=mark) as staging:
@@ -114,7 +117,7 @@ def build_mix(
                     workers=workers, notify=notify,
                 )  # fmt: skip
                 given = given_tokens(drawn)
-                written = foresee(given)
+                written = look.compare(given)
                 mix = mix_of(ranking, target, settings, drawn, written["mix"], given, mark)
                 manifest = manifest_of(mix, index, target, settings, files, held, drawn)
                 manifest |= {"planned": planned, "written": written}
@@ -156,16 +159,12 @@ def _mark(
     )
 
 
-def _forecaster(
-    index: Index, ranking: Ranking, target: Target, own: Embedding, *, budget: int
-) -> Callable[[Mapping[str, int]], dict[str, Any]]:
-    """Return what sets a mix of so many tokens a shard beside random and worst."""
-    items, kept = ranked_items(index, ranking, target), Sums()
-
-    def foresee(tokens: Mapping[str, int]) -> dict[str, Any]:
-        return compare_mixtures(index, ranking, own, tokens, tokens=budget, items=items, kept=kept)
-
-    return foresee
+def _embedding_of(
+    target: Target, index: Index, ranking: Ranking, workspace: Path, notify: Notify
+) -> Embedding | None:
+    if ranking.method in BY_COUNTS:
+        return None
+    return embed_target(target, index, workspace=workspace, notify=notify)
 
 
 def _draw(

@@ -47,7 +47,7 @@ def check_request(
     wrong = {
         "budget": (settings.budget <= 0, "above 0"),
         "max_epochs": (not 1 <= settings.max_epochs < math.inf, "at least 1 and finite"),
-        "temperature": (not settings.temperature > 0, "above 0"),
+        "temperature": (not settings.temperature >= 0, "at least 0"),
         "ngram": (settings.ngram < 2, "at least 2"),
         "holdout": (not 0 <= settings.holdout < 1, "at least 0 and below 1"),
         "cosine": (not 0 < settings.cosine <= 1, "above 0 and at most 1"),

@@ -1,4 +1,4 @@
-"""The loss drop predicted before anything is trained, from word counts."""
+"""The loss drop predicted before anything is trained, from token counts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What earlier experiments say about the drop per nat of lexical cross-entropy."""
+    """What earlier experiments say about the drop per nat of cross-entropy."""
 
-    slope: float  # drop in loss per drop in lexical cross-entropy
+    slope: float  # drop in loss per drop in cross-entropy by token pairs
     residual_sd: float  # nats/token around that line
     n: int  # measured mixes it was fitted on; 0 where there are none yet
     command: str  # that made the numbers
@@ -51,31 +51,17 @@ def lexical_cross_entropy(
     return float(-(target @ np.log(smoothed)) / target.sum())
 
 
-def forecast_without_runs(
-    target: Counts,
-    mix: Floats,
-    control: Floats,
-    *,
-    tokens: float,
-    prior: Prior,
-    confidence: float = 0.9,
-) -> Forecast:
+def forecast_without_runs(gain: float, prior: Prior, *, confidence: float = 0.9) -> Forecast:
     """Forecast the drop of a mix against a control when no model has been trained here.
 
-    drop = slope × (cross-entropy of the target under the control's unigrams − under the
+    drop = slope × (cross-entropy of the target under the control's token pairs − under the
     mix's), with the spread that earlier experiments had around that line.
 
     Args:
-        target: (vocab,) counts of the select split.
-        mix: (vocab,) token distribution of the mix, sum 1.
-        control: (vocab,) of the natural mix, sum 1.
-        tokens: size of both mixes.
+        gain: that difference, nats/token.
         prior: coefficients of earlier experiments.
         confidence: of the interval, 0 to 1.
     """
-    gain = lexical_cross_entropy(target, control, tokens=tokens) - lexical_cross_entropy(
-        target, mix, tokens=tokens
-    )
     quantile = stdtrit(prior.n - 1, 0.5 + confidence / 2) if prior.n > 1 else None
     half = float(quantile or ndtri(0.5 + confidence / 2)) * prior.residual_sd
     drop = prior.slope * gain
@@ -85,7 +71,7 @@ def forecast_without_runs(
         else "assumed, no measured runs yet"
     )
     basis = (
-        f"the target's unigram cross-entropy falls by {gain:.3f} nats/token against natural "
+        f"the target's cross-entropy by token pairs falls by {gain:.3f} nats/token against natural "
         f"proportions, × {prior.slope:.2f} ± {prior.residual_sd:.2f}, {known}"
     )
     return Forecast(drop=drop, low=drop - half, high=drop + half, basis=basis)

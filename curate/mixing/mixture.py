@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from curate.mixing.forecast import Prior, forecast_without_runs, lexical_cross_entropy
-from curate.mixing.sums import Sum, Sums, nothing_of, sum_up
+from curate.mixing.forecast import Prior, forecast_without_runs
+from curate.mixing.sums import Sum, Sums, sum_up
 from curate.ranking.alignment import align_all
-from curate.ranking.by_counts import GROUPS, item_pairs, pool_pairs
-from curate.ranking.lexical import count_items, excess, lexical, pool_items
-from curate.ranking.ngram_lm import ItemPairs, anchored, look_up, ngram_lm
+from curate.ranking.by_counts import item_pairs, pool_pairs
+from curate.ranking.lexical import excess, lexical, shares_of
+from curate.ranking.ngram_lm import ItemPairs, Seen, anchored, look_up, ngram_lm
 from curate.ranking.prepared import corpus_reference
-from curate.ranking.stats import t_intervals
+from curate.ranking.samples import draw_items
+from curate.ranking.stats import Influences, t_intervals
 from curate.records import Embedding, Forecast, Index, Ranking, Target
-from curate.settings import Measure
+from curate.settings import Measure, Method
 from curate.task2vec.reading import load_embedding, load_pairs, load_unigrams
-from curate.task2vec.tokenizer import encode_as_indexed
 
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 """Of the interval of a mixture's alignment."""
+
+READ_ITEMS = 256
+"""Of the target, from which mixes are told apart before one is chosen."""
+
+FEW = 1_024
+"""Shards whose pairs are looked at for that, about."""
+
+BY_COUNTS = ("ngram-lm", "lexical")
+"""Methods of `rank` after which a mixture's alignment is by counts: no embedding is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class Mixture:
     alignment: float  # 0 to 1, as the ranking measures it
     low: float
     high: float
-    lexical: float  # nats/token of the target's select split under the mixture's unigrams
+    cross_entropy: float  # nats/token of the target's select split under the mixture's pairs
     forecast: Forecast  # of the drop against natural proportions
 
 
@@ -51,12 +60,13 @@ def read_prior() -> Prior:
 
 def describe_mixtures(
     index: Index,
-    target: Embedding,
+    target: Embedding | None,
     mixtures: Mapping[str, Mapping[str, float]],
     *,
     tokens: int,
-    measure: Measure,
-    items: Any = None,
+    pairs: ItemPairs,
+    method: Method = "task2vec",
+    measure: Measure = "scaled",
     first: str = "",
     level: float | None = None,
     kept: Sums | None = None,
@@ -66,55 +76,63 @@ def describe_mixtures(
     The mixture's embedding is the mean of its shards' weighted by the sequences that their
     tokens make (an embedding is a mean over sequences), sub-batch by sub-batch, so that its
     spread over sub-batches gives the interval; a shard of fewer sub-batches than the index has
-    gives them again in turn.
+    gives them again in turn. Its token pairs are what parts of its shards can be expected to
+    hold (`curate.mixing.expected`).
 
     Args:
         index: whose embeddings are read, one at a time.
-        target: embedding of the select split.
+        target: embedding of the select split; None where alignment is by counts.
         mixtures: name → shard → tokens (or any share), >= 0, not all 0.
-        tokens: size of each mixture, for the smoothing of its unigrams.
+        tokens: size of each mixture.
+        pairs: the target's, by item: forecasts rest on them, whatever alignment is by.
+        method: that ranked: alignment is by token pairs after `ngram-lm`, by words after
+            `lexical`, else by embeddings.
         measure: of Task2Vec alignment; `log` and `whitened` read the embeddings twice.
-        items: token counts (n_items, vocab) of the target's items where alignment is lexical,
-            their `ItemPairs` where it is by these; None where it is of embeddings.
-        first: the shard that was ranked first by these items, by which the scale is set: what its
-            value is above 1 was taken off all shards, and is off the mixtures; by pairs it has to
-            be named. A mixture that has the target's words better than that shard may still be
-            above 1: cut, it could not be told from the shard.
+        first: the shard that was ranked first by pairs or words, by which the scale is set: what
+            its value is above 1 was taken off all shards, and is off the mixtures; by pairs it
+            has to be named. A mixture that has the target's words better than that shard may
+            still be above 1: cut, it could not be told from the shard.
         level: alignment of that shard in the ranking; None: that by its words.
-        kept: what an earlier call found of mixtures of these names, which is not summed again;
-            what this one finds is added.
+        kept: what an earlier call found of mixtures of these names and of so many tokens, which
+            is not summed again; what this one finds is added.
     """
-    natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
     sums = {} if kept is None else kept
-    wanted = {name: parts for name, parts in {**mixtures, "": natural}.items() if name not in sums}
-    sums |= sum_up(index, target, wanted, items)
-    unigrams = {name: each.unigrams for name, each in sums.items()}
-    control, prior = unigrams[""], read_prior()
-    if items is None:
-        found = _align_by_embeddings(index, target, (sums[n].stack for n in mixtures), measure)
+    wanted = {**mixtures, "": _natural(index)}
+    wanted = {name: parts for name, parts in wanted.items() if name not in sums}
+    width = target.vectors.shape[1] if target and method not in BY_COUNTS else 0
+    sums |= sum_up(index, wanted, tokens=tokens, pairs=pairs, width=width)
+    seen, background = _seen(index, sums, ("", *mixtures), pairs)
+    control, *costs = (-ngram_lm(pairs, seen, background=background)[0]).tolist()
+    drawn, scale = [sums[name] for name in mixtures], _Scale(first, level)
+    if method == "ngram-lm":
+        found = _align_by_pairs(index, pairs, seen[1:], background=background, scale=scale)
+    elif method == "lexical":
+        found = _align_by_words(index, pairs, drawn, tokens, background=background, scale=scale)
+    elif target is None:
+        raise ValueError(f"after a ranking by {method} the target's embedding is needed")
     else:
-        found = _align_by_counts(
-            index,
-            items,
-            [sums[name] for name in mixtures],
-            tokens=tokens,
-            background=control * sum(natural.values()),
-            first=first,
-            level=level,
-        )
-    rows = found.T.tolist()
+        found = _align_by_embeddings(index, target, (each.stack for each in drawn), measure)
+    prior = read_prior()
     return {
-        name: Mixture(
-            alignment=value,
-            low=low,
-            high=high,
-            lexical=lexical_cross_entropy(target.unigrams, unigrams[name], tokens=tokens),
-            forecast=forecast_without_runs(
-                target.unigrams, unigrams[name], control, tokens=tokens, prior=prior
-            ),
-        )
-        for name, (value, low, high) in zip(mixtures, rows, strict=True)
+        name: Mixture(value, low, high, cost, forecast_without_runs(control - cost, prior))
+        for name, cost, (value, low, high) in zip(mixtures, costs, found.T.tolist(), strict=True)
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """The shard that alignments by counts are relative to."""
+
+    first: str
+    level: float | None
+
+    def keys(self, index: Index) -> list[str]:
+        """Return the key of its embedding; none where it is not named."""
+        return [each.key for each in index.shards if each.shard.name == self.first]
+
+    def over(self, logs: Floats) -> float:
+        """Return what is off all values, given that of this shard by its words, if it is named."""
+        return excess(logs) if self.level is None else float(logs[0] - np.log(self.level))
 
 
 def _align_by_embeddings(
@@ -131,87 +149,118 @@ def _align_by_embeddings(
     return np.clip(np.stack([found.values, *ends]), 0.0, 1.0)
 
 
-def _align_by_counts(
+def _align_by_words(
     index: Index,
-    items: Any,
+    pairs: ItemPairs,
     drawn: Sequence[Sum],
-    *,
     tokens: int,
+    *,
     background: Floats,
-    first: str,
-    level: float | None,
+    scale: _Scale,
 ) -> Floats:
-    """Return (3, n) as `_align_by_embeddings`, of mixtures of so many tokens, as ranked."""
-    folder = Path(index.folder)
-    keys = [each.key for each in index.shards if each.shard.name == first]
-    best = [load_unigrams(folder, key) for key in keys]
-    words = items.words if isinstance(items, ItemPairs) else items
+    """Return (3, n) as `_align_by_embeddings`, of mixtures of so many tokens."""
+    best = [load_unigrams(Path(index.folder), key) for key in scale.keys(index)]
     counts: list[Counts | Floats] = [*best, *(each.unigrams * tokens for each in drawn)]
-    logs, moves = lexical(words, counts, background=background)
-    logs = logs - (excess(logs[: len(best)]) if level is None else logs[0] - np.log(level))
-    if isinstance(items, ItemPairs):
-        nothing = nothing_of(items)
-        seen = [look_up(items, load_pairs(folder, keys[0]), best[0])]
-        seen += [nothing.plus(each.seen, weight=tokens) for each in drawn if each.seen]
-        by_pairs = ngram_lm(items, seen, background=background)
-        logs, moves = anchored(by_pairs, (logs, moves), first=0)
+    logs, moves = lexical(pairs.words, counts, background=background)
+    logs = logs - scale.over(logs[: len(best)])
+    return _as_alignments(logs, moves)[:, len(best) :]
+
+
+def _align_by_pairs(
+    index: Index, pairs: ItemPairs, seen: Sequence[Seen], *, background: Floats, scale: _Scale
+) -> Floats:
+    """Return (3, n) as `_align_by_embeddings`."""
+    folder, (key,) = Path(index.folder), scale.keys(index)
+    words = load_unigrams(folder, key)
+    logs, moves = lexical(pairs.words, [words], background=background)
+    best = look_up(pairs, load_pairs(folder, key), words)
+    found = ngram_lm(pairs, [best, *seen], background=background)
+    return _as_alignments(*anchored(found, (logs - scale.over(logs), moves), first=0))[:, 1:]
+
+
+def _as_alignments(logs: Floats, moves: Influences) -> Floats:
     low, high = t_intervals(logs, moves, confidence=CONFIDENCE)
     high = np.minimum(high, np.maximum(logs, 0.0))
-    return np.exp(np.stack([logs, low, high]))[:, len(best) :]
+    return np.exp(np.stack([logs, low, high]))
 
 
-def compare_mixtures(
-    index: Index,
-    ranking: Ranking,
-    target: Embedding,
-    parts: Mapping[str, float],
-    *,
-    tokens: int,
-    items: Any = None,
-    kept: Sums | None = None,
-) -> dict[str, Mixture]:
-    """Return a mix beside what `random` and `worst` of the same size would be.
+class Foresight:
+    """What mixes of one size for one target will be, by their tokens a shard."""
+
+    def __init__(
+        self, index: Index, ranking: Ranking, target: Target, own: Embedding | None, tokens: int
+    ) -> None:
+        """Take the target, and its embedding where alignment is by embeddings."""
+        self.index, self.ranking, self.target, self.own = index, ranking, target, own
+        self.tokens = tokens
+        self.pairs = target_pairs(index, target)
+        self.kept: Sums = {}  # of natural proportions and of the worst
+
+    def drops(self, mixtures: Sequence[Mapping[str, int]]) -> list[float]:
+        """Return the drop against natural proportions that is forecast for each.
+
+        To choose among them: from some of the target's items, and of very many shards some.
+        """
+        few = target_pairs(self.index, self.target, most=READ_ITEMS)
+        named = {str(number): parts for number, parts in enumerate(mixtures)}
+        wanted = {**named, "": _natural(self.index)}
+        sums = sum_up(self.index, wanted, tokens=self.tokens, pairs=few, most=FEW)
+        seen, background = _seen(self.index, sums, ("", *named), few)
+        values, _ = ngram_lm(few, seen, background=background)
+        prior = read_prior()
+        gains = (values[1:] - values[0]).tolist()
+        return [forecast_without_runs(gain, prior).drop for gain in gains]
+
+    def compare(self, parts: Mapping[str, float]) -> dict[str, Mixture]:
+        """Return a mix beside what `random` and `worst` of its size would be."""
+        self.kept.pop("mix", None)
+        left = float(self.tokens)
+        worst: dict[str, float] = {}
+        for line in reversed(self.ranking.shards):
+            worst[line.shard] = min(float(line.tokens), left)
+            left -= worst[line.shard]
+        mixtures = {"mix": parts, "random": _natural(self.index), "worst": worst}
+        return describe_mixtures(
+            self.index, self.own, mixtures, tokens=self.tokens, pairs=self.pairs,
+            kept=self.kept, **ranked_by(self.ranking),
+        )  # fmt: skip
+
+
+def _natural(index: Index) -> dict[str, float]:
+    return {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
+
+
+def _seen(
+    index: Index, sums: Sums, names: Iterable[str], pairs: ItemPairs
+) -> tuple[list[Seen], Floats]:
+    """Return what mixtures can be expected to say, and the words of the corpus."""
+    background = sums[""].unigrams * sum(_natural(index).values())
+    corpus = shares_of(background)[pairs.after]
+    return [sums[name].pairs.seen(corpus) for name in names], background
+
+
+def ranked_by(ranking: Ranking) -> dict[str, Any]:
+    """Return what `describe_mixtures` takes of a ranking."""
+    best = ranking.shards[0]
+    return {
+        "method": ranking.method,
+        "measure": ranking.measure,
+        "first": best.shard,
+        "level": best.alignment,
+    }
+
+
+def target_pairs(index: Index, target: Target, *, most: int = 0) -> ItemPairs:
+    """Return what `describe_mixtures` takes of a target: its pairs, by groups of items.
 
     Args:
-        index: of the shards.
-        ranking: its end is what `worst` takes, its measure that of alignment.
-        target: embedding of the select split.
-        parts: shard → tokens of the mix.
-        tokens: size of each.
-        items: as for `describe_mixtures`.
-        kept: sums of `random` and `worst`; an empty one is filled, for another mix of the size.
+        index: whose probe's tokens are counted.
+        target: its select split.
+        most: items that are drawn; 0 takes all.
     """
-    if kept:
-        kept.pop("mix", None)
-    left = float(tokens)
-    worst: dict[str, float] = {}
-    for line in reversed(ranking.shards):
-        worst[line.shard] = min(float(line.tokens), left)
-        left -= worst[line.shard]
-    natural = {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
-    mixtures = {"mix": parts, "random": natural, "worst": worst}
-    return describe_mixtures(
-        index,
-        target,
-        mixtures,
-        tokens=tokens,
-        measure=ranking.measure,
-        items=items,
-        first=ranking.shards[0].shard,
-        level=ranking.shards[0].alignment,
-        kept=kept,
-    )
-
-
-def ranked_items(index: Index, ranking: Ranking, target: Target) -> Any:
-    """Return what `describe_mixtures` takes for the items of a target, as it was ranked."""
-    if ranking.method == "ngram-lm":
-        return pool_pairs(item_pairs(index, target), seed=0)
-    if ranking.method != "lexical":
-        return None
-    encode = encode_as_indexed(index)
-    items = count_items(target.select, encode, vocab=index.probe.vocab)
-    return pool_items(items, most=GROUPS, seed=0)
+    if most:
+        target = replace(target, select=tuple(draw_items(target.select, most, seed=0)))
+    return pool_pairs(item_pairs(index, target), seed=0)
 
 
 def put_in_words(found: Mapping[str, Mixture]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from curate.mixing.bounds import bound_spread, ceilings_bind
 from curate.mixing.checks import check_room
 from curate.mixing.matching import match_embeddings, match_words
 from curate.mixing.sums import sequences_a_token
-from curate.mixing.weights import Spread, choose_weights, spread_tokens
+from curate.mixing.weights import Spread, choose_weights, softest, spread_tokens, temperatures
 from curate.records import Counts, Embedding, Floats, Index, Ranking, Target
 from curate.settings import MixSettings
 from curate.task2vec.reading import load_embedding, load_unigrams
@@ -22,8 +24,7 @@ from curate.task2vec.tokenizer import encode_as_indexed
 
 __all__ = ["plan_shards"]
 
-BY_WORDS = ("lexical", "ngram-lm")
-"""Methods of `rank` that count words: their match is one of words."""
+Drops = Callable[[Sequence[Mapping[str, int]]], Sequence[float]]
 
 TARGET_PARTS = 4
 """Of the select split, items dealt at random: one half tells how far to trust the other."""
@@ -32,21 +33,41 @@ RATIO_DOCUMENTS = 64
 """Documents of the best shard that tell how another tokenizer's counts compare."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a budget is spread over shards."""
+
+    spread: Spread
+    tokens: dict[str, int]  # by shard, best first
+    settings: MixSettings  # with the temperature that was chosen
+
+
 def plan_shards(
     index: Index,
     ranking: Ranking,
     target: Target,
-    own: Embedding,
+    own: Embedding | None,
     settings: MixSettings,
     encode: Encode,
-) -> tuple[Spread, dict[str, int]]:
-    """Return how the budget is spread over the ranked shards, and what that gives by shard.
+    drops: Drops,
+) -> Plan:
+    """Return how the budget is spread over the ranked shards.
+
+    Args:
+        index: of the shards.
+        ranking: of that index and target.
+        target: of the mix.
+        own: its embedding, where alignment is by embeddings.
+        settings: of the mix.
+        encode: of the tokenizer that counts the budget.
+        drops: forecasts mixes given by their tokens a shard.
 
     Raises:
         CurateError: rules of `--keep` or `--blend` that cannot be kept, or too few tokens
             (exit code 6).
     """
     names = [line.shard for line in ranking.shards]
+    alignments = np.array([line.alignment for line in ranking.shards])
     tokens = np.array([line.tokens for line in ranking.shards], np.int64)
     if settings.tokenizer:
         tokens = np.maximum(1, (tokens * _token_ratio(index, names[0], encode)).astype(np.int64))
@@ -62,23 +83,30 @@ def plan_shards(
         if settings.selection == "match"
         else None
     )
-    spread = choose_weights(
-        np.array([line.alignment for line in ranking.shards]),
-        tokens,
-        budget=settings.budget,
-        selection=settings.selection,
-        temperature=settings.temperature,
-        max_epochs=settings.max_epochs,
-        seed=settings.seed,
-        matched=matched,
-    )
     shards = {each.shard.name: each.shard for each in index.shards}
-    spread = bound_spread(spread, settings, [shards[name] for name in names], room)
-    try:
-        parts = spread_tokens(spread, room, budget=settings.budget)
-    except ValueError:
-        raise ceilings_bind(settings.budget) from None
-    return spread, dict(zip(names, parts.tolist(), strict=True))
+
+    def plan(settings: MixSettings) -> Plan:
+        spread = choose_weights(
+            alignments,
+            tokens,
+            budget=settings.budget,
+            selection=settings.selection,
+            temperature=settings.temperature,
+            max_epochs=settings.max_epochs,
+            seed=settings.seed,
+            matched=matched,
+        )
+        spread = bound_spread(spread, settings, [shards[name] for name in names], room)
+        try:
+            parts = spread_tokens(spread, room, budget=settings.budget)
+        except ValueError:
+            raise ceilings_bind(settings.budget) from None
+        return Plan(spread, dict(zip(names, parts.tolist(), strict=True)), settings)
+
+    if settings.selection != "temperature" or settings.temperature:
+        return plan(settings)
+    plans = [plan(replace(settings, temperature=one)) for one in temperatures(alignments)]
+    return plans[softest(drops([each.tokens for each in plans]))]
 
 
 def _token_ratio(index: Index, shard: str, encode: Encode) -> float:
@@ -94,7 +122,7 @@ def _matched_shares(
     index: Index,
     ranking: Ranking,
     target: Target,
-    own: Embedding,
+    own: Embedding | None,
     settings: MixSettings,
     *,
     tokens: Counts,
@@ -108,7 +136,7 @@ def _matched_shares(
         index: of the shards.
         ranking: their order in the result.
         target: its select split is read.
-        own: the embedding of that split.
+        own: the embedding of that split; None: by words.
         settings: of the mix; the seed is that of the projection of large problems, and of how
             items are dealt into halves.
         tokens: (n,) of each shard.
@@ -116,7 +144,7 @@ def _matched_shares(
     """
     names = [line.shard for line in ranking.shards]
     natural = tokens / tokens.sum()
-    if ranking.method not in BY_WORDS:
+    if own is not None:
         return match_embeddings(
             vectors_a_token(index, names),
             own.vectors,
@@ -126,7 +154,7 @@ def _matched_shares(
             seed=settings.seed,
         )
     encode = encode_as_indexed(index)
-    vocab = len(own.unigrams)
+    vocab = index.probe.vocab
     rng = np.random.default_rng(settings.seed)
     items = rng.permutation(np.array(target.select, object)).tolist()
     counts = np.stack(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from curate.ranking.ngram_lm import ItemPairs, Seen, look_up
+from curate.mixing.expected import ExpectedSeen
+from curate.ranking.ngram_lm import ItemPairs, look_up
 from curate.records import Embedding, Index, IndexedShard
 from curate.task2vec.reading import load_embedding, load_pairs, load_unigrams
 
@@ -17,21 +18,15 @@ if TYPE_CHECKING:
     from curate.records import Floats
 
 SAMPLED = 4_096
-"""Shards of a mixture whose token pairs are looked at, about: of more, every so-manieth."""
 
 
 @dataclass(slots=True)
 class Sum:
-    """What the shards of a mixture give together, per token of it."""
+    """What the shards of a mixture of so many tokens give together."""
 
     stack: Floats  # (n_batches, dim) of sub-batches; dim is 0 where alignment is by counts
     unigrams: Floats  # (vocab,), sum 1
-    seen: Seen | None = None  # of the target's pairs, where alignment is by these
-
-    def hear(self, said: Seen, *, weight: float) -> None:
-        """Add what a shard says of the target's pairs."""
-        if self.seen:
-            self.seen = self.seen.plus(said, weight=weight)
+    pairs: ExpectedSeen  # of the target's pairs
 
 
 Sums = dict[str, Sum]
@@ -39,20 +34,27 @@ Sums = dict[str, Sum]
 
 
 def sum_up(
-    index: Index, target: Embedding, mixtures: Mapping[str, Mapping[str, float]], items: Any
+    index: Index,
+    mixtures: Mapping[str, Mapping[str, float]],
+    *,
+    tokens: int,
+    pairs: ItemPairs,
+    width: int = 0,
+    most: int = SAMPLED,
 ) -> Sums:
-    """Return what each mixture's shards give together; embeddings where there are no `items`."""
+    """Return what each mixture's shards give together; embeddings where they have a width.
+
+    Of more than about `most` shards every so-manieth tells the pairs of all.
+    """
     totals = {name: sum(parts.values()) for name, parts in mixtures.items()}
     batches = np.arange(max(index.embed.batches, 1))
     sequences = dict.fromkeys(mixtures, 0.0)
-    width = target.vectors.shape[1] if items is None else 0
-    pairs = items if isinstance(items, ItemPairs) else None
-    looked = _looked_at(mixtures) if pairs else {}
+    looked = _looked_at(mixtures, most)
     found: Sums = {
         name: Sum(
             np.zeros((len(batches), width)),
-            np.zeros(len(target.unigrams)),
-            nothing_of(pairs) if pairs else None,
+            np.zeros(index.probe.vocab),
+            ExpectedSeen(len(pairs.after)),
         )
         for name in mixtures
     }
@@ -64,14 +66,16 @@ def sum_up(
         if not shares:
             continue
         counts = load_unigrams(folder, each.key).astype(np.float64)
-        tokens = max(counts.sum(), 1.0)
+        there = max(counts.sum(), 1.0)
         for name, share in shares.items():
-            found[name].unigrams += share * counts / tokens
-        if pairs and shard in looked:
-            said = look_up(pairs, load_pairs(folder, each.key), counts)
-            for name, weight in looked[shard].items():
-                found[name].hear(said, weight=weight / tokens)
-        if items is None:
+            found[name].unigrams += share * counts / there
+        if shard in looked:
+            own = load_pairs(folder, each.key)
+            said = look_up(pairs, own, counts)
+            for name, times in looked[shard].items():
+                part = shares[name] * tokens / there
+                found[name].pairs.add(said, share=part, repeats=own.repeats, times=times)
+        if width:
             one = load_embedding(folder, each.key)
             made = sequences_a_token(index, each, one)
             for name, share in shares.items():
@@ -82,22 +86,18 @@ def sum_up(
     return found
 
 
-def _looked_at(mixtures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return the shards whose pairs are looked at, and what share each has of which mixture."""
+def _looked_at(
+    mixtures: Mapping[str, Mapping[str, float]], most: int
+) -> dict[str, dict[str, float]]:
+    """Return the shards whose pairs are looked at: for how many each stands, by mixture."""
     found: dict[str, dict[str, float]] = {}
     for name, parts in mixtures.items():
         taken = [shard for shard, part in parts.items() if part > 0]
-        looked = taken[:: max(1, len(taken) // SAMPLED)]
-        total = sum(parts[shard] for shard in looked)
+        looked = taken[:: max(1, len(taken) // most)]
+        times = sum(parts[shard] for shard in taken) / sum(parts[shard] for shard in looked)
         for shard in looked:
-            found.setdefault(shard, {})[name] = parts[shard] / total
+            found.setdefault(shard, {})[name] = times
     return found
-
-
-def nothing_of(items: ItemPairs) -> Seen:
-    """Return what a text without a token says."""
-    none = np.zeros(len(items.after))
-    return Seen(none, none, none, 0.0)
 
 
 def sequences_a_token(index: Index, entry: IndexedShard, one: Embedding) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,22 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-ARITHMETIC = 9
+ARITHMETIC = 10
 """State of the arithmetic that makes a mix; a part of every mix's fingerprint.
 
 Raise it with any change by which the same index, ranking, target, settings and budget would give
 other tokens of a shard, other documents, another order of rows or another alignment (here, in
-`fill.py`, `bounds.py`, `mixture.py`, `sums.py`, `matching.py`, `choose.py`, `decontaminate.py`,
-`dedup.py`, `draw.py`, `shuffle.py`): a mix that an earlier state made is then made again instead of
-read back.
+`plan.py`, `fill.py`, `bounds.py`, `mixture.py`, `sums.py`, `expected.py`, `matching.py`,
+`choose.py`, `decontaminate.py`, `dedup.py`, `draw.py`, `shuffle.py`): a mix that an earlier state
+made is then made again instead of read back.
 """
+
+STEPS = 14
+"""Temperatures that are tried, each 1 / √2 of the one before: the lowest is 1 / 128 of the reach
+of the alignments."""
+
+GIVEN_UP = 0.02
+"""Share of the largest drop that is given up for a softer mix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,29 @@ def choose_weights(
     if matched is None:
         raise ValueError("match needs the shares that were matched")
     return Spread(shares=matched)
+
+
+def temperatures(alignments: Floats) -> list[float]:
+    """Return temperatures to choose from, falling: of a mix of nearly all to one of the best."""
+    reach = float(np.ptp(alignments)) or 1.0
+    return [reach * 2.0 ** (-step / 2) for step in range(1, STEPS + 1)]
+
+
+def softest(drops: Sequence[float]) -> int:
+    """Return the place of the first drop that is nearly the largest.
+
+    A softer mix takes more of everything and costs other text less, so it is taken where it gives
+    up no more than `GIVEN_UP` of what a sharper one would gain; where none gains, the first.
+
+    Args:
+        drops: forecasts of mixes, the softest first.
+
+    Example:
+        >>> softest([0.1, 0.495, 0.5, 0.3]), softest([-0.3, -0.2])
+        (1, 0)
+    """
+    enough = (1 - GIVEN_UP) * max(0.0, *drops)
+    return next((place for place, drop in enumerate(drops) if drop >= enough), 0)
 
 
 def spread_tokens(spread: Spread, room: Ints, *, budget: int) -> npt.NDArray[np.int64]:

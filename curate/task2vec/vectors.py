@@ -24,7 +24,7 @@ from curate.task2vec.quantity import COINS, CONTRAST
 if TYPE_CHECKING:
     from curate.records import Counts, Floats
 
-LAYOUT = 2
+LAYOUT = 3
 """State of what the file of an embedding holds, a part of its key: raise it with any change."""
 
 _Arrays = dict[str, npt.NDArray[Any]]
@@ -33,7 +33,9 @@ _UNIGRAMS = ("token_ids", "token_counts")
 _EMBEDDING = ("levels", "low", "step", "stops", *_UNIGRAMS, "hidden", "gradients")
 _LENGTHS = "document_tokens"
 _PAIRS = "pairs"
-NO_PAIRS = Pairs(*(np.zeros(0, np.uint8) for _ in range(3)))
+_COLUMNS = ("before", "after", "counts")  # of token pairs
+_NOTHING = np.zeros(0, np.uint8)
+NO_PAIRS = Pairs(_NOTHING, _NOTHING, _NOTHING, by_document=0)
 _PACKED = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=3))
 
 
@@ -193,8 +195,9 @@ def read_unigrams(path: Path) -> Counts:
 
 def pack_pairs(pairs: Pairs) -> npt.NDArray[np.uint8]:
     """Return token pairs as an Arrow stream, compressed: about 2 bytes a different pair."""
-    columns = {name: getattr(pairs, name) for name in Pairs.__slots__}
-    batch, sink = pa.record_batch(columns), pa.BufferOutputStream()
+    note = {"by_document": str(pairs.by_document)}
+    batch = pa.record_batch({name: getattr(pairs, name) for name in _COLUMNS}, metadata=note)
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema, options=_PACKED) as stream:
         stream.write_batch(batch)
     return np.frombuffer(sink.getvalue(), np.uint8)
@@ -209,7 +212,9 @@ def read_pairs(path: Path) -> Pairs:
     packed = _read(path, (_PAIRS,))[0][_PAIRS]
     with pa.ipc.open_stream(pa.py_buffer(packed)) as stream:
         batch = stream.read_next_batch()
-    return Pairs(*(batch[name].to_numpy() for name in Pairs.__slots__))
+    by_document = int(batch.schema.metadata[b"by_document"])
+    before, after, counts = (batch[name].to_numpy() for name in _COLUMNS)
+    return Pairs(before, after, counts, by_document)
 
 
 def read_lengths(path: Path) -> Counts:

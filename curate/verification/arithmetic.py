@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-CONCLUDED = 4
+CONCLUDED = 5
 """State of all that a verification concludes; a part of its fingerprint. Raise it with any change
 by which the same runs and forecast would give another verdict, number or warning: the
 verification is then concluded anew, from the runs that are there."""

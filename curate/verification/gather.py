@@ -15,7 +15,7 @@ from curate.mixing.build import meaning_of
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, select_documents
 from curate.mixing.items import index_target
-from curate.mixing.mixture import describe_mixtures, ranked_items
+from curate.mixing.mixture import BY_COUNTS, describe_mixtures, ranked_by, target_pairs
 from curate.mixing.sums import sequences_a_token
 from curate.ranking.methods import measure
 from curate.records import Index, Mix, Notify, Shard
@@ -124,16 +124,15 @@ def look_at(
     """Return alignment, shares and embedding of mixtures given by their shards' shares."""
     index = chain.index
     named = {str(number): dict(shares) for number, shares in enumerate(mixtures)}
-    target = embed_target(chain.target, index, workspace=workspace)
+    by_counts = chain.ranking.method in BY_COUNTS
+    target = None if by_counts else embed_target(chain.target, index, workspace=workspace)
     found = describe_mixtures(
         index,
         target,
         named,
         tokens=tokens,
-        measure=chain.ranking.measure,
-        items=ranked_items(index, chain.ranking, chain.target),
-        first=chain.ranking.shards[0].shard,
-        level=chain.ranking.shards[0].alignment,
+        pairs=target_pairs(index, chain.target),
+        **ranked_by(chain.ranking),
     )
     return Look(
         alignments=np.array([found[name].alignment for name in named]),
