@@ -127,6 +127,22 @@ def test_no_table_cuts_a_number_or_is_wider_than_its_terminal(width, tmp_path):
         assert numbers_in(text) <= numbers_in(whole), command
 
 
+@pytest.mark.parametrize("crumbs", [3, 4])
+def test_many_sources_that_give_next_to_nothing_stand_in_one_line(crumbs):
+    whole = mix()
+    parts = tuple(
+        dataclasses.replace(whole.parts[0], shard=f"s{n}", source=f"s{n}", tokens=100 + n)
+        for n in range(crumbs)
+    )
+    given = sum(part.tokens for part in parts)
+    made = dataclasses.replace(whole, parts=whole.parts + parts, tokens=whole.tokens + given)
+    text = printed(mix_table(made), width=100)
+    assert all(part.source in text for part in whole.parts)
+    assert ("s2" in text) == (crumbs == 3)
+    assert bool(re.search(r"… 4 others +406 +0\.1%", text)) == (crumbs == 4)
+    assert {part.source for part in parts} <= set(json.loads(mix_json(made))["sources"])
+
+
 def test_a_ranking_of_small_alignments_is_one_table_at_forty_columns():
     """Below 0.01 they have a decimal more."""
     first, *others = ranking().shards

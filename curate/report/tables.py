@@ -21,6 +21,9 @@ from curate.report.numbers import (
 )
 from curate.report.text import show
 
+SMALL = 0.01  # of a mix: sources below it stand in one line
+FOLDED = 3  # such sources at most stand in a line each
+
 
 def index_table(index: Index) -> RenderableType:
     """Return shards by source, and what became of every record read."""
@@ -78,8 +81,11 @@ def ledger_table(index: Index, *, most: int = 40) -> RenderableType:
 
 
 def mix_table(mix: Mix) -> RenderableType:
-    """Return what the mix holds, by source, and its forecast."""
+    """Return what the mix holds, by source, and its forecast; `--json` names small sources too."""
     largest = max(mix.sources.values(), default=0)
+    small = [tokens for tokens in mix.sources.values() if tokens < SMALL * mix.tokens]
+    small = small if len(small) > FOLDED else []
+    large = {name: n for name, n in mix.sources.items() if not small or n >= SMALL * mix.tokens}
     rows = [
         (
             source,
@@ -88,8 +94,12 @@ def mix_table(mix: Mix) -> RenderableType:
             Text(bar(tokens / largest if largest else 0, 24), style="cyan"),
             format_value(_epochs(mix, source), decimals=2),
         )
-        for source, tokens in mix.sources.items()
+        for source, tokens in large.items()
     ]
+    if small:
+        given = sum(small)
+        share = format_share(given / mix.tokens)
+        rows.append((f"… {len(small)} others", format_tokens(given), share, Text(""), MISSING))
     table = Columns(("source", "tokens", "share", "", "epochs"), rows, lost=("",))
     lines = [
         f"{format_count(mix.tokens)} tokens of a budget of {format_count(mix.budget)}, "
