@@ -3,29 +3,10 @@
 import importlib.resources
 
 import msgspec
-import numpy as np
 import pytest
 from scipy import stats
 
-from curate.mixing.forecast import (
-    Prior,
-    forecast_without_runs,
-    lexical_cross_entropy,
-)
-
-
-def test_cross_entropy_with_itself_is_the_entropy():
-    target = np.array([70, 20, 10])
-    p = target / 100
-    assert lexical_cross_entropy(target, p, tokens=1e12) == pytest.approx(-(p @ np.log(p)))
-
-
-def test_a_missing_word_costs_a_finite_amount_and_less_in_a_smaller_mix():
-    target, mixture = np.array([0, 10]), np.array([1.0, 0.0])
-    small = lexical_cross_entropy(target, mixture, tokens=1e3)
-    large = lexical_cross_entropy(target, mixture, tokens=1e6)
-    assert small == pytest.approx(-np.log(0.5 / 1001))
-    assert np.isfinite(large) and large > small
+from curate.mixing.forecast import Prior, forecast_without_runs
 
 
 def test_without_runs_the_forecast_says_on_what_it_rests():

@@ -13,6 +13,7 @@ from curate.ranking.lexical import (
     excess,
     fill_gaps,
     lexical,
+    lexical_cross_entropy,
     lexical_values,
     own_halves,
     pool_items,
@@ -268,3 +269,17 @@ def test_pooling_leaves_values_alone_and_intervals_much_as_they_are():
     assert pooled[0] == pytest.approx(every[0], abs=1e-3)  # words of one group are not of one item
     wide, narrow = (high - low for low, high in (t_intervals(*pooled), t_intervals(*every)))
     assert wide == pytest.approx(narrow, rel=0.3)
+
+
+def test_cross_entropy_with_itself_is_the_entropy():
+    target = np.array([70, 20, 10])
+    p = target / 100
+    assert lexical_cross_entropy(target, p, tokens=1e12) == pytest.approx(-(p @ np.log(p)))
+
+
+def test_a_missing_word_costs_a_finite_amount_and_less_in_a_smaller_mix():
+    target, mixture = np.array([0, 10]), np.array([1.0, 0.0])
+    small = lexical_cross_entropy(target, mixture, tokens=1e3)
+    large = lexical_cross_entropy(target, mixture, tokens=1e6)
+    assert small == pytest.approx(-np.log(0.5 / 1001))
+    assert np.isfinite(large) and large > small

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.mixing.forecast import lexical_cross_entropy
 from curate.mixing.matching import match_embeddings, match_words
+from curate.ranking.lexical import lexical_cross_entropy
 
 VOCAB = 40
 

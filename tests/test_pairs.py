@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from curate.corpus.pairs import count_pairs, pair_keys
 from curate.corpus.tokens import count_unigrams
-from curate.mixing.forecast import lexical_cross_entropy
-from curate.ranking.lexical import count_items, lexical
+from curate.ranking.lexical import count_items, lexical, lexical_cross_entropy
 from curate.ranking.ngram_lm import (
     Seen,
     anchored,

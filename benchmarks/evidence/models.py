@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.corpus.tokens import count_unigrams
-from curate.mixing.forecast import lexical_cross_entropy
+from curate.ranking.lexical import lexical_cross_entropy
 from curate.ranking.methods import READ_ITEMS
 from curate.ranking.ngram_lm import STRENGTH, pair_cross_entropy
 from curate.ranking.samples import draw_items

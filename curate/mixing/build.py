@@ -18,11 +18,7 @@ from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, Format, WrittenFile
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
-from curate.mixing.mixture import (
-    BY_COUNTS,
-    Foresight,
-    put_in_words,
-)
+from curate.mixing.mixture import BY_COUNTS, Foresight, put_in_words
 from curate.mixing.opened import open_mix
 from curate.mixing.plan import plan_shards
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from curate.records import Forecast
-
-if TYPE_CHECKING:
-    from curate.records import Counts, Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,33 +17,6 @@ class Prior:
     residual_sd: float  # nats/token around that line
     n: int  # measured mixes it was fitted on; 0 where there are none yet
     command: str  # that made the numbers
-
-
-def lexical_cross_entropy(
-    target: Counts, mixture: Floats, *, tokens: float = 1e6, pseudo: float = 0.5
-) -> float:
-    """Return the cross-entropy of the target's tokens under a mixture's unigrams.
-
-    The mixture is smoothed as `tokens` counts drawn from it would be with `pseudo` added
-    to every word (Lidstone), so that a word that it lacks costs a finite amount.
-
-    Args:
-        target: (vocab,) counts, sum > 0.
-        mixture: (vocab,), sum 1.
-        tokens: size of the mix; more tokens need less smoothing.
-        pseudo: count added to every word, > 0.
-
-    Returns:
-        nats/token.
-
-    Raises:
-        ValueError: shapes differ, the target is empty, or a number is not above 0.
-    """
-    target, mixture = np.asarray(target, np.float64), np.asarray(mixture, np.float64)
-    if target.shape != mixture.shape or target.sum() <= 0 or tokens <= 0 or pseudo <= 0:
-        raise ValueError("target and mixture must have one shape, tokens and pseudo be above 0")
-    smoothed = (mixture * tokens + pseudo) / (tokens + pseudo * len(mixture))
-    return float(-(target @ np.log(smoothed)) / target.sum())
 
 
 def forecast_without_runs(gain: float, prior: Prior, *, confidence: float = 0.9) -> Forecast:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from curate.corpus.tokens import count_unigrams
 from curate.errors import CurateError
-from curate.mixing.forecast import lexical_cross_entropy
+from curate.ranking.lexical import lexical_cross_entropy
 from curate.ranking.ngram_lm import pair_cross_entropy
 from curate.records import Notify
 from curate.settings import VerifySettings
