@@ -116,7 +116,10 @@ def _mean_squares(
     model: Any, batches: Sequence[tuple[Tensor, Tensor]], pad: int, settings: PublishedSettings
 ) -> dict[int, Tensor]:
     """Return the mean over mini-batches of each parameter's squared gradient, by its id."""
-    sums = {id(p): torch.zeros_like(p) for p in model.parameters()}
+    sums = {  # not in bfloat16, which matrices have on a GPU
+        id(p): torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+        for p in model.parameters()
+    }
     for ids, mask in batches:
         logits = _logits(model, ids, mask)
         p = logits.detach().softmax(dim=-1)
@@ -130,7 +133,8 @@ def _mean_squares(
         loss.backward()
         for parameter in model.parameters():
             if parameter.grad is not None:
-                sums[id(parameter)] += parameter.grad.square()
+                total = sums[id(parameter)]
+                total += parameter.grad.to(total.dtype).square()
     model.zero_grad(set_to_none=True)
     return {key: total / len(batches) for key, total in sums.items()}
 
