@@ -536,9 +536,9 @@ def test_a_projection_keeps_inner_products_in_expectation():
     ],
     ids=str,
 )  # fmt: skip
-def test_every_option_changes_the_embedding_and_is_recorded(case, probe_folder, change):
+def test_every_option_changes_the_embedding_and_is_recorded(case, tmp_path, change):
     _, embed, _ = case
-    probe = load_probe(str(probe_folder), device="cpu")
+    probe = load_probe(str(save_probe(tmp_path / "probe", positions=128)), device="cpu")
     texts = ["one two three four", "def f(x): return x", "lemma proof prime", "the sea at night"]
     settings = EmbedSettings(**{**_fields(embed), **change})
     plain, other = embed_texts(texts, probe, embed), embed_texts(texts, probe, settings)
@@ -610,6 +610,24 @@ def test_blocks_longer_than_the_probe_reads_are_refused(case):
             workspace=workspace,
             device="cpu",
         )
+
+
+def test_the_published_recipe_needs_a_probe_that_reads_its_rows(probe_folder):
+    probe = load_probe(str(probe_folder), device="cpu")
+    settings = EmbedSettings(recipe="published", block_tokens=64)
+    with pytest.raises(CurateError, match="reads 64 positions, the published recipe 128"):
+        embed_texts(["the sea at night"], probe, settings)
+
+
+def test_input_rows_and_mean_gradients_come_together(probe_folder):
+    probe = load_probe(str(probe_folder), device="cpu")
+    texts = ["the sea at night", "def f(x): return x"]
+    settings = EmbedSettings(gradients=16, block_tokens=64, batches=1)
+    one, both = (
+        embed_texts(texts, probe, dataclasses.replace(settings, rows=rows)).gradients
+        for rows in ("output", "both")
+    )
+    assert np.allclose(both, one)
 
 
 def test_malformed_layers_are_a_users_mistake(case):

@@ -22,7 +22,7 @@ from curate.task2vec.tokenizer import load_encode
 torch.set_num_threads(1)
 
 
-def save_probe(folder, *, seed=0, vocab=300):
+def save_probe(folder, *, seed=0, vocab=300, positions=64):
     """Write a byte-level probe; the last token is a special one."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(
@@ -35,7 +35,7 @@ def save_probe(folder, *, seed=0, vocab=300):
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocab, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64,
+            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=positions,
             bos_token_id=256, eos_token_id=256,
         )
     )  # fmt: skip

@@ -22,7 +22,7 @@ from curate.task2vec.fisher import FisherRows, fisher_blocks, fisher_rows
 from curate.task2vec.forward import keeps_packed_apart
 from curate.task2vec.head import tune_head
 from curate.task2vec.probe import Probe, encode_texts
-from curate.task2vec.published import published_blocks, published_rows
+from curate.task2vec.published import PublishedSettings, published_blocks, published_rows
 from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.sites import find_sites
 from curate.task2vec.sketch import average_groups, draw_projection, group_rows
@@ -152,6 +152,12 @@ def check_probe(probe: Probe, settings: EmbedSettings) -> tuple[RowBlock, ...]:
         raise CurateError(
             "[embed] the published recipe has no vectors of documents and no mean gradients; "
             "documents = 0, gradients = 0",
+            exit_code=USAGE,
+        )
+    if settings.recipe == "published" and probe.max_positions < PublishedSettings().row_tokens:
+        raise CurateError(
+            f"probe {probe.info.name}: reads {probe.max_positions} positions, the published "
+            f"recipe {PublishedSettings().row_tokens}; use another probe",
             exit_code=USAGE,
         )
     try:

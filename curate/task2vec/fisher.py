@@ -140,7 +140,11 @@ def _whitened(
     if isinstance(means, float):
         return None
     names = {s.name for s in find_sites(model, settings) if s.form in ("matrix", "stack")}
-    kept = [np.arange(block.start, block.stop) for block in blocks if block.name in names]
+    kept = [
+        np.arange(block.start, block.stop)
+        for block in blocks
+        if block.name in names and not block.kind.endswith(".in")
+    ]
     of_a_label = (n_sequences / n_labels.sum()) @ rows[:, np.concatenate(kept)]
     return whiten_and_project(
         means.cpu().numpy() / n_labels[:, None, None],
