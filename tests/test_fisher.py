@@ -156,6 +156,8 @@ def naive_rows(twin, block):
     module = twin.get_submodule(name.rpartition(".")[0])
     if isinstance(module, Conv1D) and grad.ndim == 2:
         grad = grad.T
+    if grad.ndim == 3 and module.is_transposed:  # experts (in, out)
+        grad = grad.transpose(1, 2)
     if grad.ndim == 1:
         return grad.square().numpy()
     return grad.square().mean(-2 if block.kind.endswith(".in") else -1).flatten().numpy()
@@ -537,6 +539,96 @@ def test_model_is_left_as_it_was():
     assert not model.model.embed_tokens.weight.requires_grad
     assert all(p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_a_gradient_that_experts_have_already_is_left_and_not_counted():
+    model, sequences = build("mixtral"), texts((9, 5))
+    expected = fisher_rows(model, sequences).values
+    model.requires_grad_(True)
+    model(input_ids=torch.arange(9)[None]).logits.sum().backward()
+    before = {name: p.grad.clone() for name, p in model.named_parameters()}
+    assert np.array_equal(fisher_rows(model, sequences).values, expected)
+    assert all(torch.equal(p.grad, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "around",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16)],
+)
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_the_callers_mode_does_not_matter(around, name):
+    model, sequences = build(name), texts((9, 5))
+    settings = FisherSettings(gradients=8, also=("norms",))
+    expected = fisher_rows(model, sequences, settings=settings)
+    with around():
+        found = fisher_rows(model, sequences, settings=settings)
+    assert np.array_equal(found.values, expected.values)
+    assert np.array_equal(found.gradients, expected.gradients)
+
+
+class Gated(nn.LayerNorm):
+    def forward(self, x, gate=1.0):
+        return super().forward(x) * gate
+
+
+@pytest.mark.parametrize("given", [((2.0,), {}), ((), {"gate": 2.0})])
+def test_a_norm_of_two_inputs_is_named(given):
+    """Its slope cannot be had from one of them (Mamba's norm has a gate)."""
+    model = build()
+    gated, (rest, named) = Gated(32), given
+    plain = model.model.layers[0].post_attention_layernorm
+    model.model.layers[0].post_attention_layernorm = nn.Sequential(plain)
+    plain.gated = gated
+    plain.forward = lambda x: gated(x, *rest, **named)
+    with pytest.raises(ValueError, match=r"0\.gated reads 2 inputs, where one is known"):
+        fisher_rows(model, texts((9,)), settings=FisherSettings(also=("norms",)))
+
+
+@pytest.mark.parametrize("layers", ["all", "last:1"])
+def test_a_matrix_whose_output_is_changed_in_place_or_read_by_keyword(layers):
+    """The first of the selected blocks, whose output nothing before gives a gradient."""
+    model, sequences, settings = build(), texts((9, 5)), FisherSettings(layers=layers)
+    expected = fisher_rows(model, sequences, settings=settings).values
+    for layer in model.model.layers:
+        layer.self_attn.q_proj = Kept(layer.self_attn.q_proj)
+    found = fisher_rows(model, sequences, settings=settings)
+    assert relative(found.values, expected) < 1e-6
+
+
+class Kept(nn.Module):
+    """The same numbers by a call with a keyword and a change in place."""
+
+    def __init__(self, matrix):
+        super().__init__()
+        self.matrix = matrix
+
+    def forward(self, x):
+        output = self.matrix(input=x)
+        output *= 2
+        return output / 2
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Spelt(nn.Linear):
+    def forward(self, x):
+        return x @ self.weight.T
+
+
+def test_a_layer_that_inherits_from_linear_is_tried():
+    model, sequences = build(), texts((9, 5))
+    expected = fisher_rows(model, sequences).values
+    for kind in (Spelt, Doubled):
+        other = kind(48, 32, bias=False)
+        other.weight = model.model.layers[1].mlp.down_proj.weight
+        model.model.layers[1].mlp.down_proj = other
+        if kind is Spelt:
+            assert relative(fisher_rows(model, sequences).values, expected) < 1e-6
+    with pytest.raises(ValueError, match=r"down_proj: Doubled holds weights \(weight\)"):
+        fisher_rows(model, sequences)
 
 
 OUT_OF_MEMORY = [

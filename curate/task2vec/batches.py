@@ -123,16 +123,16 @@ def lay_out(
     mask = None if packed or whole else (owner >= 0).astype(np.int64).reshape(shape)
     places = _places(begin, lengths, n_rows * longest) if packed else None
     layout = Layout(
-        len(sequences), *shape, _move(places, device), _move(np.maximum(owner, 0), device)
+        len(sequences), *shape, to_device(places, device), to_device(np.maximum(owner, 0), device)
     )
     return Batch(
-        ids=_move(ids.reshape(shape), device),
-        mask=_own_text(owner.reshape(shape), device, dtype) if packed else _move(mask, device),
-        positions=_move(positions.reshape(shape), device) if packed or numbered else None,
+        ids=to_device(ids.reshape(shape), device),
+        mask=_own_text(owner.reshape(shape), device, dtype) if packed else to_device(mask, device),
+        positions=to_device(positions.reshape(shape), device) if packed or numbered else None,
         layout=layout,
-        inputs=_move(inputs, device),
-        observed=_move(ids[inputs + 1], device),
-        seeds=_move(_seeds(sequences, settings), device),
+        inputs=to_device(inputs, device),
+        observed=to_device(ids[inputs + 1], device),
+        seeds=to_device(_seeds(sequences, settings), device),
     )
 
 
@@ -164,7 +164,7 @@ def _own_text(owner: npt.NDArray[Any], device: torch.device, dtype: torch.dtype)
 
     A pad sees itself, so that its row of the softmax is defined.
     """
-    who = _move(owner, device)
+    who = to_device(owner, device)
     assert who is not None
     past = torch.ones(who.shape[1], who.shape[1], dtype=torch.bool, device=device).tril()
     seen = (who[:, :, None] == who[:, None, :]) & past
@@ -182,7 +182,7 @@ def _seeds(sequences: Sequence[Ids], settings: FisherSettings) -> npt.NDArray[np
     return np.concatenate(each, axis=1)
 
 
-def _move(array: npt.NDArray[Any] | None, device: torch.device) -> Any:
+def to_device(array: npt.NDArray[Any] | None, device: torch.device) -> Any:
     """Copy to the device; to a GPU without waiting for it."""
     if array is None:
         return None

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from curate.records import RowBlock
-from curate.task2vec.batches import Ids, is_out_of_memory, micro_batches
+from curate.task2vec.batches import Ids, is_out_of_memory, micro_batches, to_device
 from curate.task2vec.forward import check_head, frozen, keeps_packed_apart
 from curate.task2vec.gradients import whiten_and_project
 from curate.task2vec.passes import pass_and_back
@@ -107,7 +107,7 @@ def fisher_rows(
         head=head,
         groups=group_of,
     ):
-        of = torch.as_tensor(group_of[list(part.which)], device=device)
+        of = to_device(group_of[list(part.which)], device)
         values.index_add_(0, of, part.rows.double())
         hidden.index_add_(0, of, part.hidden.double())
         nats += part.nats

@@ -18,6 +18,7 @@ DECAY = 1e-4
 _STEP_TOKENS = 1_024  # 8 rows of 128, the published mini-batch
 
 
+@torch.inference_mode(False)  # where the caller is in it, autograd would record nothing
 def tune_head(model: Any, sequences: Sequence[Ids], *, epochs: int = EPOCHS) -> Tensor:
     """Return the head's matrix after a few epochs of AdamW on these sequences.
 

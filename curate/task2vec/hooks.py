@@ -102,30 +102,38 @@ def recording(
     recorder = Recorder(layout, settings, passes, sites, groups)
     hooked = [site for site in sites if site.form in ("matrix", "norm", "embedding")]
     stacks = [site.stack for site in sites if site.stack is not None]
+    gradients = [stack.grad for stack in stacks]  # the caller's own
     recorder.sums.update({site.name: [] for site in sites if site not in hooked})
-    handles = [s.module.register_forward_hook(_forward_hook(recorder, s)) for s in hooked]
+    handles = [
+        s.module.register_forward_hook(_forward_hook(recorder, s), with_kwargs=True) for s in hooked
+    ]
     for stack in stacks:
         stack.requires_grad_(True)
+        stack.grad = None
     try:
         yield recorder
     finally:
         for handle in handles:
             handle.remove()
-        for stack in stacks:
+        for stack, gradient in zip(stacks, gradients, strict=True):
             stack.requires_grad_(False)
-            stack.grad = None
+            stack.grad = gradient
         recorder.activations.clear()
 
 
 def _forward_hook(recorder: Recorder, site: Site) -> Callable[..., Tensor | None]:
-    def forward(module: object, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def forward(
+        module: object, args: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor
+    ) -> Tensor | None:
         if recorder.muted:
             return None
-        if not args:
-            raise ValueError(f"{site.name} gets its input by keyword, where no hook sees it")
-        activation = _enter(recorder, site, args[0])
+        given = [value for value in (*args, *named.values()) if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"{site.name} reads {len(given)} inputs, where one is known")
+        activation = _enter(recorder, site, given[0])
         if not output.requires_grad:
-            output = output.detach().requires_grad_()
+            with torch.enable_grad():  # a clone, because no leaf may be changed in place
+                output = output.detach().requires_grad_().clone()
         output.register_hook(lambda grad: _receive(recorder, site, activation, grad))
         return output
 
@@ -207,8 +215,10 @@ def _norm_rows(recorder: Recorder, site: Site, found: Activation, grad: Tensor) 
     """Use that a norm's output is affine in its weight, with its normalised input as slope."""
     layout, square = recorder.layout, recorder.settings.square
     wide = torch.promote_types(grad.dtype, torch.float32)
+    heads_first = _heads_first(found.value, layout)
 
     def split(value: Tensor) -> Tensor:  # heads that share one weight add up
+        value = value.transpose(1, 2) if heads_first else value
         value = value.reshape(layout.rows, layout.length, -1, site.fan_out).sum(dim=2)
         return layout.split(value)
 
@@ -218,6 +228,14 @@ def _norm_rows(recorder: Recorder, site: Site, found: Activation, grad: Tensor) 
         slope = slope - _output_at(recorder, site, found.value, 0.0).to(wide)
         parts.append(vector_rows(split(grad.to(wide) * slope), square=square))
     return parts + ([vector_rows(split(grad), square=square)] if site.bias else [])
+
+
+def _heads_first(value: Tensor, layout: Layout) -> bool:
+    """Say whether (B, heads, T, d) is what a norm reads, and not (B, T, heads, d)."""
+    if value.ndim != 4 or value.shape[2] != layout.length:
+        return False
+    # as many heads as tokens: a projection gave (B, T, heads·d), whose order memory keeps
+    return value.shape[1] != layout.length or value.stride(1) < value.stride(2)
 
 
 def _output_at(recorder: Recorder, site: Site, value: Tensor, weight: float) -> Tensor:

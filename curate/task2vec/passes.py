@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from curate.task2vec.batches import Batch, Ids, lay_out
+from curate.task2vec.batches import Batch, Ids, lay_out, to_device
 from curate.task2vec.forward import last_hidden, working_dtype
 from curate.task2vec.hooks import Entries, recording
 from curate.task2vec.labels import contrast_coefficients, head_gradients
@@ -24,6 +24,7 @@ from curate.task2vec.sites import Site
 _HEAD_BYTES = (32 << 20, 512 << 20)  # of the logits that exist at a time: CPU, GPU
 
 
+@torch.inference_mode(False)  # where the caller is in it, autograd would record nothing
 def pass_and_back(
     model: Any,
     sites: Sequence[Site],
@@ -61,11 +62,14 @@ def pass_and_back(
     )
     draws = settings.draws if settings.labels == "model" else 1
     own = bool(settings.gradients) and settings.labels == "model"  # one pass more
-    of = (torch.as_tensor(groups[0], device=device), groups[1])
+    of = (to_device(groups[0], device), groups[1])
     by_token = any(site.form == "head" or site.tied for site in sites)
-    with recording(
-        sites, layout=batch.layout, settings=settings, passes=draws + own, groups=of
-    ) as recorder:
+    with (
+        torch.autocast(device.type, enabled=False),  # the caller's, if any
+        recording(
+            sites, layout=batch.layout, settings=settings, passes=draws + own, groups=of
+        ) as recorder,
+    ):
         recorder.wants_means = bool(settings.gradients) and not own
         with torch.enable_grad():
             last = last_hidden(model, batch, autocast=autocast)  # (B, T, width)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -110,7 +111,7 @@ def _block_sites(
     config: Any, name: str, layer: int, module: nn.Module, also: Sequence[str]
 ) -> Iterator[Site]:
     own = dict(module.named_parameters(recurse=False))
-    if type(module) is nn.Linear or isinstance(module, Conv1D):
+    if isinstance(module, Conv1D) or _is_linear(module):
         shape = tuple(own["weight"].shape)
         fan_out, fan_in = shape if isinstance(module, nn.Linear) else shape[::-1]
         bias = "biases" in also and own.get("bias") is not None
@@ -121,13 +122,34 @@ def _block_sites(
     for key, value in wide.items():
         if _is_stack(module, key, value, experts):
             yield _stack_site(f"{name}.{key}", layer, module, value)
-        elif not (key.endswith("bias") and len(wide) > 1):  # experts' biases are biases
+        elif not (key.endswith("bias") and len(wide) > 1):
             raise ValueError(
                 f"{name}: {type(module).__name__} holds weights ({key}) of a layer type that is "
                 "not known; only Linear, Conv1D, Embedding and stacked experts are"
             )
     if own and not wide:
         yield from _norm_sites(name, layer, module, also)
+    elif "biases" in also and (biases := [key for key in own if key.endswith("bias")]):
+        raise ValueError(
+            f"{name}: {type(module).__name__} holds {', '.join(biases)}, which are biases of a "
+            "kind that is not known: leave biases out of `also`"
+        )
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Say whether a module gives x Wᵀ + b; one that only inherits from Linear is tried."""
+    if type(module) is nn.Linear or not isinstance(module, nn.Linear):
+        return type(module) is nn.Linear
+    weight = module.weight
+    x = torch.linspace(-1, 1, 2 * weight.shape[1]).to(weight).view(1, 2, -1)
+    with torch.no_grad():
+        expected = nn.functional.linear(x, weight, module.bias)
+        try:
+            found = module(x)
+        except (RuntimeError, TypeError, ValueError):
+            return False
+    bound = 1e-2 * float(expected.abs().max())  # weights may be bfloat16
+    return found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=bound)
 
 
 def _is_stack(module: nn.Module, key: str, value: nn.Parameter, experts: set[Any]) -> bool:
