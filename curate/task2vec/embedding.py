@@ -194,7 +194,7 @@ def _by_definition(
 ) -> tuple[FisherRows, DocumentVectors | None]:
     sequences = [block for part in blocks for block in part]
     room, autocast = _batch_tokens(probe, settings), probe.device.type == "cuda"
-    packed = _padding(sequences, room) > _MOST_PADDING
+    longest = max(len(s) for s in sequences)
     gathering = _start_gathering(probe, settings, owner, sequences) if owner else None
     found = fisher_rows(
         probe.model,
@@ -202,7 +202,8 @@ def _by_definition(
         groups=[group for group, part in enumerate(blocks) for _ in part],
         settings=_fisher_settings(settings),
         batch_tokens=room,
-        packed=packed and keeps_packed_apart(probe.model, autocast=autocast),
+        packed=_padding(sequences, room) > _MOST_PADDING
+        and keeps_packed_apart(probe.model, longest=longest, autocast=autocast),
         autocast=autocast,
         head=tune_head(probe.model, sequences) if settings.head == "tuned" else None,
         receive=partial(gather, gathering) if gathering else None,

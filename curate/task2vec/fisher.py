@@ -21,7 +21,7 @@ from torch import Tensor
 
 from curate.records import RowBlock
 from curate.task2vec.batches import Ids, is_out_of_memory, micro_batches, to_device
-from curate.task2vec.forward import check_head, frozen, keeps_packed_apart
+from curate.task2vec.forward import find_logit_map, frozen, keeps_packed_apart
 from curate.task2vec.gradients import whiten_and_project
 from curate.task2vec.passes import pass_and_back
 from curate.task2vec.quantity import FisherSettings
@@ -83,8 +83,8 @@ def fisher_rows(
 
     Raises:
         ValueError: a layer with weights in the blocks is of no known type; a sequence is too
-            short; the model changes the head's logits or is in training mode; the settings
-            are malformed.
+            short; the model's logits are not its head's, but for the scale and the cap of its
+            configuration; it is in training mode; the settings are malformed.
     """
     settings = settings or FisherSettings()
     blocks = fisher_blocks(model, settings)
@@ -197,8 +197,8 @@ def iterate_rows(
     group_of = np.zeros(len(sequences), np.int64) if groups is None else groups
     pending = micro_batches(lengths, batch_tokens=batch_tokens, packed=packed)[::-1]
     with frozen(model):
-        check_head(model, sequences[0], autocast=autocast)
-        if packed and not keeps_packed_apart(model, autocast=autocast):
+        logit_map = find_logit_map(model, sequences[0], autocast=autocast)
+        if packed and not keeps_packed_apart(model, longest=max(lengths), autocast=autocast):
             raise ValueError(f"{type(model).__name__} does not keep packed sequences apart")
         while pending:
             which = pending.pop()
@@ -207,6 +207,7 @@ def iterate_rows(
                 done = pass_and_back(
                     model, sites, chosen,
                     settings=settings, packed=packed, autocast=autocast, head=head,
+                    logit_map=logit_map,
                     groups=(group_of[list(which)], int(group_of.max()) + 1),
                 )  # fmt: skip
             except (RuntimeError, MemoryError) as error:

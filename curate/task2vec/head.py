@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curate.task2vec.batches import Ids, lay_out, micro_batches
-from curate.task2vec.forward import last_hidden
+from curate.task2vec.forward import find_logit_map, last_hidden
 from curate.task2vec.quantity import FisherSettings
 
 EPOCHS = 4
@@ -37,6 +37,8 @@ def tune_head(model: Any, sequences: Sequence[Ids], *, epochs: int = EPOCHS) -> 
     head = model.get_output_embeddings()
     matrix = nn.Parameter(head.weight.detach().clone())
     optimizer = torch.optim.AdamW([matrix], lr=RATE, eps=1e-8, weight_decay=DECAY)
+    on_gpu = matrix.device.type == "cuda"
+    logit_map = find_logit_map(model, sequences[0], autocast=on_gpu)
     steps = []
     for which in micro_batches([len(s) for s in sequences], batch_tokens=_STEP_TOKENS):
         batch = lay_out(
@@ -47,13 +49,13 @@ def tune_head(model: Any, sequences: Sequence[Ids], *, epochs: int = EPOCHS) -> 
             dtype=matrix.dtype,
         )
         with torch.no_grad():
-            last = last_hidden(model, batch, autocast=matrix.device.type == "cuda")
+            last = last_hidden(model, batch, autocast=on_gpu)
         flat = last.reshape(batch.ids.numel(), -1)
         steps.append((flat[batch.inputs].to(matrix.dtype), batch.observed))
     with torch.enable_grad():
         for _ in range(epochs):
             for hidden, observed in steps:
-                logits = nn.functional.linear(hidden, matrix, head.bias)
+                logits = logit_map.apply(nn.functional.linear(hidden, matrix, head.bias))
                 loss = nn.functional.cross_entropy(logits, observed)
                 optimizer.zero_grad()
                 loss.backward()

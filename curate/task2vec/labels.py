@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,33 @@ from torch import Tensor, nn
 
 _BLOCK = 64  # tokens summed together before a draw looks inside
 _WORD = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class LogitMap:
+    """What a model does to the logits that its head gives."""
+
+    scale: float = 1.0  # multiplied with (Cohere, Granite)
+    cap: float = 0.0  # then cap · tanh(· / cap) (Gemma 2); 0: none
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Return the changed logits."""
+        logits = logits if self.scale == 1 else logits * self.scale
+        return torch.tanh(logits / self.cap) * self.cap if self.cap else logits
+
+    def slopes(self, logits: Tensor) -> Tensor | None:
+        """Return the derivatives of changed logits by those before the cap; None: all are 1."""
+        return 1 - (logits / self.cap).square() if self.cap else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadGradients:
+    """What the labels of n positions give at the last hidden state."""
+
+    hidden: Tensor  # (draws, n, width) float32 or wider; one more where the text's own are asked
+    nats: Tensor  # (n,) loss in nats/token
+    labels: Tensor  # (draws, n, K)
+    slopes: Tensor | None  # (draws, n, K) of the label's logit by what the head gave; None: all 1
 
 
 def contrast_coefficients(contrast: int) -> npt.NDArray[np.float32]:
@@ -139,7 +167,8 @@ def head_gradients(
     seeds: Tensor | None,
     chunk: int,
     own: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
+    logit_map: LogitMap | None = None,
+) -> HeadGradients:
     """Return the gradient of the labels' log-likelihood with respect to the last hidden state.
 
     The logits exist for one chunk of positions at a time.
@@ -152,20 +181,20 @@ def head_gradients(
         seeds: (draws, n, K) for labels drawn from the model; None for the text's own.
         chunk: positions at a time.
         own: also give the gradient of the text's own labels, after the draws.
-
-    Returns:
-        (draws, n, width) gradients in float32 or wider, with `own` (draws + 1, n, width); (n,)
-        loss in nats/token; and the labels (draws, n, K).
+        logit_map: what the model does to the head's logits; None leaves them.
     """
+    logit_map = logit_map or LogitMap()
     draws = 1 if seeds is None else seeds.shape[0]
     wide = torch.promote_types(hidden.dtype, torch.float32)
     gradients = torch.empty((draws + own, *hidden.shape), dtype=wide, device=hidden.device)
     nats = torch.empty(len(hidden), dtype=wide, device=hidden.device)
     of = observed[None, :, None] if seeds is None else torch.zeros_like(seeds)
+    slopes_of = torch.empty(of.shape, dtype=wide, device=of.device) if logit_map.cap else None
     for start in range(0, len(hidden), chunk):
         part = slice(start, start + chunk)
         logits = nn.functional.linear(hidden[part].to(matrix.dtype), matrix, bias)
-        logits = logits.to(wide)  # (chunk, V)
+        logits = logit_map.apply(logits.to(wide))  # (chunk, V)
+        slopes = logit_map.slopes(logits)
         target = observed[part]
         at_target = logits.gather(1, target[:, None])[:, 0]
         peak = logits.amax(dim=-1, keepdim=True)
@@ -175,20 +204,32 @@ def head_gradients(
         for draw in range(draws):
             if seeds is not None:
                 of[draw, part] = draw_labels(weights, seeds[draw, part])
-            gradients[draw, part] = _pull_back(of[draw, part], weights, total, matrix)
+            gradients[draw, part] = _pull_back(of[draw, part], weights, total, matrix, slopes)
+            if slopes is not None and slopes_of is not None:
+                slopes_of[draw, part] = slopes.gather(1, of[draw, part])
         if own:
-            gradients[draws, part] = _pull_back(target[:, None], weights, total, matrix)
-    return gradients, nats, of
+            gradients[draws, part] = _pull_back(target[:, None], weights, total, matrix, slopes)
+    if logit_map.scale != 1:
+        gradients.mul_(logit_map.scale)
+        slopes_of = torch.ones_like(of, dtype=wide) if slopes_of is None else slopes_of
+        slopes_of.mul_(logit_map.scale)
+    return HeadGradients(gradients, nats, of, slopes_of)
 
 
-def _pull_back(labels: Tensor, weights: Tensor, total: Tensor, matrix: Tensor) -> Tensor:
-    """Return Σ_k c_k W[y_k], (n, width); for a single label W[y] − pᵀW."""
+def _pull_back(
+    labels: Tensor, weights: Tensor, total: Tensor, matrix: Tensor, slopes: Tensor | None
+) -> Tensor:
+    """Return Σ_k c_k W[y_k], (n, width); for a single label W[y] − pᵀW; W[v] by its slope."""
     n, contrast = labels.shape
     result = torch.zeros((n, matrix.shape[1]), dtype=weights.dtype, device=matrix.device)
     for k, coefficient in enumerate(contrast_coefficients(contrast).tolist()):
-        rows = nn.functional.embedding(labels[:, k], matrix)
-        result.add_(rows.to(weights.dtype), alpha=coefficient)
+        rows = nn.functional.embedding(labels[:, k], matrix).to(weights.dtype)
+        if slopes is not None:
+            rows = rows * slopes.gather(1, labels[:, k : k + 1])
+        result.add_(rows, alpha=coefficient)
     if contrast == 1:
+        if slopes is not None:
+            weights = weights * slopes
         dense = (weights.to(matrix.dtype) @ matrix).to(weights.dtype)
         result.sub_(dense / total[:, None])
     return result

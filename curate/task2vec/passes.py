@@ -17,7 +17,12 @@ from torch import Tensor
 from curate.task2vec.batches import Batch, Ids, lay_out, to_device
 from curate.task2vec.forward import last_hidden, working_dtype
 from curate.task2vec.hooks import Entries, recording
-from curate.task2vec.labels import contrast_coefficients, head_gradients
+from curate.task2vec.labels import (
+    HeadGradients,
+    LogitMap,
+    contrast_coefficients,
+    head_gradients,
+)
 from curate.task2vec.quantity import FisherSettings
 from curate.task2vec.sites import Site
 
@@ -34,6 +39,7 @@ def pass_and_back(
     packed: bool,
     autocast: bool,
     head: Tensor | None,
+    logit_map: LogitMap,
     groups: tuple[npt.NDArray[np.int64], int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Run sequences forward once and backward once a draw of labels.
@@ -46,6 +52,7 @@ def pass_and_back(
         packed: several sequences in one row of the input.
         autocast: run the forward pass in bfloat16.
         head: (V, width) in the head's place; None keeps it.
+        logit_map: what the model does to the head's logits.
         groups: (n,) of each sequence, and how many there are; for mean gradients.
 
     Returns:
@@ -75,16 +82,17 @@ def pass_and_back(
             last = last_hidden(model, batch, autocast=autocast)  # (B, T, width)
         flat = last.detach().reshape(batch.ids.numel(), -1)
         with torch.no_grad():
-            gradients, nats, labels = _label_gradients(
-                model, flat[batch.inputs], batch, head=head, autocast=autocast, own=own
-            )
+            found = _label_gradients(
+                model, flat[batch.inputs], batch, head=head, autocast=autocast, own=own,
+                logit_map=logit_map,
+            )  # fmt: skip
             start = torch.zeros_like(flat)
         for draw in range(draws + own):
             if draw == draws:
                 recorder.wants_rows, recorder.wants_means = False, True
             elif by_token:
-                recorder.head, recorder.head_bias = _head_entries(batch, flat, labels[draw])
-            start[batch.inputs] = gradients[draw].to(start.dtype)
+                recorder.head, recorder.head_bias = _head_entries(batch, flat, found, draw)
+            start[batch.inputs] = found.hidden[draw].to(start.dtype)
             last.backward(start.view_as(last), retain_graph=draw + 1 < draws + own)
             recorder.end_draw()
         rows = _join(recorder.sums, sites) / draws
@@ -95,12 +103,13 @@ def pass_and_back(
             )
     summed = batch.layout.split(_without_pads(flat, batch).view(*batch.ids.shape, -1))
     summed = summed.sum(dim=1, dtype=torch.promote_types(flat.dtype, torch.float32))
-    return rows, summed, nats.double().sum(), means
+    return rows, summed, found.nats.double().sum(), means
 
 
 def _label_gradients(
-    model: Any, hidden: Tensor, batch: Batch, *, head: Tensor | None, autocast: bool, own: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+    model: Any, hidden: Tensor, batch: Batch, *, head: Tensor | None, autocast: bool, own: bool,
+    logit_map: LogitMap,
+) -> HeadGradients:  # fmt: skip
     module = model.get_output_embeddings()
     matrix = module.weight if head is None else head
     narrow = torch.bfloat16 if autocast else module.weight.dtype
@@ -113,17 +122,23 @@ def _label_gradients(
         seeds=batch.seeds,
         chunk=max(1, room // (4 * matrix.shape[0])),
         own=own,
+        logit_map=logit_map,
     )
 
 
-def _head_entries(batch: Batch, flat: Tensor, labels: Tensor) -> tuple[Entries, Entries]:
+def _head_entries(
+    batch: Batch, flat: Tensor, found: HeadGradients, draw: int
+) -> tuple[Entries, Entries]:
     """Return what the labels of one draw add to the head's rows and bias: c_k h and c_k at y_k."""
-    c = torch.from_numpy(contrast_coefficients(labels.shape[1])).to(flat.device)
+    labels = found.labels[draw]
     wide = flat[batch.inputs].to(torch.promote_types(flat.dtype, torch.float32))
-    vectors = (wide[:, None, :] * c[:, None].to(wide.dtype)).reshape(-1, flat.shape[1])
-    owner, token = batch.layout.owner[batch.inputs].repeat_interleave(len(c)), labels.reshape(-1)
-    alone = c.to(wide.dtype).repeat(len(wide))[:, None]
-    return (owner, token, vectors), (owner, token, alone)
+    c = torch.from_numpy(contrast_coefficients(labels.shape[1])).to(wide).expand(labels.shape)
+    if found.slopes is not None:
+        c = c * found.slopes[draw]
+    vectors = (wide[:, None, :] * c[:, :, None]).reshape(-1, flat.shape[1])
+    owner = batch.layout.owner[batch.inputs].repeat_interleave(labels.shape[1])
+    token = labels.reshape(-1)
+    return (owner, token, vectors), (owner, token, c.reshape(-1, 1))
 
 
 def _without_pads(flat: Tensor, batch: Batch) -> Tensor:
