@@ -258,6 +258,25 @@ def test_a_model_named_for_its_sibling_with_images_is_read():
     assert relative(found.values[0], naive(model, sequences, settings)) < 1e-5
 
 
+def test_a_model_that_reads_images_too_is_read_by_its_text():
+    """Its configuration holds one of its text and one of its images."""
+    torch.manual_seed(0)
+    config = transformers.Gemma3Config(
+        text_config=KINDS["gemma3"].config,
+        vision_config={"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+                       "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
+        image_token_index=90, boi_token_index=91, eoi_token_index=92, mm_tokens_per_image=1,
+    )  # fmt: skip
+    whole = transformers.AutoModelForCausalLM.from_config(config).eval()
+    assert isinstance(whole, transformers.Gemma3ForConditionalGeneration)
+    text = build("gemma3")
+    text.model.load_state_dict(whole.model.language_model.state_dict())
+    sequences = texts((9, 5), vocab=80)
+    found, expected = (fisher_rows(model, sequences, packed=True) for model in (whole, text))
+    assert [block.layer for block in found.blocks] == [block.layer for block in expected.blocks]
+    assert relative(found.values, expected.values) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("name", "config", "said"),
     [

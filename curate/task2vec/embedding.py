@@ -286,7 +286,7 @@ def _batch_tokens(probe: Probe, settings: EmbedSettings) -> int:
     fits = tokens_that_fit(
         free,
         widths=[(site.fan_in, site.fan_out) for site in sites if site.form == "matrix"],
-        hidden=probe.model.config.hidden_size,
+        hidden=probe.model.config.get_text_config(decoder=True).hidden_size,
         length=settings.block_tokens,
         element=4,
     )

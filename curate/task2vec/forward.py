@@ -50,7 +50,8 @@ def keeps_packed_apart(model: Any, *, longest: int, autocast: bool = False) -> b
             window, so that beyond one no row is shared.
         autocast: run in bfloat16.
     """
-    windows = [getattr(model.config, key, None) for key in _WINDOWS]
+    config = model.config.get_text_config(decoder=True)
+    windows = [getattr(config, key, None) for key in _WINDOWS]
     if longest > min((w for w in windows if w), default=longest):
         return False
     device, dtype = next(model.parameters()).device, working_dtype(model, autocast=autocast)
@@ -96,7 +97,7 @@ def find_logit_map(model: Any, sequence: Ids, *, autocast: bool) -> LogitMap:
         ours = head(last).float()
     narrow = working_dtype(model, autocast=autocast).itemsize < 4
     bound = (2e-2 if narrow else 1e-4) * float(theirs.abs().max())
-    for logit_map in _logit_maps(model.config):
+    for logit_map in _logit_maps(model.config.get_text_config(decoder=True)):
         if torch.allclose(logit_map.apply(ours), theirs, rtol=0, atol=bound):
             return logit_map
     raise ValueError(f"{type(model).__name__} changes its last hidden state or its logits")

@@ -75,7 +75,8 @@ def load_probe(name: str, *, device: str = "auto") -> Probe:
     )
     if place.type == "cuda":
         _narrow(model)
-    limit = getattr(model.config, "max_position_embeddings", None)
+    config = model.config.get_text_config(decoder=True)
+    limit = getattr(config, "max_position_embeddings", None)
     return Probe(model.to(place), tokenizer, info, place, int(limit or 1 << 20))
 
 

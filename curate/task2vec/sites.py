@@ -47,13 +47,14 @@ def find_sites(model: Any, settings: FisherSettings) -> list[Site]:
             two layers share; settings that are malformed.
     """
     check_quantity(settings)
-    n_layers = model.config.num_hidden_layers
+    config = model.config.get_text_config(decoder=True)  # of a model that reads images too
+    n_layers = config.num_hidden_layers
     prefix, blocks = _find_blocks(model, n_layers)
     first = _first_layer(settings.layers, n_layers)
     sites: list[Site] = []
     for layer in range(first, n_layers):
         for name, module in blocks[layer].named_modules(prefix=f"{prefix}.{layer}"):
-            sites += _block_sites(model.config, name, layer, module, settings.also)
+            sites += _block_sites(config, name, layer, module, settings.also)
     if not any(site.form in ("matrix", "stack") for site in sites):
         raise ValueError(f"the blocks {prefix} of {type(model).__name__} hold no weight matrix")
     if settings.square == "position" and any(site.form == "stack" for site in sites):
