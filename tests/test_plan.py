@@ -46,6 +46,18 @@ def test_a_small_corpus_is_counted_exactly_and_nothing_is_written(case, tmp_path
     assert plan.disk_bytes / plan.shards == pytest.approx(on_disk / len(index.shards), rel=0.25)
 
 
+def test_texts_longer_than_the_trial_are_tried_too(tmp_path, probe_folder):  # noqa: F811
+    """A corpus of books: not one fits into the trial, and it was said to take no time."""
+    (tmp_path / "book.txt").write_text("the sea at night " * 600)  # bytes are tokens
+    corpus = CorpusSettings(inputs=(str(tmp_path / "book.txt"),))
+    embed = EmbedSettings(probe=str(probe_folder), batches=1, batch_tokens=256, block_tokens=48)
+    plan = plan_index(corpus, embed, workspace=tmp_path / "w", device="cpu")
+    build_index(corpus, embed, workspace=tmp_path / "w", device="cpu")
+    on_disk = sum(p.stat().st_size for p in (tmp_path / "w" / "index" / "shards").iterdir())
+    assert plan.seconds > 0.01
+    assert plan.disk_bytes == pytest.approx(on_disk, rel=0.25)
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_a_large_file_is_estimated_from_its_beginning(case, tmp_path, monkeypatch, pack):
     _, embed, workspace = case

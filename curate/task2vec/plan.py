@@ -18,9 +18,10 @@ from curate.corpus.pairs import count_pairs
 from curate.corpus.reader import check_inputs, describe_lack
 from curate.corpus.regroup import check_grouping
 from curate.corpus.survey import Survey, survey_source
+from curate.corpus.tokens import count_unigrams
 from curate.records import IndexPlan, Notify, PlannedSource, silent
 from curate.settings import CorpusSettings, EmbedSettings
-from curate.task2vec.embedding import check_probe, embed_texts
+from curate.task2vec.embedding import check_probe, embed_parts, whole_batches
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.task2vec.vectors import write_embedding
 
@@ -97,7 +98,7 @@ def plan_index(
         n_groups = corpus.clusters or choose_count(round(chars), shard_tokens=corpus.shard_tokens)
         shards = max(n_groups, _shards(tokens, corpus.shard_tokens))
     ids = encode_texts(probe, list(samples))
-    seconds, shard_bytes = _trial(samples, ids, probe, embed)
+    seconds, shard_bytes = _trial(ids, probe, embed)
     shard_bytes += estimate_pair_bytes(ids, probe.info.vocab, tokens=tokens / max(shards, 1))
     embedded = min(tokens, shards * embed.batches * embed.batch_tokens)
     passes = {"cluster": 3, "field": 2}.get(kind, 1)
@@ -150,21 +151,18 @@ def estimate_pair_bytes(ids: Sequence[Counts], vocab: int, *, tokens: float) -> 
     return round(different * PAIR_BYTES)
 
 
-def _trial(
-    samples: Sequence[str], ids_of: Sequence[Counts], probe: Probe, embed: EmbedSettings
-) -> tuple[float, int]:
-    """Return seconds a token and bytes a shard, from embedding a few of the texts."""
-    texts: list[str] = []
-    n_tokens = 0
-    for text, ids in zip(samples, ids_of, strict=True):
-        if n_tokens + len(ids) <= TRIAL_TOKENS and len(ids) > 1:
-            texts.append(text)
-            n_tokens += len(ids)
+def _trial(ids_of: Sequence[Counts], probe: Probe, embed: EmbedSettings) -> tuple[float, int]:
+    """Return seconds a token and bytes a shard, from embedding the first of the texts' tokens."""
+    begun = np.cumsum([0, *map(len, ids_of)])
+    cut = [ids[: max(0, TRIAL_TOKENS - n)] for ids, n in zip(ids_of, begun, strict=False)]
+    texts = [ids for ids in cut if len(ids) > 1]
     if not texts:
         return 0.0, 0
+    trial = replace(embed, batches=1, batch_tokens=TRIAL_TOKENS)
+    unigrams = count_unigrams(texts, probe.info.vocab)
     began = time.monotonic()
-    found = embed_texts(texts, probe, replace(embed, batches=1, batch_tokens=TRIAL_TOKENS))
-    seconds = (time.monotonic() - began) / n_tokens
+    found, _ = embed_parts("texts", whole_batches(texts, trial), unigrams, probe, trial)
+    seconds = (time.monotonic() - began) / sum(map(len, texts))
     vectors, hidden = (np.repeat(rows, embed.batches, axis=0)
                        for rows in (found.vectors, found.hidden))  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
