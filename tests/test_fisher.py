@@ -82,6 +82,7 @@ def phi():
         PhiConfig(
             vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
             num_attention_heads=4, max_position_embeddings=160, bos_token_id=0, eos_token_id=0,
+            pad_token_id=0,
         )
     )  # fmt: skip
 
@@ -497,6 +498,17 @@ def test_stacked_weights_that_are_no_experts_are_named():
         fisher_rows(model, texts())
 
 
+@pytest.mark.parametrize("key", ["num_local_experts", "n_routed_experts"])
+def test_experts_are_known_by_any_name_of_their_number(key):
+    """DeepSeek's router says n_routed_experts in transformers 5.0, num_experts later."""
+    model = build("mixtral")
+    expected = fisher_blocks(model, FisherSettings())
+    for module in model.modules():
+        if "num_experts" in vars(module):
+            setattr(module, key, vars(module).pop("num_experts"))
+    assert fisher_blocks(model, FisherSettings()) == expected
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
@@ -504,6 +516,7 @@ def test_stacked_weights_that_are_no_experts_are_named():
         ("gpt2", {"square": "position", "also": ("embeddings",)}, "need square = 'sequence'"),
         ("gpt2", {"labels": "data", "also": ("embeddings",)}, "need labels = 'model'"),
         ("gpt2", {"signs": -1}, "signs is -1"),
+        ("gpt2", {"draws": 0}, "draws is 0"),
         ("gpt2", {"contrast": 3}, "even number"),
     ],
 )

@@ -35,6 +35,8 @@ def check_quantity(settings: FisherSettings) -> None:
     """
     if unknown := set(settings.also) - set(ALSO):
         raise ValueError(f"also names {', '.join(sorted(unknown))}; known: {', '.join(ALSO)}")
+    if settings.draws < 1:
+        raise ValueError(f"draws is {settings.draws}; it must be at least 1")
     if settings.signs < 0:
         raise ValueError(f"signs is {settings.signs}; it must be 0 (exact) or positive")
     if settings.gradients < 0:

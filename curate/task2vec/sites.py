@@ -155,7 +155,8 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _is_stack(module: nn.Module, key: str, value: nn.Parameter, experts: set[Any]) -> bool:
     """Say whether a parameter is stacked experts, or the matrix that routes to them."""
-    if value.shape[0] not in experts or getattr(module, "num_experts", None) not in experts:
+    own = {getattr(module, key, None) for key in _EXPERT_COUNTS}  # its name is another by version
+    if value.shape[0] not in experts or not own & experts:
         return False
     return value.ndim == 3 or (value.ndim == 2 and key == "weight")
 
