@@ -147,10 +147,10 @@ def test_no_text_is_refused():
 
 
 def test_squares_of_bfloat16_gradients_are_summed_in_float32(monkeypatch):
-    """A GPU holds matrices in bfloat16, whose sums of many mini-batches stand still."""
+    """A GPU holds matrices in bfloat16, whose sums of many mini-batches are off by percents."""
     model = noisy().to(torch.bfloat16)
     monkeypatch.setattr(torch, "multinomial", lambda p, n: p.argmax(-1, keepdim=True))
     settings = PublishedSettings(row_tokens=8, batch=1, epochs=0, dropout=False)
     one, many = (published_rows(model, texts((8,)) * n, pad=PAD, settings=settings)[0]
-                 for n in (1, 400))  # fmt: skip
+                 for n in (1, 60))  # fmt: skip
     assert np.allclose(many, one, rtol=1e-4)
