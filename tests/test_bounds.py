@@ -244,6 +244,19 @@ def test_the_sum_of_shares_may_be_off_by_rounding_and_by_no_more():
         bounded(("web<=30%", "law<=30%", "code<=39.999%"))
 
 
+def test_what_is_blended_in_from_a_source_counts_towards_its_floor():
+    spread = bounded(("code>=60%",), ("code=60%",))
+    found = spread_tokens(spread, ROOM, budget=100)
+    assert found.tolist() == [30, 10, 0, 60]  # the rest in order
+    for floor, blended in ((70, 60), (60, 70)):  # whichever is more is what it gets
+        spread = bounded((f"code>={floor}%", "law>=30%"), (f"code={blended}%",))
+        assert spread_tokens(spread, ROOM, budget=100).tolist() == [0, 0, 30, 70]
+    with pytest.raises(CurateError, match="ask for 101%"):
+        bounded(("code>=70%", "law>=31%"), ("code=60%",))
+    with pytest.raises(CurateError, match="ask for 101%"):  # twice of one source is its sum
+        bounded(("code>=30%", "law>=31%"), ("code=35%", "code=35%"))
+
+
 def test_sources_that_are_not_known_are_told_the_first_twelve():
     shards = [SimpleNamespace(source=f"s{number:02d}") for number in range(14)]
     settings = MixSettings(budget=1, keep=("x=1%",))

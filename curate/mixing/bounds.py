@@ -58,7 +58,7 @@ def bound_spread(
         if sign != "=":
             raise CurateError(f"--blend {rule}: write {source}={share:.0%}", exit_code=USAGE)
         blend.append((-1 if source == GENERAL else _group(source, sources, option="blend"), share))
-    _check(floors, ceilings, [share for _, share in blend], sources)
+    _check(floors, ceilings, blend, sources)
     spread = dataclasses.replace(
         spread, groups=groups, floors=floors, ceilings=ceilings, blend=tuple(blend), natural=room
     )
@@ -151,14 +151,17 @@ def _group(source: str, sources: Sequence[str], *, option: str) -> int:
 
 
 def _check(
-    floors: dict[int, float], ceilings: dict[int, float], blend: Sequence[float],
+    floors: dict[int, float], ceilings: dict[int, float], blend: Sequence[tuple[int, float]],
     sources: Sequence[str],
 ) -> None:  # fmt: skip
-    if sum(floors.values()) + sum(blend) > 1 + 1e-9:
+    # What a source is blended in for counts towards its floor. What `general` takes from it does
+    # not: while a mix is drawn that moves with the room of shards, and all has to fit even so.
+    asked = sum(share for _, share in blend)
+    for group, floor in floors.items():
+        asked += max(0.0, floor - sum(share for each, share in blend if each == group))
+    if asked > 1 + 1e-9:
         raise CurateError(
-            f"--keep and --blend ask for {sum(floors.values()) + sum(blend):.0%} of the mix; "
-            "keep less",
-            exit_code=USAGE,
+            f"--keep and --blend ask for {asked:.0%} of the mix; keep less", exit_code=USAGE
         )
     for group, ceiling in ceilings.items():
         if floors.get(group, 0.0) > ceiling:
