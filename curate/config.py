@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from curate.errors import USAGE, CurateError
 from curate.report.numbers import parse_share, parse_tokens
 from curate.settings import Settings, TargetSettings
+from curate.store.places import split_target
 
 CONFIG_NAME = "curate.toml"
 S = TypeVar("S")
@@ -94,7 +95,7 @@ def data_dir(settings: Settings) -> str:
     return settings.target.data_dir or os.environ.get("CURATE_DATA_DIR", "")
 
 
-_TARGET = re.compile(r"(?P<label>(?:.*=)?)(?P<files>.*?)(?P<weight>(?::\d+(?:\.\d+)?)?)", re.S)
+_TARGET = re.compile(r"(?P<name>.*?)(?P<weight>(?::\d+(?:\.\d+)?)?)", re.S)
 
 
 def _seen_from_here(settings: Settings, folder: Path) -> Settings:
@@ -110,14 +111,17 @@ def _seen_from_here(settings: Settings, folder: Path) -> Settings:
         there = os.path.exists(folder / name)  # noqa: PTH110
         return path(name) if path(name) == name or there else str(Path(escape(str(folder)), name))
 
-    def named(name: str) -> str:
+    def there(name: str) -> bool:
         # not by Path, which raises of a name that is too long
-        there = name not in ("", "builtin") and os.path.exists(folder / name)  # noqa: PTH110
-        return path(name) if there else name
+        return name not in ("", "builtin") and os.path.exists(folder / name)  # noqa: PTH110
+
+    def named(name: str) -> str:
+        return path(name) if there(name) else name
 
     def target(name: str) -> str:
-        label, files, weight = _TARGET.fullmatch(name).group(*_TARGET.groupindex)  # type: ignore[union-attr]
-        return label + ",".join(map(named, files.split(","))) + weight
+        bare, weight = _TARGET.fullmatch(name).group(*_TARGET.groupindex)  # type: ignore[union-attr]
+        label, files = split_target(bare, there)
+        return f"{label}=" * bool(label) + ",".join(map(named, files)) + weight
 
     wanted, mix, verify = settings.target, settings.mix, settings.verify
     return dataclasses.replace(

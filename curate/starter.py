@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from glob import escape
 from pathlib import Path
 
 import msgspec
@@ -152,7 +153,7 @@ def _globs(files: list[Path]) -> list[str]:
     return [
         str(next(path for path in files if (path.parent, _ending(path)) == kind))
         if count == 1
-        else str(kind[0] / f"*{kind[1]}")
+        else str(Path(escape(str(kind[0])), f"*{kind[1]}"))
         for kind, count in kinds.items()
     ]
 

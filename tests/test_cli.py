@@ -470,6 +470,26 @@ def test_init_writes_settings_that_are_read(tmp_path, monkeypatch):
     assert read_settings().target.name == names
 
 
+def test_init_names_files_whatever_signs_their_folders_have(tmp_path, monkeypatch):
+    from curate.config import read_settings
+    from curate.corpus.inputs import find_inputs
+    from curate.corpus.targets import load_target
+
+    for name in ("a,b=c[1]/valid", "a,b=c[1]/test", "d[1],*/x", "d[1],*/y"):
+        path = tmp_path / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'{{"text": "{path.stem}"}}\n')
+    monkeypatch.chdir(tmp_path)
+    assert run("init").exit_code == 0
+    for folder, path in ((tmp_path, None), (Path("/"), tmp_path / "curate.toml")):
+        monkeypatch.chdir(folder)
+        settings = read_settings(path)
+        target = load_target(settings.target)
+        assert (target.name, target.select, target.eval) == ("a-b-c-1-", ("valid",), ("test",))
+        found = find_inputs(settings.corpus.inputs, workspace=tmp_path / ".curate")
+        assert [each.path.stem for each in found] == ["x", "y"]
+
+
 def test_what_init_writes_as_a_comment_is_the_default(tmp_path):
     """Without the sign before it a line changes nothing, so that no shard is embedded anew."""
     from curate.config import read_settings

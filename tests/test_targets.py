@@ -14,6 +14,7 @@ from curate.corpus.split import split_items
 from curate.corpus.targets import load_target
 from curate.errors import CurateError
 from curate.settings import TargetSettings
+from curate.stages.workspace import located, note_target, ranked_target, target_files
 from curate.store.fingerprint import digest_texts
 
 WORDS = ["group", "ring", "field", "module", "ideal", "kernel"]
@@ -81,6 +82,28 @@ def test_a_path_with_an_equals_sign_is_no_name_and_a_file(tmp_path):
     (tmp_path / "lang=en").mkdir()
     path = write(tmp_path / "lang=en" / "mine.jsonl", [{"text": text} for text in items(9)])
     assert load_target(TargetSettings(name=str(path))).name == "mine"
+
+
+def test_commas_and_equals_signs_in_paths_part_nothing(tmp_path, monkeypatch):
+    for folder in ("a,b", "lang=en", "x=1,2"):
+        (tmp_path / folder).mkdir()
+        one = write(tmp_path / folder / "s,1.jsonl", [{"text": "a"}])
+        two = write(tmp_path / folder / "e=2.jsonl", [{"text": "b"}])
+        found = load_target(TargetSettings(name=f"pair={one},{two}"))
+        assert (found.name, found.select, found.eval) == ("pair", ("a",), ("b",))
+        both = write(tmp_path / folder / "both.jsonl", [{"text": text} for text in items(9)])
+        assert load_target(TargetSettings(name=f"mine={both}")).name == "mine"
+    # noted for later stages, it is found from anywhere, and where the project is moved to
+    place = tmp_path / ".curate"
+    place.mkdir()
+    monkeypatch.chdir(tmp_path)
+    wanted = located(TargetSettings(name="pair=x=1,2/s,1.jsonl,x=1,2/e=2.jsonl"))
+    note_target(place, wanted)
+    monkeypatch.chdir("/")
+    assert ranked_target(place).select == ("a",)
+    assert [str(two), str(tmp_path / "x=1,2" / "s,1.jsonl")] == sorted(target_files(wanted)[1:])
+    with pytest.raises(CurateError, match="name one file, or select and eval file"):
+        load_target(TargetSettings(name="x=a,b,c"))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from curate.errors import USAGE, CurateError
 from curate.records import Target
 from curate.settings import TargetSettings
 from curate.store.fingerprint import digest_texts
-from curate.store.places import user_path
+from curate.store.places import split_target, user_path
 
 
 def load_target(settings: TargetSettings) -> Target:
@@ -56,9 +56,9 @@ def load_target(settings: TargetSettings) -> Target:
         return _load_task(settings)
     if (whole := user_path(settings.name)).is_file():
         return _load_files([whole], "", settings)
-    label, _, rest = settings.name.rpartition("=")
+    label, named = split_target(settings.name)
     if label:
-        return _load_files([user_path(part) for part in rest.split(",")], label, settings)
+        return _load_files([user_path(name) for name in named], label, settings)
     raise _unknown(settings.name)
 
 

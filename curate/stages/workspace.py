@@ -16,7 +16,7 @@ from curate.records import Target
 from curate.settings import Settings, TargetSettings
 from curate.store.history import Note, noting
 from curate.store.leftovers import sweep
-from curate.store.places import note_path, noted_path, user_path
+from curate.store.places import is_file, note_path, noted_path, split_target, user_path
 from curate.store.publish import publish_json, read_json
 from curate.task2vec.reading import open_index
 
@@ -46,7 +46,7 @@ def input_files(place: Path) -> list[Path]:
 def target_files(wanted: TargetSettings) -> list[str]:
     """Return what a target may be read from: every name, and every file that one names."""
     names = [split_weight(name)[0] for name in (wanted.name, *wanted.names)]
-    files = [file for name in names for file in name.rpartition("=")[-1].split(",")]
+    files = [file for name in names for file in split_target(name)[1]]
     return [name for name in (*names, *files) if name]
 
 
@@ -94,8 +94,8 @@ def _with_files(wanted: TargetSettings, change: Callable[[str], str]) -> TargetS
     """Return the settings of a target with each file (`NAME=FILE,FILE`) put in another way."""
 
     def changed(name: str) -> str:
-        label, equals, files = name.rpartition("=")
-        return label + equals + ",".join(map(change, files.split(",")))
+        label, files = split_target(name, lambda file: is_file(file) or is_file(change(file)))
+        return f"{label}=" * bool(label) + ",".join(map(change, files))
 
     weighted = [split_weight(name) for name in wanted.names]
     names = tuple(f"{changed(name)}:{weight:g}" for name, weight in weighted)

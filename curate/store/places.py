@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -35,3 +36,43 @@ def note_path(path: Path, workspace: Path) -> str:
 def noted_path(note: str, workspace: Path) -> Path:
     """Return the whole path that a note of `note_path` stands for now; a whole one is itself."""
     return (workspace.resolve() / note).resolve()
+
+
+def is_file(name: str) -> bool:
+    """Say whether a user's path is a file; False of one that no disk could hold."""
+    return os.path.isfile(os.path.expanduser(name))  # noqa: PTH111, PTH113 - Path's may raise
+
+
+def split_target(name: str, there: Callable[[str], bool] = is_file) -> tuple[str, list[str]]:
+    """Return label and files of a target as it is written: `NAME=FILE,FILE`, or a file.
+
+    A path may hold commas and equals signs: it is cut where every file is there, else at the
+    last equals sign and every comma.
+
+    Args:
+        name: without a weight.
+        there: whether a path is that of a file.
+
+    Example:
+        >>> split_target("mine=a,b/valid.jsonl,a,b/test.jsonl", lambda path: path[:4] == "a,b/")
+        ('mine', ['a,b/valid.jsonl', 'a,b/test.jsonl'])
+        >>> split_target("mine=valid.jsonl,test.jsonl", lambda path: False)
+        ('mine', ['valid.jsonl', 'test.jsonl'])
+    """
+    if there(name):
+        return "", [name]
+    for label, rest in _cuts(name, "="):
+        if there(rest):
+            return label, [rest]
+        for pair in _cuts(rest, ","):
+            if all(map(there, pair)):
+                return label, list(pair)
+    label, _, rest = name.rpartition("=")
+    return label, rest.split(",")
+
+
+def _cuts(text: str, sign: str) -> Iterator[tuple[str, str]]:
+    """Yield what stands before and after each sign, from the first on."""
+    parts = text.split(sign)
+    for place in range(1, len(parts)):
+        yield sign.join(parts[:place]), sign.join(parts[place:])
