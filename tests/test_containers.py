@@ -106,6 +106,21 @@ def test_what_unpacks_before_the_damage_is_given_once_and_in_order(tmp_path):
     assert len(b"".join(before_damage(path, "gzip"))) == 1 << 20  # a block, no more
 
 
+def test_zeros_after_gzip_are_padding_and_anything_else_is_damage(tmp_path):
+    one, two = gzip.compress(b"a\n"), gzip.compress(b"b\n")
+    zeros = bytes(20_000)
+    for packed in (one + zeros + two, one + two + zeros, one + bytes(1) + two + bytes(1)):
+        assert b"".join(read_blocks(write(tmp_path / "a", packed), "gzip")) == b"a\nb\n"
+    for packed in (one + zeros + b"x", one + zeros + two[:-1], one + b"x" + zeros):
+        assert b"".join(read(write(tmp_path / "a", packed), "gzip")) in (b"a\n", b"a\nb\n")
+
+
+@pytest.mark.parametrize("compression", ["bz2", "zstd"])
+def test_zeros_after_other_streams_are_said_and_cost_nothing(compression, tmp_path):
+    packed = PACK[compression](b"a\nb\n") + bytes(512)
+    assert b"".join(read(write(tmp_path / "a", packed), compression)) == b"a\nb\n"
+
+
 def test_a_part_of_a_plain_file_is_its_bytes(tmp_path, monkeypatch):
     data = b"\xef\xbb\xbfab\ncd\nef"
     path = write(tmp_path / "a", data)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -28,7 +30,9 @@ RATIO_FROM_BYTES = 100 * 1024 * 1024
 
 Compression = Literal["none", "gzip", "zstd", "bz2", "xz"]
 
-STREAM_ERRORS = (OSError, EOFError, lzma.LZMAError, pa.ArrowException, msgspec.MsgspecError)
+STREAM_ERRORS = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, msgspec.MsgspecError
+)  # fmt: skip
 """What the libraries raise on a damaged container."""
 
 
@@ -47,22 +51,9 @@ class BrokenFileError(Exception):
 
 @contextmanager
 def open_bytes(path: Path, compression: Compression) -> Iterator[Any]:
-    """Open a file for reading its decompressed bytes; a cut stream raises when its end is read.
-
-    pyarrow's streams are used because they raise on a truncated frame.
-    """
-    if compression == "none":
-        with path.open("rb") as plain:
-            yield plain
-    elif compression == "xz":
-        with path.open("rb") as packed, open_xz(packed) as unpacked:
-            yield unpacked
-    else:
-        with (
-            pa.OSFile(str(path), "rb") as raw,
-            pa.CompressedInputStream(raw, compression) as stream,
-        ):
-            yield stream
+    """Open a file for reading its decompressed bytes; a cut stream raises when its end is read."""
+    with path.open("rb") as raw, _unpacked(raw, compression) as stream:
+        yield stream
 
 
 Span = tuple[int, int]
@@ -268,10 +259,18 @@ def read_head(path: Path, compression: Compression, *, limit: int) -> tuple[byte
 
 @contextmanager
 def _unpacked(raw: Any, compression: Compression) -> Iterator[Any]:
+    """Open what an open file unpacks to, by readers that raise on a truncated stream.
+
+    Python's own passes over the zeros that blocks of a tape leave after gzip, as gzip(1) does;
+    pyarrow's does not.
+    """
     if compression == "none":
         yield raw
     elif compression == "xz":
         with open_xz(raw) as stream:
+            yield stream
+    elif compression == "gzip":
+        with gzip.GzipFile(fileobj=raw, mode="rb") as stream:
             yield stream
     else:
         with pa.CompressedInputStream(pa.PythonFile(raw, "r"), compression) as stream:

@@ -18,7 +18,7 @@ from curate.errors import CurateError
 from curate.records import Document
 from curate.store.fingerprint import digest_file
 
-READING = 2
+READING = 3
 """State of how files become documents, a part of what is kept of them: raise it with any change."""
 
 MAX_NAME_BYTES = 4096
