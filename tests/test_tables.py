@@ -113,6 +113,18 @@ def every_table(tmp_path):
     }
 
 
+def test_an_explanation_names_the_ranks_of_an_interval_only_where_there_are_several():
+    def line(low, high):
+        shard = dataclasses.replace(ranking().shards[0], rank=1, rank_low=low, rank_high=high)
+        terms = {"documents": 1, "shard_terms": (), "target_terms": ()}
+        found = Explanation(ranking(), shard, (), (), (), (), **terms)
+        return printed(explanation_table(found), width=200).splitlines()[0]
+
+    n = len(ranking().shards)
+    assert f": rank 1 of {n}, alignment to" in line(1, 1)
+    assert f": rank 1 of {n} (ranks 1–2), alignment to" in line(1, 2)
+
+
 def numbers_in(text):
     """Return what stands between spaces and brackets and holds a digit, names left out."""
     words = re.findall(r"[^\s()]*\d[^\s()]*", text)

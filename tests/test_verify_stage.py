@@ -228,6 +228,7 @@ def test_what_does_not_belong_together_is_refused(chain, tmp_path, part, message
     ("field", "value"),
     [
         ("against", ("scores",)),
+        ("against", ("ngram", "all", "ngram")),
         ("control_items", -1),
         ("seeds", 0),
         ("calibration", 1),

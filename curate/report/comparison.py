@@ -127,9 +127,10 @@ def _value_cells(found: Interval | None) -> tuple[str, str]:
 def explanation_table(found: Explanation) -> RenderableType:
     """Return a shard's place, what takes away from it, its documents and its terms."""
     shard, ranking = found.shard, found.ranking
+    ranks = format_ranks(shard.rank_low, shard.rank_high)
+    allowed = "" if ranks == str(shard.rank) else f" (ranks {ranks})"
     line = (
-        f"{show(shard.shard)}: rank {shard.rank} of {len(ranking.shards)} "
-        f"(ranks {format_ranks(shard.rank_low, shard.rank_high)}), alignment to "
+        f"{show(shard.shard)}: rank {shard.rank} of {len(ranking.shards)}{allowed}, alignment to "
         f"{show(ranking.target)} {format_value(shard.alignment)} "
         f"({format_interval(shard.low, shard.high)})"
     )

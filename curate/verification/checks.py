@@ -37,7 +37,11 @@ def check_settings(settings: VerifySettings) -> None:
         "tokens": (settings.tokens < 0, "at least 0"),
         "eval_items": (settings.eval_items < 1, "at least 1"),
         "control_items": (settings.control_items < 0, "at least 0"),
-        "against": (bool(set(settings.against) - RIVALS), f"of {', '.join(sorted(RIVALS))}"),
+        "against": (
+            bool(set(settings.against) - RIVALS)
+            or len(set(settings.against)) < len(settings.against),
+            f"of {', '.join(sorted(RIVALS))}, each once",
+        ),
     }
     for name, (is_wrong, need) in wrong.items():
         if is_wrong:
