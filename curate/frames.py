@@ -73,6 +73,13 @@ def counted(count: int, thing: str) -> str:
     return format_number(count, thing)
 
 
+def valued(value: float, *, signed: bool = False) -> str:
+    """Return `format_value(value)`, for the lines of records and what is said on the way."""
+    from curate.report.numbers import format_value
+
+    return format_value(value, signed=signed)
+
+
 def _cell(value: Any) -> str:
     from curate.report.numbers import format_count, format_value
 

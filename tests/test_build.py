@@ -30,7 +30,7 @@ from curate.mixing.build import build_mix
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
 from curate.mixing.items import index_items
-from curate.mixing.mixture import Foresight
+from curate.mixing.mixture import Foresight, Mixture, put_in_words
 from curate.mixing.opened import open_mix, read_mix_texts
 from curate.mixing.plan import plan_shards
 from curate.mixing.reading import read_some
@@ -38,7 +38,7 @@ from curate.mixing.survey import survey
 from curate.mixing.tokenizer import count_tokens
 from curate.mixing.weights import temperatures
 from curate.mixing.write import choose_workers
-from curate.records import RecordRange, Shard, Target
+from curate.records import Forecast, RecordRange, Shard, Target
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings
 from curate.store.fingerprint import digest_file
 from curate.task2vec.reading import embedding_path
@@ -189,6 +189,19 @@ def test_the_best_shards_come_first_and_the_forecast_is_said_before(build):
     found = {name: each["alignment"] for name, each in manifest["planned"].items()}
     assert found["mix"] > found["random"] > found["worst"]
     assert mix.low <= mix.alignment <= mix.high
+
+
+def test_what_is_said_before_a_mix_has_the_numbers_of_its_table():
+    def mixture(alignment, *drop):
+        found = Forecast(*drop, basis="")
+        return Mixture(alignment, alignment - 0.1, alignment + 0.1, 5.0, found)
+
+    found = {"mix": mixture(0.5, -0.0004, -0.00002, 0.25), "random": mixture(0.3, 0, 0, 0),
+             "worst": mixture(0.004, 0, 0, 0)}  # fmt: skip
+    assert put_in_words(found) == (
+        "alignment 0.500 (0.400 to 0.600), random 0.300, worst 0.0040; forecast drop −0.0004 "
+        "nats/token (0.000 to +0.250)"
+    )
 
 
 def test_no_item_of_either_split_is_in_the_mix_and_the_report_says_what_went(build, place):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from curate.frames import valued
 from curate.mixing.forecast import Prior, forecast_without_runs
 from curate.mixing.sums import Sum, Sums, sum_up
 from curate.ranking.alignment import align_all
@@ -265,9 +266,10 @@ def target_pairs(index: Index, target: Target, *, most: int = 0) -> ItemPairs:
 
 def put_in_words(found: Mapping[str, Mixture]) -> str:
     """Return the line that a person reads before a mix is written."""
-    mix, random, worst = found["mix"], found["random"], found["worst"]
+    mix, random, worst = (valued(found[name].alignment) for name in ("mix", "random", "worst"))
+    own, drop = found["mix"], found["mix"].forecast
     return (
-        f"alignment {mix.alignment:.3f} [{mix.low:.3f}, {mix.high:.3f}] (random "
-        f"{random.alignment:.3f}, worst {worst.alignment:.3f}); forecast drop "
-        f"{mix.forecast.drop:+.3f} [{mix.forecast.low:+.3f}, {mix.forecast.high:+.3f}] nats/token"
+        f"alignment {mix} ({valued(own.low)} to {valued(own.high)}), random {random}, worst "
+        f"{worst}; forecast drop {valued(drop.drop, signed=True)} nats/token "
+        f"({valued(drop.low, signed=True)} to {valued(drop.high, signed=True)})"
     )
