@@ -227,3 +227,23 @@ def test_init_keeps_a_settings_file_and_follows_no_link(tmp_path, monkeypatch):
     assert CliRunner().invoke(main, ["init", "--force"]).exit_code == 0
     assert (tmp_path / "mine.jsonl").read_text() == '{"text": "x"}\n'
     assert not (tmp_path / "curate.toml").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "command", [["index"], ["rank"], ["build-mix", "--budget", "9"], ["verify"]]
+)
+def test_a_workspace_that_cannot_be_written_to_is_told_before_any_work(
+    built, monkeypatch, tmp_path, command
+):
+    place = tmp_path / ".curate"
+    shutil.copytree(built[0] / ".curate", place)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: mode == os.R_OK or Path(path) != Path(".curate")
+    )
+    Path("curate.toml").write_text('[corpus]\ninputs = ["gone"]\n[target]\nname = "gone.jsonl"\n')
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1
+    assert done.output == (
+        "curate: .curate: cannot be written to; make it writable, or name another --workspace\n"
+    )

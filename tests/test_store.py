@@ -591,7 +591,7 @@ def test_without_flock_the_owner_gives_signs_of_life(tmp_path, no_flock, monkeyp
 def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     with (
-        pytest.raises(CurateError, match=r"cannot be locked: .* --workspace"),
+        pytest.raises(CurateError, match=r"cannot be locked: .*another folder"),
         locked(tmp_path / "file" / "x"),
     ):
         pass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from curate.config import CONFIG_NAME
 from curate.corpus.targets import load_target, split_weight
-from curate.errors import CurateError
+from curate.errors import CannotWriteError, CurateError
 from curate.records import Target
 from curate.settings import Settings, TargetSettings
 from curate.store.history import Note, noting
@@ -27,9 +27,18 @@ _BESIDE = f"..{os.sep}"
 
 
 def swept(workspace: str | Path) -> Path:
-    """Return the workspace without the temporary files of runs that were killed."""
-    sweep(Path(workspace), held=False)
-    return Path(workspace)
+    """Return the workspace of a stage that writes, without temporary files of killed runs.
+
+    Raises:
+        CannotWriteError: it cannot be written to, said before any work is done.
+    """
+    place = Path(workspace)
+    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+        raise CannotWriteError(
+            f"{place}: cannot be written to; make it writable, or name another --workspace"
+        )
+    sweep(place, held=False)
+    return place
 
 
 def input_files(place: Path) -> list[Path]:

@@ -52,7 +52,7 @@ def locked(folder: Path, *, notify: Notify = silent) -> Iterator[None]:
     except OSError as error:
         raise CurateError(
             f"{folder}: cannot be locked: {error.strerror or error}; make it writable, or name "
-            "another --workspace"
+            "another folder"
         ) from error
     with stream:
         if _flocked(stream, folder):
