@@ -179,6 +179,25 @@ def test_whole_documents_go_on_while_that_is_nearer_and_there_is_room():
     assert given == 20  # as near as 30, and less
 
 
+def test_whole_documents_end_nearest_to_a_room_that_no_boundary_lies_in():
+    rng = np.random.default_rng(0)
+    sizes = [rng.integers(50, 150, 5).tolist() for _ in range(200)]
+    total = sum(map(sum, sizes))
+    parts = [int(sum(each) * 1.5) for each in sizes]
+    given, _ = choose(sizes, parts, epochs=1.5, whole=True)
+    assert abs(given / (1.5 * total) - 1) < 0.01  # 7 % below it, where none went beyond its room
+    shards = [taken(each, 1.5) for each in sizes]
+    choose_rows(shards, np.array(parts), budget=sum(parts), cut=cut_exactly, whole=True)
+    assert all(abs(each.given - each.room) < 75 for each in shards)  # half a document
+    # what others can give within their room comes first, and whole epochs are kept to
+    shards = [taken([100] * 3, 1.5), taken([7] * 90)]
+    assert choose_rows(shards, np.array([450, 0]), budget=450, cut=cut_exactly, whole=True) == 449
+    assert [each.given for each in shards] == [400, 49]
+    assert choose([[100, 10, 10]], [240], epochs=2.0, whole=True)[0] == 240
+    shards = [taken([100, 10, 10], 2.0)]
+    assert choose_rows(shards, np.array([240]), budget=400, cut=cut_exactly, whole=True) == 240
+
+
 def test_nothing_more_to_give_is_said():
     shards = [taken([3, 3])]
     assert choose_rows(shards, np.array([6]), budget=9, cut=cut_exactly) == 6

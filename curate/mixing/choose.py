@@ -162,13 +162,19 @@ def _fill(shards: Sequence[Taken], parts: Ints, budget: int, cut: Cut) -> None:
 
 
 def _nearest(shards: Sequence[Taken], parts: Ints, budget: int) -> None:
-    """Add or leave out whole documents while that brings the sum nearer to the budget."""
+    """Add whole documents while that brings the sum nearer to the budget.
+
+    What is then missing shards give beyond their room, each to the boundary nearest to it: where
+    epochs are no whole number, no boundary need lie in it, and a shard would be passed once.
+    """
     order = np.argsort(parts <= 0, kind="stable").tolist()
     missing = budget - _given(shards)
-    for place in order:
-        shard = shards[place]
-        while shard.next_tokens and abs(missing - shard.next_tokens) < abs(missing):
-            if shard.given + shard.next_tokens > shard.room:
-                break
-            missing -= shard.next_tokens
-            shard.whole += 1
+    for beyond in (False, True):
+        for place in order:
+            shard = shards[place]
+            while shard.next_tokens and abs(missing - shard.next_tokens) < abs(missing):
+                left = shard.room - shard.given
+                if shard.next_tokens > left and not (beyond and shard.next_tokens < 2 * left):
+                    break
+                missing -= shard.next_tokens
+                shard.whole += 1
