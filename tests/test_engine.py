@@ -59,6 +59,9 @@ def die(x):
 def threads(x):
     return os.environ["OMP_NUM_THREADS"], os.getpid()
 
+def waiting(x):
+    return os.environ["OMP_WAIT_POLICY"]
+
 def linger(folder):
     Path(folder, str(os.getpid())).touch()
     time.sleep(60)
@@ -140,6 +143,18 @@ def test_threads_of_this_process_share_the_work_and_keep_its_order(work, tmp_pat
 
 def test_no_items_are_no_work(work):
     assert list(run_local(work.double, [], workers=2)) == []
+
+
+@pytest.mark.parametrize(("given", "found"), [("", "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_workers_wait_without_spinning_unless_told_otherwise(
+    work, monkeypatch, given, found
+):
+    """The commands set it for themselves; callers from Python have an environment of their own."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    assert list(run_local(work.waiting, [1, 2], workers=2)) == [found] * 2
+    assert os.environ.get("OMP_WAIT_POLICY", "") == given
 
 
 def test_each_worker_computes_on_one_thread_in_its_own_process(work):

@@ -19,6 +19,9 @@ from typing import Any
 from curate.engine.outcome import Outcome, attempt, death, portable
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_WAIT_POLICY = "OMP_WAIT_POLICY"
+"""Passive unless the caller says otherwise: training has several threads where there are more
+cores than runs, and one that spins while it waits takes the core of another run."""
 
 
 MOST_SLOTS = 2
@@ -44,6 +47,7 @@ def start_worker(environment: Mapping[str, str]) -> Worker:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     own = dict.fromkeys(_THREAD_LIMITS, "1") | dict(environment)
+    own.setdefault(_WAIT_POLICY, os.environ.get(_WAIT_POLICY, "PASSIVE"))
     process = context.Process(target=_serve, args=(theirs, own), daemon=True)
     with _without_main():
         process.start()
