@@ -1,3 +1,6 @@
+import ast
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -7,6 +10,32 @@ from curate.corpus.inputs import find_inputs
 from curate.corpus.targets import load_target
 from curate.errors import CurateError
 from curate.settings import TargetSettings
+
+EVERY_KIND = """
+async def a():
+    async for x in y:
+        def b(): pass
+    else:
+        def c(): pass
+    async with z:
+        class D: pass
+match x:
+    case 1:
+        def e(): pass
+    case _:
+        f = lambda: [g for g in h]
+try:
+    def i(): pass
+except* OSError:
+    def j(): pass
+else:
+    def k(): pass
+finally:
+    while 1 if x else 2:
+        def m(): pass
+    else:
+        def n(): pass
+"""
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +87,10 @@ def test_a_folder_that_holds_what_the_demo_would_replace_is_refused(tmp_path, na
     with pytest.raises(CurateError, match=f"holds {name}, which is not of the example"):
         write_example(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_statements_come_as_ast_walk_gives_them():
+    tree = ast.parse(Path(ast.__file__).read_text(encoding="utf-8") + EVERY_KIND)
+    kinds = (ast.mod, ast.stmt, ast.excepthandler, ast.match_case)
+    walked = [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    assert list(example_module._statements(tree)) == walked

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import re
 import sysconfig
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,7 +205,7 @@ def _files(patterns: tuple[str, ...], *, held_out: bool = False) -> Iterator[tup
 def _docstrings(path: Path) -> Iterator[Text]:
     """Yield the docstrings of a module's classes and functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node) or ""
             if len(text) >= 2 * SHORTEST_CHARS:
@@ -215,9 +216,9 @@ def _code(path: Path) -> Iterator[Text]:
     """Yield a module's code in pieces, its docstrings left out: they are another kind of text."""
     source = path.read_text(encoding="utf-8")
     lines = source.split("\n")
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         body = getattr(node, "body", None)
-        if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
+        if not body or not isinstance(body[0], ast.Expr):
             continue
         first = body[0]
         value = first.value
@@ -225,6 +226,16 @@ def _code(path: Path) -> Iterator[Text]:
             for number in range(first.lineno - 1, first.end_lineno or first.lineno):
                 lines[number] = ""
     yield from _cut(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip())
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield what `ast.walk` does, in its order, but for expressions: nine of ten nodes."""
+    waiting = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+            waiting.extend(getattr(node, name, ()))
+        yield node
 
 
 def _topics(path: Path) -> Iterator[Text]:
