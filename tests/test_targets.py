@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.corpus.fields import parse_template
+from curate.corpus.inputs import find_inputs
 from curate.corpus.named_targets import known_targets, list_targets
 from curate.corpus.split import split_items
 from curate.corpus.targets import load_target
@@ -16,6 +17,7 @@ from curate.errors import CurateError
 from curate.settings import TargetSettings
 from curate.stages.workspace import located, note_target, ranked_target, target_files
 from curate.store.fingerprint import digest_texts
+from curate.store.places import also_there
 
 WORDS = ["group", "ring", "field", "module", "ideal", "kernel"]
 WORDS += ["image", "order", "prime", "finite", "cyclic", "normal"]
@@ -122,6 +124,35 @@ def test_commas_and_equals_signs_in_paths_part_nothing(tmp_path, monkeypatch):
 def test_a_wrong_name_is_said_to_be_so(name, message):
     with pytest.raises(CurateError, match=message):
         load_target(TargetSettings(name=name))
+
+
+@pytest.mark.parametrize(
+    ("there", "named", "how"),
+    [
+        ("pru\u0308fung.jsonl", "pr\u00fcfung.jsonl", "with accents in another Unicode form"),
+        ("pr\u00fcfung.jsonl", "pru\u0308fung.jsonl", "with accents in another Unicode form"),
+        ("Mine/Items.JSONL", "mine/items.jsonl", "with other capitals"),
+        ("pru\u0308fung.jsonl", "PR\u00dcFUNG.jsonl", "with other capitals"),
+    ],
+)
+def test_a_file_that_reads_like_the_name_is_told_of(tmp_path, there, named, how):
+    path = tmp_path / there
+    path.parent.mkdir(exist_ok=True)
+    write(path, [{"text": text} for text in items(9)])
+    assert load_target(TargetSettings(name=str(path))).name == path.stem
+    seen = tmp_path / there.split("/")[0]
+    for name in (str(tmp_path / named), f"mine={tmp_path / named}"):
+        with pytest.raises(CurateError) as caught:
+            load_target(TargetSettings(name=name))
+        assert f"no such file (there is {seen}, {how}); " in str(caught.value)
+    with pytest.raises(CurateError) as caught:
+        find_inputs([str(tmp_path / named)], workspace=tmp_path)
+    assert str(caught.value).endswith(f"no such file or folder (there is {seen}, {how})")
+
+
+def test_nothing_is_said_to_be_there_that_is_not(tmp_path):
+    for name in ("gone", "gone/x.jsonl", "x" * 300 + "/y" * 3000, "a\0b"):
+        assert also_there(str(tmp_path / name)) == also_there(name) == ""
 
 
 def test_a_folder_of_targets_that_is_not_there_is_named(tmp_path):

@@ -20,7 +20,7 @@ from curate.corpus.formats import (
 )
 from curate.errors import USAGE, CurateError
 from curate.store.meta import kind_of
-from curate.store.places import user_path
+from curate.store.places import also_there, user_path
 
 _CARDS = ("readme", "license", "licence", "notice", "citation")
 _SETTINGS = "curate.toml"  # lies in the folder of a project, and is no document of its corpus
@@ -107,7 +107,7 @@ def _expand(
         for part in parts:
             yield from _folder(part, skipped) if part.is_dir() else [(_explicit(part), "")]
     else:
-        raise CurateError(f"{given}: no such file or folder")
+        raise CurateError(f"{given}: no such file or folder{also_there(given)}")
 
 
 def _outside_mixes(pattern: Path, skipped: list[Path]) -> list[Path]:

@@ -19,7 +19,7 @@ from curate.errors import USAGE, CurateError
 from curate.records import Target
 from curate.settings import TargetSettings
 from curate.store.fingerprint import digest_texts
-from curate.store.places import split_target, user_path
+from curate.store.places import also_there, split_target, user_path
 
 
 def load_target(settings: TargetSettings) -> Target:
@@ -214,7 +214,9 @@ def _read_all(paths: Sequence[Path], template: str) -> list[str]:
     items: list[str] = []
     for path in paths:
         if not path.is_file():
-            raise CurateError(f"{path}: no such file; it should hold items of the target")
+            raise CurateError(
+                f"{path}: no such file{also_there(str(path))}; it should hold items of the target"
+            )
         file = InputFile(path=path, source=path.name.split(".")[0])
         check_inputs([file], text=template)
         ledger = LedgerBuilder()
@@ -281,7 +283,8 @@ def _unknown(name: str) -> CurateError:
         )
     if "/" in name or "." in name:
         return CurateError(
-            f"target {name}: no such file; name a file, hf:org/name, or one of {', '.join(known)}",
+            f"target {name}: no such file{also_there(name)}; name a file, hf:org/name, or one of "
+            f"{', '.join(known)}",
             exit_code=USAGE,
         )
     near = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.4)

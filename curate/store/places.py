@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -41,6 +43,32 @@ def noted_path(note: str, workspace: Path) -> Path:
 def is_file(name: str) -> bool:
     """Say whether a user's path is a file; False of one that no disk could hold."""
     return os.path.isfile(os.path.expanduser(name))  # noqa: PTH111, PTH113 - Path's may raise
+
+
+def also_there(name: str) -> str:
+    """Return a clause on what lies where a missing path should, and reads like it; "" for nothing.
+
+    A name may be written with other letters' cases, or an accented letter as one sign or two:
+    on a screen the two are the same, on most disks they are not.
+    """
+    path = Path(os.path.expanduser(name))  # noqa: PTH111
+    while not os.path.exists(path.parent):  # noqa: PTH110 - Path's may raise
+        path = path.parent
+    with suppress(OSError):
+        for other in sorted(os.listdir(path.parent)):  # noqa: PTH208
+            if other != path.name and _read_alike(other) == _read_alike(path.name):
+                same = _composed(other) == _composed(path.name)
+                how = "with accents in another Unicode form" if same else "with other capitals"
+                return f" (there is {path.parent / other}, {how})"
+    return ""
+
+
+def _read_alike(name: str) -> str:
+    return _composed(_composed(name).casefold())
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def split_target(name: str, there: Callable[[str], bool] = is_file) -> tuple[str, list[str]]:
