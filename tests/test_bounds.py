@@ -199,7 +199,7 @@ def test_rules_become_bounds_of_groups():
         (("web=20%", "web<=19%"), (), USAGE, "floor is above its ceiling"),
         (("web=20%", "web>=10%"), (), USAGE, "--keep web>=10%: web has that bound already, 20.0%"),
         (("web<=20%", "web<=30%"), (), USAGE, "web has that bound already, 20.0%; name one"),
-        (("web=41%",), (), UNREACHABLE, "asks for 41 tokens, it can give 40"),
+        (("web=41%",), (), UNREACHABLE, "--keep asks for 41 tokens, it can give 40"),
         (("web<=30%", "law<=30%", "code<=39%"), (), UNREACHABLE, "together are 99%"),
         ((), ("web=41%",), UNREACHABLE, "--blend asks for 41 tokens, it can give 40"),
         (("code<=10%",), ("code=30%",), USAGE, "30.0% of the mix from code, --keep allows 10.0%"),

@@ -97,6 +97,8 @@ STRANGERS = [
     ("x.bz2", b"", ""),
     ("x.xz", b"", ""),
     ("x.parquet", b"", ""),
+    ("x.arrow", b"", ""),
+    ("x.feather", b"", ""),
     ("x.gz", gzip.compress(b"PAR1" + b"x" * 90, mtime=0), ""),  # no clock in a test's name
 ]
 

@@ -26,7 +26,7 @@ from curate.store.fingerprint import SCHEMA, digest_bytes
 from curate.store.leftovers import FORGOTTEN_SECONDS, sweep
 from curate.store.meta import is_current, publish_meta, read_meta
 from curate.store.owner import Owner, boot_id, this_owner
-from curate.store.protect import refuse_holding, refuse_input
+from curate.store.protect import refuse_holding, refuse_input, refuse_own_artefacts
 
 SHARD = Shard("a", "a", (), 1, 2, "d")
 
@@ -196,6 +196,21 @@ def test_a_folder_is_held_against_every_input_in_it(tmp_path):
     refuse_holding(tmp_path / "out", [tmp_path / "in" / "a"])
     refuse_holding(tmp_path / "in" / "deep", [tmp_path / "in" / "a"])
     refuse_holding(tmp_path / "new", [tmp_path / "in" / "a"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{folder}/a" for folder in ("index", "targets", "ranking", "facts", "verify", "groups")),
+        "configured.json", "target.json", "mix.json", "report.html",
+    ],
+)  # fmt: skip
+def test_an_input_where_the_stages_write_is_refused(tmp_path, name):
+    fill(tmp_path, "sources/a", "a", name)
+    with pytest.raises(CurateError) as caught:
+        refuse_own_artefacts(tmp_path, [tmp_path / "a", tmp_path / name])
+    assert caught.value.exit_code == USAGE
+    refuse_own_artefacts(tmp_path, [tmp_path / "a", tmp_path / "sources" / "a"])
 
 
 # --- the store: every event, every refusal, every way in which a file is not what it should be ---

@@ -96,6 +96,7 @@ def test_a_cut_stream_is_an_error_and_what_came_before_is_salvaged(tmp_path, end
 BAD_LINES = [
     (b'{"text": "half', "bad_json"),
     (b'{"text": "\xff\xfe"}', "bad_utf8"),
+    (b'{"text": "\xff', "bad_utf8"),
     (b'{"text": NaN}', "bad_json"),
     (b'{"text": "\\ud800"}', "bad_json"),
     (b'{"body": "x"}', "missing_field"),
