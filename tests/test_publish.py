@@ -21,12 +21,18 @@ from curate.mixing.publish import (
     staging_folder,
 )
 from curate.records import Shard
+from curate.store import protect
 from curate.store import publish as store
 from curate.store.fingerprint import SCHEMA, digest_bytes
 from curate.store.leftovers import FORGOTTEN_SECONDS, sweep
 from curate.store.meta import is_current, publish_meta, read_meta
 from curate.store.owner import Owner, boot_id, this_owner
-from curate.store.protect import refuse_holding, refuse_input, refuse_own_artefacts
+from curate.store.protect import (
+    refuse_holding,
+    refuse_input,
+    refuse_new_input,
+    refuse_own_artefacts,
+)
 
 SHARD = Shard("a", "a", (), 1, 2, "d")
 
@@ -196,6 +202,24 @@ def test_a_folder_is_held_against_every_input_in_it(tmp_path):
     refuse_holding(tmp_path / "out", [tmp_path / "in" / "a"])
     refuse_holding(tmp_path / "in" / "deep", [tmp_path / "in" / "a"])
     refuse_holding(tmp_path / "new", [tmp_path / "in" / "a"])
+
+
+def test_a_folder_is_an_input_s_by_its_number_too(tmp_path, monkeypatch):
+    fill(tmp_path, "in/a", "out/x")
+    monkeypatch.setattr(protect, "_is_that", lambda path, _: path.name == "in")  # a second mount
+    with pytest.raises(CurateError, match="is in it"):
+        refuse_holding(tmp_path / "out", [tmp_path / "in" / "a"])
+
+
+def test_documents_are_written_into_no_folder_that_is_read(tmp_path):
+    fill(tmp_path, "in/a", "in/deep/b", "in/.curate/x", "file", "out/x")
+    inputs = [str(tmp_path / name) for name in ("file", "absent", "in")]
+    for bad in ("in", "in/deep", "in/new/er"):
+        with pytest.raises(CurateError, match="is in the input") as caught:
+            refuse_new_input(tmp_path / bad, inputs, tmp_path / "in" / ".curate")
+        assert caught.value.exit_code == USAGE
+    for good in ("out", "new", "absent", "absent/x", "in/.curate/mixes", "."):
+        refuse_new_input(tmp_path / good, inputs, tmp_path / "in" / ".curate")
 
 
 @pytest.mark.parametrize(

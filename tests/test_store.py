@@ -28,7 +28,7 @@ from curate.store.arrays import arrays_are_whole, find_arrays, publish_arrays, r
 from curate.store.fingerprint import digest_bytes, digest_file, digest_texts, fingerprint
 from curate.store.leftovers import sweep
 from curate.store.lock import locked
-from curate.store.meta import is_current, publish_meta, read_meta
+from curate.store.meta import is_current, kind_of, publish_meta, read_meta
 from curate.store.owner import Owner, is_gone, is_mark_gone, this_owner
 from curate.store.publish import (
     is_sealed,
@@ -360,15 +360,26 @@ def test_a_small_file_is_opened_once_and_its_folder_once(tmp_path, monkeypatch):
     assert (tmp_path / "x").read_bytes() == b"new" * 1_000_000
 
 
-def test_a_file_is_private_until_it_is_published(tmp_path):
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("mask", "mode"), [(0o027, 0o640), (0, 0o666)])
+def test_a_file_is_private_until_it_is_published(tmp_path, mask, mode):
+    before = os.umask(mask)
     try:
         with publishing(tmp_path / "x") as temporary:
             temporary.write_text("secret")
             assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
-        assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+        assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
     finally:
         os.umask(before)
+
+
+def test_a_folder_says_of_what_kind_it_is(tmp_path):
+    for name, data in (("none", None), ("theirs", b'{"kind": "mix"}'), ("odd", b"\x00" * 200)):
+        (tmp_path / name).mkdir()
+        if data is not None:
+            (tmp_path / name / "meta.json").write_bytes(data)
+        assert kind_of(tmp_path / name) == ""
+    publish_meta(tmp_path, kind="mix", fingerprint="f", files=[], body=SHARD)
+    assert kind_of(tmp_path) == "mix" and kind_of(tmp_path / "absent") == ""
 
 
 def test_a_full_disk_says_what_is_free(tmp_path, monkeypatch):
