@@ -169,7 +169,7 @@ def test_a_workspace_is_not_written_over_its_inputs(tmp_path, built, name, linke
     assert path.read_text().startswith('{"text"')
 
 
-@pytest.mark.parametrize("name", ["data", "data/holdout"])
+@pytest.mark.parametrize("name", ["data", "data/train", "data/holdout"])
 def test_a_mix_is_not_written_over_an_input_through_a_folder_in_it(built, tmp_path, name):
     home, settings = built
     before = {path.name: path.read_bytes() for path in (home / "in").iterdir() if path.is_file()}

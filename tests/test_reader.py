@@ -1,6 +1,7 @@
 import bz2
 import errno
 import gzip
+import io
 import lzma
 import os
 import random
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from curate.corpus import columns, containers, fields, inputs, ipc, json_rows, reader
 from curate.corpus.fields import parse_template
 from curate.corpus.inputs import InputFile, find_inputs
-from curate.corpus.ledger import LedgerBuilder, check_ledgers, disk_refused
+from curate.corpus.ledger import LedgerBuilder, check_disk, check_ledgers, disk_refused
 from curate.corpus.reader import check_inputs, read_documents, read_labelled
 from curate.errors import REJECTED, CurateError
 from curate.records import FileLedger
@@ -630,6 +631,29 @@ def test_a_file_that_the_disk_refuses_is_told_from_one_that_is_broken(tmp_path, 
     assert not disk_refused([whole, broken]) and not disk_refused([])
     monkeypatch.setattr(reader, "read_rows", lambda *_, **__: (_ for _ in ()).throw(OSError("odd")))
     assert read(path)[1].error == "odd"
+
+
+def test_a_disk_that_refuses_is_no_end_of_a_file():
+    check_disk(LedgerBuilder(path="a", error="cut short"))
+    with pytest.raises(CurateError, match="a: Input/output error; mend it and run the same"):
+        check_disk(LedgerBuilder(path="a", error=os.strerror(errno.EIO)))
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_a_disk_that_refuses_in_a_packed_file_is_known(tmp_path, monkeypatch, ending):
+    path = write(tmp_path / "a", PACK[ending](lines()))
+    known = {".gz": "gzip", ".zst": "zstd", "": "none"}
+    compression = known.get(ending, ending.removeprefix("."))
+
+    class Refusing(io.FileIO):
+        def read(self, size=-1):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        readinto = readall = read
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: Refusing(path))
+    with pytest.raises(containers.BrokenFileError, match=os.strerror(errno.EIO)):
+        list(containers.read_blocks(path, compression))
 
 
 def test_fields_are_missing_only_where_no_file_has_them(tmp_path):
