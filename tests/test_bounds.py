@@ -81,7 +81,7 @@ def test_room_is_enough_to_the_last_token():
     )
     assert str(caught.value).endswith("at most 100, less what leaks and copies take out")
     for one in ({"decontaminate": False}, {"dedup": False}):
-        with pytest.raises(CurateError, match="less what leaks and copies take out$"):
+        with pytest.raises(CurateError, match=r"less what leaks and copies take out$"):
             check_room(MixSettings(budget=101, **one), tokens)
     with pytest.raises(CurateError, match=r"at most 100$"):
         check_room(MixSettings(budget=101, decontaminate=False, dedup=False), tokens)
