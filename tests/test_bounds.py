@@ -272,6 +272,7 @@ def test_rules_that_can_just_be_kept_are_taken():
     bounded(("web=20%", "web<=20%"))
     bounded(("web<=30%", "law<=30%", "code<=40%"))
     bounded(("web<=1%", "law<=1%"))
+    bounded(("code<=30%",), ("code=30%",))
     bounded(("web=40%",))
 
 
