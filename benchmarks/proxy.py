@@ -38,7 +38,7 @@ from curate.store.publish import publish_bytes
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.verification.continued import ContinuedModel, LanguageModel
 from curate.verification.evaluate import item_blocks
-from curate.verification.small_model import SHAPES, head_loss
+from curate.verification.small_model import SHAPES
 from curate.verification.train import TrainSettings, train_model
 
 BLOCK = 256
@@ -109,8 +109,7 @@ def token_nats(model: LanguageModel, pieces: Pieces, eos: int) -> Any:
             ids[0, row, : len(tokens)], labels[0, row, : len(tokens)] = tokens, after
         with torch.no_grad():
             given = torch.from_numpy(ids)
-            hidden = model(given, torch.zeros_like(given))
-            nats = head_loss(model.head, hidden, torch.from_numpy(labels))
+            nats = model.nats(model(given, torch.zeros_like(given)), torch.from_numpy(labels))
         for row, number in zip(nats.view(len(some), -1).numpy(), some, strict=True):
             result[number] = row[: len(pieces[number][1])]
     return np.concatenate(result)
@@ -141,7 +140,8 @@ def load_start(form: Form, probe: Probe, samples: Sequence[Any], eos: int) -> La
         return train_model(every, settings)[0]
     if kind != "probe":
         return None
-    return ContinuedModel(load_probe("builtin", device="cpu").model, lora=0, seed=0)
+    model = load_probe("builtin", device="cpu").model
+    return ContinuedModel(model, lora=0, seed=0, block_tokens=BLOCK)
 
 
 def _settings(form: Form, probe: Probe, eos: int) -> TrainSettings:

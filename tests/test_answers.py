@@ -43,7 +43,7 @@ def log_p(model, ids):
     """Naive: one sequence, all logits."""
     with torch.no_grad():
         there = torch.tensor([[[EOS, *ids[:-1]]]])
-        return (model(there, torch.zeros_like(there))[0, 0] @ model.head[0].T).log_softmax(-1)
+        return (model(there, torch.zeros_like(there))[0, 0] @ model.embedding[0].T).log_softmax(-1)
 
 
 def test_a_continuation_of_no_tokens_takes_nothing(model):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from curate.verification.blocks import pack_blocks
 from curate.verification.evaluate import item_nats
 from curate.verification.optimiser import Muon, clip_gradients
-from curate.verification.small_model import SHAPES, SmallModel, head_loss
+from curate.verification.small_model import SHAPES, SmallModel
 from curate.verification.train import DivergedError, TrainSettings, train_model, train_models
 
 EOS, VOCAB = 0, 40
@@ -134,7 +134,7 @@ def test_the_head_loss_is_cross_entropy_and_so_is_its_gradient():
     weights = model.embedding
     logits = F.linear(hidden, weights[0]).flatten(0, 2)
     expected = F.cross_entropy(logits, labels.flatten(), reduction="none")
-    found = head_loss(model.head, hidden, labels)
+    found = model.nats(hidden, labels)
     torch.testing.assert_close(found[0], expected, rtol=1e-5, atol=1e-5)
     ours = torch.autograd.grad(found.sum() / 3, [hidden, weights])
     theirs = torch.autograd.grad(expected.sum() / 3, [hidden, weights])

@@ -127,7 +127,9 @@ def lay_out(
     )
     return Batch(
         ids=to_device(ids.reshape(shape), device),
-        mask=_own_text(owner.reshape(shape), device, dtype) if packed else to_device(mask, device),
+        mask=own_past(to_device(owner.reshape(shape), device), dtype)
+        if packed
+        else to_device(mask, device),
         positions=to_device(positions.reshape(shape), device) if packed or numbered else None,
         layout=layout,
         inputs=to_device(inputs, device),
@@ -159,15 +161,18 @@ def _places(
     return np.where(column < lengths[:, None], begin[:, None] + column, nowhere)
 
 
-def _own_text(owner: npt.NDArray[Any], device: torch.device, dtype: torch.dtype) -> Tensor:
+def own_past(owner: Tensor, dtype: torch.dtype) -> Tensor:
     """Return what is added to attention: 0 on a sequence's own past, the lowest number elsewhere.
 
     A pad sees itself, so that its row of the softmax is defined.
+
+    Args:
+        owner: (B, T) any number of the sequence of each position, -1 of a pad.
+        dtype: of the activations.
     """
-    who = to_device(owner, device)
-    assert who is not None
-    past = torch.ones(who.shape[1], who.shape[1], dtype=torch.bool, device=device).tril()
-    seen = (who[:, :, None] == who[:, None, :]) & past
+    length, device = owner.shape[1], owner.device
+    past = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    seen = (owner[:, :, None] == owner[:, None, :]) & past
     hidden = torch.full(seen.shape, torch.finfo(dtype).min, dtype=dtype, device=device)
     return hidden.masked_fill_(seen, 0)[:, None]
 

@@ -26,7 +26,7 @@ def working_dtype(model: Any, *, autocast: bool) -> torch.dtype:
 
 def last_hidden(model: Any, batch: Batch, *, autocast: bool) -> Tensor:
     """Return the last hidden state, (B, T, width): what the head reads."""
-    base = _before_head(model)
+    base = before_head(model)
     places = {} if batch.positions is None else {"position_ids": batch.positions}
     with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=autocast):
         return base(
@@ -34,7 +34,7 @@ def last_hidden(model: Any, batch: Batch, *, autocast: bool) -> Tensor:
         ).last_hidden_state
 
 
-def _before_head(model: Any) -> Any:
+def before_head(model: Any) -> Any:
     """Return the module that gives the last hidden state."""
     base = getattr(model, model.base_model_prefix, None)
     # the prefix of some (Llama 4) names a part that only their siblings with images have
@@ -90,7 +90,7 @@ def find_logit_map(model: Any, sequence: Ids, *, autocast: bool) -> LogitMap:
     device = next(model.parameters()).device
     ids = torch.as_tensor(np.asarray(sequence[:4], np.int64), device=device)[None]
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
-        last = _before_head(model)(input_ids=ids, use_cache=False).last_hidden_state
+        last = before_head(model)(input_ids=ids, use_cache=False).last_hidden_state
         theirs = model(input_ids=ids, use_cache=False).logits.float()
         if last.shape[-1] != head.in_features:
             raise ValueError(f"{type(model).__name__} changes its last hidden state")

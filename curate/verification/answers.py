@@ -110,7 +110,7 @@ def _hidden(model: LanguageModel, rows: Sequence[IntArray], *, eos: int) -> Tens
 
 def _logits(model: LanguageModel, hidden: Tensor) -> Tensor:
     with torch.no_grad(), _precision(hidden.device):
-        return (hidden @ model.head[0].to(hidden.dtype).T).float()
+        return model.logits(hidden)
 
 
 def _precision(device: torch.device) -> torch.autocast:

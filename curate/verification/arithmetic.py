@@ -11,3 +11,8 @@ TRAINED = 0
 """State of training and evaluation; above 0 a part of each run's fingerprint. Raise it with any
 change by which the same documents, items and settings would give other losses: runs of two states
 must not meet in one verification, as arms or as points of a forecast."""
+
+CONTINUED = 1
+"""The same of runs that go on from a pretrained model, which are the only ones that it marks.
+
+1: the logits are the model's own (scale, cap, bias of the head), and so is what a document sees."""

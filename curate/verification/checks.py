@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from curate.corpus.split import read_alike
 from curate.errors import USAGE, CurateError
 from curate.mixing.dedup import normalise
@@ -56,7 +58,7 @@ def _said(value: object) -> str:
 
 
 def check_start(settings: VerifySettings, probe: Probe) -> None:
-    """Refuse adapters without a model, and blocks that the model cannot read.
+    """Refuse adapters without a model, blocks that it cannot read, and logits of unknown make.
 
     Raises:
         CurateError: which setting, and what it may be (exit code 2).
@@ -71,6 +73,21 @@ def check_start(settings: VerifySettings, probe: Probe) -> None:
             f"{probe.max_positions} tokens",
             exit_code=USAGE,
         )
+    if settings.model:
+        _check_logits(settings.model, probe)
+
+
+def _check_logits(name: str, probe: Probe) -> None:
+    from curate.task2vec.forward import find_logit_map  # loads torch
+
+    try:
+        find_logit_map(probe.model, np.arange(4), autocast=probe.device.type == "cuda")
+    except ValueError as error:
+        raise CurateError(
+            f"[verify] model {name}: {error}, so that its loss cannot be told from its head; name "
+            "another model",
+            exit_code=USAGE,
+        ) from None
 
 
 def check_chain(index: Index, ranking: Ranking, mix: Mix, target: Target) -> None:

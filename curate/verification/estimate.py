@@ -132,7 +132,7 @@ def _time_steps(
     train_models(
         [documents] * n_runs,
         [dataclasses.replace(settings, tokens=short)] * n_runs,
-        start=load_start(start, seed=settings.seed),
+        start=load_start(start, settings),
         device=device,
         on_step=on_step,
     )
@@ -210,7 +210,7 @@ def _loss_of_builtin(settings: VerifySettings, items: Sequence[IntArray]) -> flo
         return math.nan
     probe = load_probe("builtin", device="cpu")
     train = train_settings(dataclasses.replace(settings, model="builtin"), probe, tokens=1, seed=0)
-    model = load_start(Start("builtin", probe.info.revision, 0), seed=0)
+    model = load_start(Start("builtin", probe.info.revision, 0), train)
     if model is None:  # pragma: no cover - it is named
         raise ValueError("no start")
     nats = item_nats(model, items, eos=train.eos, block_tokens=settings.block_tokens)

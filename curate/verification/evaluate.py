@@ -10,7 +10,6 @@ import torch
 
 from curate.verification.blocks import IntArray
 from curate.verification.continued import LanguageModel
-from curate.verification.small_model import head_loss
 
 
 def item_nats(
@@ -60,8 +59,7 @@ def item_nats(
                 torch.from_numpy(rows).to(device).expand(model.n_runs, -1, -1)
                 for rows in (ids, labels)
             )
-            hidden = model(on_device, torch.zeros_like(on_device))
-            loss = head_loss(model.head, hidden, following)
+            loss = model.nats(model(on_device, torch.zeros_like(on_device)), following)
         values = loss.double().cpu().numpy().reshape(model.n_runs, *kept.shape)
         numbers = [number for number, _, _ in batch]
         np.add.at(nats.T, numbers, np.where(kept, values, 0.0).sum(axis=2).T)

@@ -58,7 +58,7 @@ def run_pilot(
     entropy = unigram_entropy(items, documents, vocab=settings.vocab)
     n_tokens = sum(map(len, items))
     known = {"eos": settings.eos, "block_tokens": settings.block_tokens}
-    if (model := load_start(start, seed=settings.seed)) is not None:
+    if (model := load_start(start, settings)) is not None:
         model.to(device)
         loss = float(item_nats(model, items, **known).sum()) / n_tokens
         return Pilot(0, entropy, loss, 0.0 if loss < entropy - 1 else math.inf, loss)

@@ -96,10 +96,18 @@ class SmallModel(nn.Module):
         """Models side by side, G."""
         return len(self.embedding)
 
-    @property
-    def head(self) -> Tensor:
-        """Weights of the heads, (G, V, D): the embeddings'."""
-        return self.embedding
+    def nats(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Return the nats of each label, (G, B · T); only the gradient of their sum can be taken.
+
+        Args:
+            hidden: (G, B, T, D) what `forward` returned.
+            labels: (G, B, T) token ids.
+        """
+        return head_loss(self.embedding, hidden, labels)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return what the first model predicts of states (n, D), (n, V) float32."""
+        return (hidden @ self.embedding[0].to(hidden.dtype).T).float()
 
     def matrices(self) -> list[nn.Parameter]:
         """Return the matrices of the blocks, each (G, m, n): what Muon updates."""
@@ -113,7 +121,7 @@ class SmallModel(nn.Module):
             starts: (G, B, T) for each position, where its document starts in this block.
 
         Returns:
-            (G, B, T, D); with `head` they make predictions.
+            (G, B, T, D): what `nats` and `logits` take.
         """
         G, T = len(ids), ids.shape[-1]
         own = starts.flatten(0, 1)  # (G · B, T)
@@ -134,12 +142,19 @@ class SmallModel(nn.Module):
 class HeadLoss(torch.autograd.Function):
     """Cross-entropy of tied-embedding logits, with its gradient, without keeping the logits.
 
-    In parts of rows: p = softmax(h Eᵀ), ∂h = (p − 1_y) E, ∂E = (p − 1_y)ᵀ h.
+    In parts of rows: p = softmax(h Eᵀ), ∂h = (p − 1_y) E, ∂E = (p − 1_y)ᵀ h; where logits are
+    capped, c · tanh(h Eᵀ / c), p − 1_y is multiplied by 1 − tanh².
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, embedding: Tensor, labels: Tensor, part: int, keep: bool
+        ctx: Any,
+        hidden: Tensor,
+        embedding: Tensor,
+        labels: Tensor,
+        part: int,
+        keep: bool,
+        cap: float,
     ) -> Tensor:
         """Return (G, n) nats of `labels` (G, n) given hidden (G, n, D) and embedding (G, V, D).
 
@@ -153,6 +168,10 @@ class HeadLoss(torch.autograd.Function):
         for start in range(0, labels.shape[1], part):
             rows = slice(start, start + part)
             p = torch.bmm(hidden[:, rows], embedding.mT).float()  # (G, part, V)
+            if cap:
+                p = p.div_(cap).tanh_()
+                slopes = 1 - p.square()
+                p *= cap
             p -= p.amax(dim=-1, keepdim=True)
             of_label = p.gather(2, labels[:, rows, None])
             total = p.exp_().sum(dim=-1, keepdim=True)
@@ -161,6 +180,8 @@ class HeadLoss(torch.autograd.Function):
                 continue
             p /= total
             p.scatter_add_(2, labels[:, rows, None], torch.full_like(of_label, -1.0))
+            if cap:
+                p *= slopes
             p = p.to(hidden.dtype)
             d_hidden[:, rows] = torch.bmm(p, embedding)
             if d_embedding is not None:
@@ -176,13 +197,11 @@ class HeadLoss(torch.autograd.Function):
         return (
             d_hidden * scale,
             None if d_embedding is None else d_embedding * scale,
-            None,
-            None,
-            None,
+            *[None] * 4,
         )
 
 
-def head_loss(head: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
+def head_loss(head: Tensor, hidden: Tensor, labels: Tensor, *, cap: float = 0.0) -> Tensor:
     """Return the nats of each label, (G, B · T).
 
     Only the gradient of their sum can be taken.
@@ -191,6 +210,7 @@ def head_loss(head: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
         head: (G, V, D) weights; one that learns nothing costs nothing.
         hidden: (G, B, T, D) states.
         labels: (G, B, T) token ids.
+        cap: the logits are cap · tanh(· / cap); 0 leaves them.
     """
     # 8 MB of logits stay in a CPU's cache.
     most = 1 << 21 if hidden.device.type == "cpu" else 1 << 28
@@ -200,6 +220,7 @@ def head_loss(head: Tensor, hidden: Tensor, labels: Tensor) -> Tensor:
         labels.flatten(1, 2),
         max(1, most // (len(head) * head.shape[1])),
         torch.is_grad_enabled(),
+        cap,
     )
 
 

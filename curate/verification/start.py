@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from curate.errors import CurateError
 from curate.settings import VerifySettings
+from curate.verification import arithmetic
 
 if TYPE_CHECKING:  # a tensor library, which the name of a start does without
     from curate.task2vec.probe import Probe
@@ -27,6 +28,7 @@ class Start:
     model: str  # builtin, a hub id, a folder or a .gguf file
     revision: str  # of its files
     lora: int  # rank of the adapters that learn; 0: all weights learn
+    arithmetic: int = arithmetic.CONTINUED
 
 
 def find_start(settings: VerifySettings, revision: str) -> Start | None:
@@ -41,8 +43,12 @@ def find_start(settings: VerifySettings, revision: str) -> Start | None:
     return Start(settings.model, revision, settings.lora)
 
 
-def load_start(start: Start | None, *, seed: int) -> ContinuedModel | None:
+def load_start(start: Start | None, settings: TrainSettings) -> ContinuedModel | None:
     """Load the model that a run goes on from, on the CPU; None for a run from scratch.
+
+    Args:
+        start: from `find_start`.
+        settings: of the run; its seed and the length of its blocks count here.
 
     Raises:
         CurateError: not there or not the one that was planned, peft is wanted and not installed,
@@ -57,7 +63,12 @@ def load_start(start: Start | None, *, seed: int) -> ContinuedModel | None:
     if probe.info.revision != start.revision:
         raise CurateError(f"{start.model}: changed while the runs went on; run curate verify again")
     try:
-        return ContinuedModel(probe.model, lora=start.lora, seed=seed)
+        return ContinuedModel(
+            probe.model,
+            lora=start.lora,
+            seed=settings.seed,
+            block_tokens=settings.block_tokens,
+        )
     except ImportError:
         raise CurateError("[verify] lora: peft is not installed; pip install peft") from None
     except ValueError as error:

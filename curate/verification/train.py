@@ -18,7 +18,7 @@ import torch
 from curate.verification.blocks import IntArray, pack_blocks
 from curate.verification.continued import LanguageModel
 from curate.verification.optimiser import clip_gradients, make_optimisers
-from curate.verification.small_model import SmallModel, head_loss
+from curate.verification.small_model import SmallModel
 
 DIVERGED_STEPS = 8  # a mean over so many steps, a nat above knowing nothing, is a divergence
 
@@ -167,7 +167,7 @@ def train_models(
                 )
             )
             with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
-                loss = head_loss(model.head, forward(ids, starts), labels)  # (G, b · T)
+                loss = model.nats(forward(ids, starts), labels)  # (G, b · T)
             (loss.sum() / n_labels).backward()
             total += loss.detach().sum(dim=1)
 

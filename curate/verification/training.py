@@ -104,7 +104,7 @@ def _train_together(items: Sequence[RunItem], kept: Sequence[tuple[Snapshot, Sta
         model, curves = train_models(
             [read_documents(item.documents) for item in items],
             [item.settings for item in items],
-            start=load_start(one.start, seed=one.settings.seed),
+            start=load_start(one.start, one.settings),
             device=one.device,
             compiled=one.compiled,
             on_step=watch.on_step,
