@@ -89,6 +89,17 @@ def test_neither_order_nor_batch_nor_neighbours_change_a_vector(folder, monkeypa
     np.testing.assert_allclose(encode(encoder, TEXTS), found, atol=2e-6)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_tokenizer_that_pads_before_a_text_moves_nothing(tmp_path, pooling):
+    """Many decoders' do: positions would count the pads, and the first state be that of one."""
+    folder = save_encoder(tmp_path / "one", pooling=pooling)
+    PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left").save_pretrained(folder)
+    found = encode(load_encoder(str(folder), device="cpu"), TEXTS)
+    for row, text in zip(found, TEXTS, strict=True):
+        expected = plain(folder, text, pooling=pooling, limit=24)
+        np.testing.assert_allclose(row, expected, atol=2e-6)
+
+
 def test_a_folder_without_parts_takes_the_mean(folder, tmp_path):
     other = save_encoder(tmp_path / "two")
     (other / "modules.json").unlink()

@@ -31,6 +31,7 @@ PARTS = 8  # sub-batches that texts are dealt to
 DOCUMENTS = 64  # of a shard's sample that are encoded: the first ones
 CHARACTERS = 12  # of a text that are looked at for each token of the limit
 
+_PADS = "right"  # side of a text on which pads stand
 _ADVICE = "use an encoder that transformers knows"
 
 Pooling = Literal["mean", "cls"]
@@ -54,7 +55,7 @@ def find_encoder(name: str) -> str:
         CurateError: as `load_encoder`.
     """
     path = fetch_model(name, what="encoder")
-    return fingerprint(files=revision_of(path), parts=_read_parts(name, path))
+    return fingerprint(files=revision_of(path), parts=_read_parts(name, path), pads=_PADS)
 
 
 def load_encoder(name: str, *, device: str = "auto") -> Encoder:
@@ -86,6 +87,7 @@ def load_encoder(name: str, *, device: str = "auto") -> Encoder:
             use_safetensors=True,
         )
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # a probe may have none
+    tokenizer.padding_side = _PADS  # before a text, as many decoders have it, pads count as places
     positions = getattr(model.config, "max_position_embeddings", None) or limit
     model = model.eval().requires_grad_(False).to(place)
     return Encoder(model, tokenizer, pooling, min(limit, positions), place)

@@ -27,7 +27,7 @@ from curate.store.publish import publish_json, read_json, read_json_if_whole
 if TYPE_CHECKING:
     from curate.records import Floats
 
-ARITHMETIC = 9
+ARITHMETIC = 10
 """State of the arithmetic of all methods, measures and intervals; a part of every ranking's
 fingerprint. Raise it with any change by which the same index, target and settings would give
 other numbers or warnings: a ranking that an earlier state made is then made again."""
