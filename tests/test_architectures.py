@@ -123,9 +123,15 @@ KINDS = {
 }
 
 
+OTHERS = {
+    "mistral": Kind("Mistral", {**LIKE_LLAMA, "sliding_window": 8}),
+    "phi": Kind("Phi", {**LIKE_LLAMA, "num_key_value_heads": 4}),  # a bias of the head
+}
+
+
 def build(name, **changed):
     """A small model of this kind, sharper than at initialisation, so that labels differ."""
-    kind = KINDS[name]
+    kind = (KINDS | OTHERS)[name]
     torch.manual_seed(0)
     config_class = {"Gemma3": "Gemma3Text"}.get(kind.name, kind.name)
     config = getattr(transformers, f"{config_class}Config")(**{**kind.config, **changed})
@@ -133,6 +139,8 @@ def build(name, **changed):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2.0 if parameter.ndim > 1 else 1.0)
+        if (bias := getattr(model.get_output_embeddings(), "bias", None)) is not None:
+            bias.normal_()
     return model
 
 
@@ -147,6 +155,24 @@ def test_every_kind_of_model_is_its_definition(name):
         part = slice(block.start, block.stop)
         if np.linalg.norm(expected[part]) > 1e-9 * np.linalg.norm(expected):
             assert relative(found.values[0, part], expected[part]) < 3e-5, block.name
+
+
+@pytest.mark.parametrize("name", [*KINDS, "mistral", "phi"])
+def test_loss_and_hidden_state_are_the_models_own(name):
+    """What `perplexity` and `embedding` rank by; in rows with others where that is possible."""
+    model, sequences = build(name), texts(SEQUENCES)
+    nats, hidden = 0.0, 0.0
+    for ids in sequences:
+        there = torch.from_numpy(ids).long()[None]
+        with torch.no_grad():
+            out = model(input_ids=there, labels=there, output_hidden_states=True)
+        nats += out.loss.item() * (len(ids) - 1)
+        hidden += out.hidden_states[-1][0].sum(0).numpy()
+    for packed in {False, keeps_packed_apart(model, longest=max(SEQUENCES))}:
+        settings = FisherSettings(labels="data")
+        found = fisher_rows(model, sequences, settings=settings, packed=packed)
+        assert found.loss == pytest.approx(nats / (sum(SEQUENCES) - len(SEQUENCES)), rel=1e-5)
+        assert relative(found.hidden[0], hidden / sum(SEQUENCES)) < 1e-5
 
 
 @pytest.mark.parametrize(
