@@ -18,32 +18,39 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from scipy import sparse
 
 from curate.corpus.inputs import find_inputs
 from curate.corpus.prints import keep_prints
 from curate.corpus.shards import read_shards
 from curate.engine.run import working_on
-from curate.mixing.dedup import Seen
+from curate.mixing.dedup import Seen as Copies
+from curate.mixing.descent import descend
 from curate.mixing.documents import cutter
 from curate.mixing.draw import draw_rows
 from curate.mixing.filters import Wish
+from curate.mixing.foresight import LOOKED, PULL, path_to, stand_ins
 from curate.mixing.formats import Choice
+from curate.mixing.likelihood import Likelihood
 from curate.mixing.matching import match_embeddings
 from curate.mixing.reading import read_some
 from curate.mixing.survey import Look, write_target
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
-from curate.records import Embedding, FileLedger, ProbeInfo, RowBlock, Shard, Target
+from curate.ranking.ngram_lm import ItemPairs, Seen
+from curate.records import Embedding, FileLedger, Floats, ProbeInfo, RowBlock, Shard, Target
 from curate.report.numbers import parse_tokens
 from curate.settings import CorpusSettings, RunSettings
 from curate.task2vec.tokenizer import load_encode
 from curate.task2vec.vectors import write_embedding
+
+Found = dict[str, object]
 
 LEVEL = 3  # of zstd, as the mix is written
 ONE = (RowBlock("", 0, "", 0, 1),)
@@ -106,7 +113,7 @@ def index_shards(corpus: Path, folder: Path) -> dict[str, tuple[Shard, Path]]:
 
 def build(
     shards: dict[str, tuple[Shard, Path]], folder: Path, facts: Path, *, probe: ProbeInfo,
-    budget: int, look: Look, seen: Seen | None, workers: int,
+    budget: int, look: Look, seen: Copies | None, workers: int,
 ) -> None:  # fmt: skip
     """Draw and write one mix, as the stage does after its weights are chosen."""
     encode, _ = load_encode("builtin", probe)
@@ -164,11 +171,11 @@ def measure(corpus: Path | None, *, tokens: int, workers: int, repeats: int) -> 
         kept = str(place / "counts" / "prints")
         full = Look(text="text", seed=0, target=write_target(facts, target), kept=kept)
         cases = {
-            "first": (full, Seen(), workers),  # with what the index keeps of the documents
-            "again": (full, Seen(), workers),  # and what the first mix found out
-            "two workers": (full, Seen(), 2),  # that, in two processes
+            "first": (full, Copies(), workers),  # with what the index keeps of the documents
+            "again": (full, Copies(), workers),  # and what the first mix found out
+            "two workers": (full, Copies(), 2),  # that, in two processes
             "unfiltered": (dataclasses.replace(full, target=""), None, workers),
-            "old index": (dataclasses.replace(full, kept=""), Seen(), workers),  # keeps nothing
+            "old index": (dataclasses.replace(full, kept=""), Copies(), workers),  # keeps nothing
         }
         seconds: dict[str, list[tuple[float, float]]] = {"limit": [], **{c: [] for c in cases}}
         for _ in range(repeats):
@@ -202,7 +209,7 @@ def measure(corpus: Path | None, *, tokens: int, workers: int, repeats: int) -> 
         }
 
 
-def measure_match(shards: int, dim: int) -> dict[str, object]:
+def measure_match(shards: int, dim: int) -> Found:
     """Return how long the weights of `match` take for so many shards."""
     rng = np.random.default_rng(0)
     topics = rng.gamma(2.0, size=(40, dim)).astype(np.float32)
@@ -225,6 +232,53 @@ def measure_match(shards: int, dim: int) -> dict[str, object]:
         "cosine_natural": round(cosine(natural @ vectors), 4),
         "cosine_match": round(cosine(shares @ vectors), 4),
         "effective_shards": round(float(1 / (shares**2).sum())),
+        **measure_match_by_pairs(shards),
+    }
+
+
+def measure_match_by_pairs(shards: int, *, kinds: int = 8_000, held: int = 100_000) -> Found:
+    """Return the same by token pairs: reading from files left out, nearly all pairs in each.
+
+    Args:
+        shards: ranked; of more than `LOOKED` some stand for their neighbours.
+        kinds: pairs of the target.
+        held: tokens of each shard.
+    """
+    rng, words = np.random.default_rng(0), kinds // 4
+    target = ItemPairs(
+        sparse.csr_array(np.ones((1, kinds))), np.sort(rng.integers(words, size=kinds)),
+        rng.integers(words, size=kinds), words,
+    )  # fmt: skip
+    topics = rng.gamma(0.3, size=(40, kinds))
+
+    def said() -> Iterator[tuple[Seen, float]]:
+        for _ in looked:
+            pairs = rng.poisson(3 * rng.dirichlet(np.full(40, 0.1)) @ topics).astype(np.float64)
+            before, after = (
+                2 * np.bincount(ids, pairs, words)[ids] for ids in (target.before, target.after)
+            )
+            yield Seen(pairs, before, after, float(held)), 0.5
+
+    looked, group = stand_ins(shards, most=LOOKED)
+    each = list(said())
+    began, spent = time.perf_counter(), time.process_time()
+    likelihood = Likelihood(
+        target, each, stands_for=np.bincount(group).astype(np.float64),
+        corpus=np.full(kinds, 1 / words),
+    )  # fmt: skip
+    budget, natural = 0.05 * shards * held, np.bincount(group) / shards
+
+    def cost(shares: Floats) -> tuple[float, Floats]:
+        value, slopes = likelihood.cost(budget * shares, topics[0] / topics[0].sum())
+        return value, budget * slopes
+
+    shares = descend(cost, natural, natural / 0.05, path_to(PULL))[-1]
+    return {
+        "by_pairs_wall_s": round(time.perf_counter() - began, 1),
+        "by_pairs_cpu_s": round(time.process_time() - spent, 1),
+        "by_pairs_natural": round(cost(natural)[0], 3),
+        "by_pairs_match": round(cost(shares)[0], 3),
+        "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
 

@@ -93,7 +93,7 @@ class MixSettings:
 
     budget: int = 0  # tokens, exact
     selection: Selection = "auto"  # what trains best after the method that ranked
-    temperature: float = 0.0  # of exp(alignment / temperature); 0: the forecast chooses
+    temperature: float = 0.0  # of a soft choice or a match, exp(gain / temperature); 0: chosen
     max_epochs: float = 1.0  # times a shard may be repeated
     tokenizer: str = ""  # that counts the budget; "" is the probe's
     decontaminate: bool = True  # leave out documents that hold an item of the target

@@ -29,8 +29,9 @@ from curate.mixing import mixture, reading, sums, write
 from curate.mixing.build import build_mix
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
+from curate.mixing.foresight import Foresight
 from curate.mixing.items import index_items
-from curate.mixing.mixture import Foresight, Mixture, put_in_words
+from curate.mixing.mixture import Mixture, put_in_words
 from curate.mixing.opened import open_mix, read_mix_texts
 from curate.mixing.plan import plan_shards
 from curate.mixing.reading import read_some
@@ -130,7 +131,7 @@ def test_the_budget_is_met_to_the_token(build, place, selection, budget):
     assert all(n == len(place[4]([text])[0]) for text, n in read_mix_texts(mix))
 
 
-def test_a_ranking_by_words_is_matched_by_words(place, tmp_path):
+def test_after_a_ranking_by_counts_the_match_is_by_pairs(place, tmp_path):
     """A target of two kinds: whole shards from the top hold one of them, the match holds both."""
     from curate.ranking.rank import rank_shards
     from curate.store.fingerprint import digest_texts
@@ -230,35 +231,51 @@ def test_decontamination_and_deduplication_can_be_turned_off(build, place):
     assert e.value.exit_code == UNREACHABLE
 
 
-def test_after_a_ranking_by_words_the_choice_is_soft(build):
+def test_after_a_ranking_by_words_the_mix_is_matched(build):
     mix = build()
     lines = pq.read_table(Path(mix.folder) / "provenance.parquet").to_pylist()
-    assert all(line["reason"].startswith("temperature: rank") for line in lines)
-    assert build(out="soft", selection="temperature").fingerprint == mix.fingerprint
+    assert all(line["reason"].startswith("match: rank") for line in lines)
+    assert build(out="same", selection="match").fingerprint == mix.fingerprint
     assert len(mix.parts) > len(build(out="top", selection="top").parts)
 
 
-def test_the_temperature_is_the_highest_that_is_forecast_nearly_the_largest_drop(build, place):
+def of_plans(look, settings, encode, monkeypatch):
+    """Return the plan that is chosen, and the drops that it was chosen by."""
+    seen, drops = [], look.drops
+    monkeypatch.setattr(look, "drops", lambda plans: seen.extend(drops(plans)) or seen)
+    return plan_shards(look, settings, encode), seen
+
+
+def test_the_temperature_is_the_highest_that_is_forecast_nearly_the_largest_drop(
+    build, place, monkeypatch
+):
     _, index, target, ranking, encode = place
-    look, seen = Foresight(index, ranking, target, None, 4001), []
-
-    def drops(plans):
-        seen.extend(look.drops(plans))
-        return seen
-
+    look = Foresight(index, ranking, target, None, 4001)
     settings = MixSettings(budget=4001, selection="temperature")
-    plan = plan_shards(index, ranking, target, None, settings, encode, drops)
+    plan, seen = of_plans(look, settings, encode, monkeypatch)
     tried = temperatures(np.array([line.alignment for line in ranking.shards]))
     chosen = tried.index(plan.settings.temperature)
     assert len(seen) == len(tried) and 0 < chosen < len(tried) - 1
     assert seen[chosen] >= 0.98 * max(seen) > max(seen[:chosen])
 
-    mix = build()
+    mix = build(selection="temperature")
     manifest = json.loads((Path(mix.folder) / "manifest.json").read_text())
     assert manifest["settings"]["temperature"] == tried[chosen]
-    assert manifest["planned"]["mix"]["forecast"]["drop"] == pytest.approx(seen[chosen])
-    assert build(out="given", temperature=tried[chosen]).parts == mix.parts
-    assert build(out="warm", temperature=10.0).sources["math"] < mix.sources["math"]
+    assert manifest["planned"]["mix"]["forecast"]["drop"] == pytest.approx(seen[chosen], abs=1e-5)
+    given = build(out="given", selection="temperature", temperature=tried[chosen])
+    assert given.parts == mix.parts
+    warm = build(out="warm", selection="temperature", temperature=10.0)
+    assert warm.sources["math"] < mix.sources["math"]
+
+
+def test_a_match_gains_more_than_any_temperature_and_less_where_it_is_pulled_back(build, place):
+    mix = build(selection="match")
+    soft = build(out="soft", selection="temperature")
+    sharp = build(out="sharp", selection="match", temperature=0.02)
+    assert sharp.forecast.drop > mix.forecast.drop > 0 and sharp.forecast.drop > soft.forecast.drop
+    warm = build(out="warm", selection="match", temperature=100.0)  # hardly leaves natural parts
+    assert abs(warm.forecast.drop) < 0.1 * mix.forecast.drop
+    assert warm.sources["math"] < mix.sources["math"] <= sharp.sources["math"]
 
 
 def test_every_row_traces_to_its_record(build, place):

@@ -44,6 +44,8 @@ NUMERICS = {
     "corpus.sketch",
     "mixing.dedup",
     "mixing.choose",
+    "mixing.descent",
+    "mixing.likelihood",
     "mixing.fill",
     "mixing.matching",
     "mixing.weights",

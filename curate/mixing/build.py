@@ -16,9 +16,10 @@ from curate.mixing.documents import cutter
 from curate.mixing.draw import draw_rows
 from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish
+from curate.mixing.foresight import Foresight
 from curate.mixing.formats import Choice, Format, WrittenFile
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
-from curate.mixing.mixture import BY_COUNTS, Foresight, put_in_words
+from curate.mixing.mixture import BY_COUNTS, put_in_words
 from curate.mixing.opened import open_mix
 from curate.mixing.plan import plan_shards
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
@@ -97,7 +98,7 @@ def build_mix(
         else:
             own = _embedding_of(target, index, ranking, workspace, notify)
             look = Foresight(index, ranking, target, own, settings.budget)
-            plan = plan_shards(index, ranking, target, own, settings, encode, look.drops)
+            plan = plan_shards(look, settings, encode)
             settings, planned = plan.settings, look.compare(plan.tokens)
             notify(put_in_words(planned), 0, 0)
             tokenises = bool(settings.tokenizer) or fmt in ("tokens", "megatron")

@@ -47,18 +47,26 @@ def fill_by_share(room: Counts, shares: Floats, *, budget: int) -> npt.NDArray[n
     """
     if room.sum() < budget:
         raise ValueError(f"room for {int(room.sum())} tokens, budget {budget}")
+    return _round_to_sum(share_out(room, shares, total=budget), room, budget=budget)
+
+
+def share_out(room: Counts | Floats, shares: Floats, *, total: float) -> npt.NDArray[np.float64]:
+    """Split `total` by `shares` as `fill_by_share`, not in whole numbers: (n,).
+
+    Of all that keep to their room it is the split of least relative entropy to the shares.
+    """
     exact, full = np.zeros(len(room)), room <= 0
     while not full.all():
         pull = np.where(full, 0.0, shares)
         if pull.sum() <= 0:
             pull = np.where(full, 0.0, room)
-        wanted = exact + (budget - exact.sum()) * pull / pull.sum()
+        wanted = exact + (total - exact.sum()) * pull / pull.sum()
         exact = np.minimum(wanted, room)
         now_full = full | (wanted >= room)
         if (now_full == full).all():
             break  # all that was left found room
         full = now_full
-    return _round_to_sum(exact, room, budget=budget)
+    return np.asarray(exact)
 
 
 def _round_to_sum(exact: Floats, room: Counts, *, budget: int) -> npt.NDArray[np.int64]:

@@ -16,13 +16,10 @@ import numpy.typing as npt
 from curate.records import RowBlock
 
 if TYPE_CHECKING:
-    from curate.records import Counts, Floats
+    from curate.records import Floats
 
 PULLS = (0.0, 1e-3, 1e-2, 1e-1, 1.0)
 """Strengths of the pull to the natural mix that `match_embeddings` chooses from."""
-
-SHRINKAGES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-"""Shares of the natural mix that `match_words` chooses from."""
 
 MAX_STEPS = 150
 """Of the solver, a problem."""
@@ -85,77 +82,6 @@ def match_embeddings(
             design, targets.mean(0), natural=natural, caps=caps, pull=pull, start=shares
         )
     return shares
-
-
-def match_words(
-    words: Floats,
-    targets: Counts,
-    *,
-    natural: Floats,
-    caps: Floats,
-    vocab: int,
-    tokens: float,
-    pseudo: float = 0.5,
-) -> npt.NDArray[np.float64]:
-    """Return the shares under whose word frequencies the target's words are likeliest.
-
-    The cross-entropy of the target under a mixture of unigram distributions, -Σ t log Σ w p, is
-    convex in the shares w: unlike a list that is cut off, it takes what the best shards lack
-    from others. Frequencies are smoothed as in `lexical_cross_entropy`. What comes out is mixed
-    with natural proportions, by the share of `SHRINKAGES` with which the mixture found from one
-    half of the target is best for the other half.
-
-    Args:
-        words: (n, k), >= 0, probability of the target's words in each shard.
-        targets: (m, k) counts of those words in disjoint parts of the target; with m = 1 nothing
-            is held out, and a tenth of the natural mix is taken.
-        natural: (n,), shares of the pool, sum 1.
-        caps: (n,), the largest share of each shard, sum >= 1.
-        vocab: words there are in all.
-        tokens: size of the mix.
-        pseudo: count added to every word, > 0.
-
-    Returns:
-        (n,) shares, sum 1; a cap may be passed by a hundredth.
-    """
-    total = tokens + pseudo * vocab
-    likelihood = (np.asarray(words, np.float32) * (tokens / total) + pseudo / total).T  # (k, n)
-    counts = np.asarray(targets, np.float64)
-    natural = np.asarray(natural, np.float64)
-
-    def best(part: Floats) -> npt.NDArray[np.float64]:
-        return _likeliest(likelihood, part / part.sum(), caps=caps, start=natural)
-
-    def cost(part: Floats, shares: Floats) -> float:
-        return float(-(part @ np.log(likelihood @ shares)) / part.sum())
-
-    shrinkage = 0.1
-    if len(counts) > 1:
-        halves = counts[::2].sum(axis=0), counts[1::2].sum(axis=0)
-        found = [(best(half), other) for half, other in (halves, halves[::-1])]
-        costs = [
-            sum(cost(other, (1 - s) * shares + s * natural) for shares, other in found)
-            for s in SHRINKAGES
-        ]
-        shrinkage = SHRINKAGES[int(np.argmin(costs))]
-    return np.asarray((1 - shrinkage) * best(counts.sum(axis=0)) + shrinkage * natural)
-
-
-def _likeliest(
-    likelihood: Floats, target: Floats, *, caps: Floats, start: Floats
-) -> npt.NDArray[np.float64]:
-    """Return the shares that minimise -Σ t log(P w), by -Σ t log(P z) + Σ z over z >= 0.
-
-    Where no cap binds its minimum has Σ z = 1 by itself; where one does, Σ z is free, the caps
-    scale with it, and z / Σ z meets the conditions of the problem in w.
-    """
-
-    def loss(z: Any) -> tuple[float, Any]:
-        mixture = np.maximum(likelihood @ z, TINY)  # a long step may end at z = 0
-        gradient = 1.0 - likelihood.T @ (target / mixture)
-        return float(z.sum() - target @ np.log(mixture)), gradient
-
-    return _within_caps(lambda z, total: loss(z), start, caps=caps, total=1.0)
 
 
 def _relative(

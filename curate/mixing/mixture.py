@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 """Of the interval of a mixture's alignment."""
 
-READ_ITEMS = 256
-"""Of the target, from which mixes are told apart before one is chosen."""
-
-FEW = 1_024
-"""Shards whose pairs are looked at for that, about."""
-
 BY_COUNTS = ("ngram-lm", "lexical")
 """Methods of `rank` after which a mixture's alignment is by counts: no embedding is asked for."""
 
@@ -98,11 +92,11 @@ def describe_mixtures(
             is not summed again; what this one finds is added.
     """
     sums = {} if kept is None else kept
-    wanted = {**mixtures, "": _natural(index)}
+    wanted = {**mixtures, "": natural_of(index)}
     wanted = {name: parts for name, parts in wanted.items() if name not in sums}
     width = target.vectors.shape[1] if target and method not in BY_COUNTS else 0
     sums |= sum_up(index, wanted, tokens=tokens, pairs=pairs, width=width)
-    seen, background = _seen(index, sums, ("", *mixtures), pairs)
+    seen, background = seen_by(index, sums, ("", *mixtures), pairs)
     control, *costs = (-ngram_lm(pairs, seen, background=background)[0]).tolist()
     drawn, scale = [sums[name] for name in mixtures], _Scale(first, level)
     if method == "ngram-lm":
@@ -185,57 +179,16 @@ def _as_alignments(logs: Floats, moves: Influences) -> Floats:
     return np.exp(np.stack([logs, low, high]))
 
 
-class Foresight:
-    """What mixes of one size for one target will be, by their tokens a shard."""
-
-    def __init__(
-        self, index: Index, ranking: Ranking, target: Target, own: Embedding | None, tokens: int
-    ) -> None:
-        """Take the target, and its embedding where alignment is by embeddings."""
-        self.index, self.ranking, self.target, self.own = index, ranking, target, own
-        self.tokens = tokens
-        self.pairs = target_pairs(index, target)
-        self.kept: Sums = {}  # of natural proportions and of the worst
-
-    def drops(self, mixtures: Sequence[Mapping[str, int]]) -> list[float]:
-        """Return the drop against natural proportions that is forecast for each.
-
-        To choose among them: from some of the target's items, and of very many shards some.
-        """
-        few = target_pairs(self.index, self.target, most=READ_ITEMS)
-        named = {str(number): parts for number, parts in enumerate(mixtures)}
-        wanted = {**named, "": _natural(self.index)}
-        sums = sum_up(self.index, wanted, tokens=self.tokens, pairs=few, most=FEW)
-        seen, background = _seen(self.index, sums, ("", *named), few)
-        values, _ = ngram_lm(few, seen, background=background)
-        prior = read_prior()
-        gains = (values[1:] - values[0]).tolist()
-        return [forecast_without_runs(gain, prior).drop for gain in gains]
-
-    def compare(self, parts: Mapping[str, float]) -> dict[str, Mixture]:
-        """Return a mix beside what `random` and `worst` of its size would be."""
-        self.kept.pop("mix", None)
-        left = float(self.tokens)
-        worst: dict[str, float] = {}
-        for line in reversed(self.ranking.shards):
-            worst[line.shard] = min(float(line.tokens), left)
-            left -= worst[line.shard]
-        mixtures = {"mix": parts, "random": _natural(self.index), "worst": worst}
-        return describe_mixtures(
-            self.index, self.own, mixtures, tokens=self.tokens, pairs=self.pairs,
-            kept=self.kept, **ranked_by(self.ranking),
-        )  # fmt: skip
-
-
-def _natural(index: Index) -> dict[str, float]:
+def natural_of(index: Index) -> dict[str, float]:
+    """Return the tokens of every shard: natural proportions."""
     return {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
 
 
-def _seen(
+def seen_by(
     index: Index, sums: Sums, names: Iterable[str], pairs: ItemPairs
 ) -> tuple[list[Seen], Floats]:
     """Return what mixtures can be expected to say, and the words of the corpus."""
-    background = sums[""].unigrams * sum(_natural(index).values())
+    background = sums[""].unigrams * sum(natural_of(index).values())
     corpus = shares_of(background)[pairs.after]
     return [sums[name].pairs.seen(corpus) for name in names], background
 

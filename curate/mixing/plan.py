@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -11,23 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from curate.corpus.ranges import read_ranges
-from curate.corpus.tokens import Encode, count_unigrams
+from curate.corpus.tokens import Encode
 from curate.mixing.bounds import bound_spread, ceilings_bind
 from curate.mixing.checks import check_room
-from curate.mixing.matching import match_embeddings, match_words
+from curate.mixing.foresight import PULL, Foresight
+from curate.mixing.matching import match_embeddings
 from curate.mixing.sums import sequences_a_token
 from curate.mixing.weights import Spread, choose_weights, softest, spread_tokens, temperatures
-from curate.records import Counts, Embedding, Floats, Index, Ranking, Target
+from curate.records import Counts, Floats, Index
 from curate.settings import MixSettings
-from curate.task2vec.reading import load_embedding, load_unigrams
+from curate.task2vec.reading import load_embedding
 from curate.task2vec.tokenizer import encode_as_indexed
 
 __all__ = ["plan_shards"]
-
-Drops = Callable[[Sequence[Mapping[str, int]]], Sequence[float]]
-
-TARGET_PARTS = 4
-"""Of the select split, items dealt at random: one half tells how far to trust the other."""
 
 RATIO_DOCUMENTS = 64
 """Documents of the best shard that tell how another tokenizer's counts compare."""
@@ -42,30 +37,19 @@ class Plan:
     settings: MixSettings  # with the temperature that was chosen
 
 
-def plan_shards(
-    index: Index,
-    ranking: Ranking,
-    target: Target,
-    own: Embedding | None,
-    settings: MixSettings,
-    encode: Encode,
-    drops: Drops,
-) -> Plan:
+def plan_shards(look: Foresight, settings: MixSettings, encode: Encode) -> Plan:
     """Return how the budget is spread over the ranked shards.
 
     Args:
-        index: of the shards.
-        ranking: of that index and target.
-        target: of the mix.
-        own: its embedding, where alignment is by embeddings.
+        look: at mixes of this size, of an index, a ranking of it and a target.
         settings: of the mix.
         encode: of the tokenizer that counts the budget.
-        drops: forecasts mixes given by their tokens a shard.
 
     Raises:
         CurateError: rules of `--keep` or `--blend` that cannot be kept, or too few tokens
             (exit code 6).
     """
+    index, ranking = look.index, look.ranking
     names = [line.shard for line in ranking.shards]
     alignments = np.array([line.alignment for line in ranking.shards])
     tokens = np.array([line.tokens for line in ranking.shards], np.int64)
@@ -76,16 +60,9 @@ def plan_shards(
         tokens = tokens if short <= 1 else np.ceil(tokens * short).astype(np.int64)
     check_room(settings, tokens)
     room = np.floor(tokens * settings.max_epochs).astype(np.int64)
-    matched = (
-        _matched_shares(
-            index, ranking, target, own, settings, tokens=tokens, caps=room / settings.budget
-        )
-        if settings.selection == "match"
-        else None
-    )
     shards = {each.shard.name: each.shard for each in index.shards}
 
-    def plan(settings: MixSettings) -> Plan:
+    def plan(settings: MixSettings, matched: Floats | None) -> Plan:
         spread = choose_weights(
             alignments,
             tokens,
@@ -103,10 +80,30 @@ def plan_shards(
             raise ceilings_bind(settings.budget) from None
         return Plan(spread, dict(zip(names, parts.tolist(), strict=True)), settings)
 
+    matched = None
+    if settings.selection == "match":
+        matched = _match(look, settings, tokens, caps=room / settings.budget)
     if settings.selection != "temperature" or settings.temperature:
-        return plan(settings)
-    plans = [plan(replace(settings, temperature=one)) for one in temperatures(alignments)]
-    return plans[softest(drops([each.tokens for each in plans]))]
+        return plan(settings, matched)
+    plans = [plan(replace(settings, temperature=one), None) for one in temperatures(alignments)]
+    return plans[softest(look.drops([each.tokens for each in plans]))]
+
+
+def _match(
+    look: Foresight, settings: MixSettings, tokens: Counts, *, caps: Floats
+) -> npt.NDArray[np.float64]:
+    """Return the shares (n,) of ranked shards that `match` takes: by embeddings or by pairs."""
+    natural = tokens / tokens.sum()
+    if look.own is None:
+        return look.match(natural, caps, pull=settings.temperature or PULL)
+    return match_embeddings(
+        vectors_a_token(look.index, [line.shard for line in look.ranking.shards]),
+        look.own.vectors,
+        natural=natural,
+        caps=caps,
+        blocks=look.index.blocks,
+        seed=settings.seed,
+    )
 
 
 def _token_ratio(index: Index, shard: str, encode: Encode) -> float:
@@ -116,67 +113,6 @@ def _token_ratio(index: Index, shard: str, encode: Encode) -> float:
     texts = [d.text for d in islice(read_ranges(found, text=index.corpus.text), RATIO_DOCUMENTS)]
     counts = [sum(map(len, function(texts))) for function in (encode, probe_encode)]
     return counts[0] / max(counts[1], 1)
-
-
-def _matched_shares(
-    index: Index,
-    ranking: Ranking,
-    target: Target,
-    own: Embedding | None,
-    settings: MixSettings,
-    *,
-    tokens: Counts,
-    caps: Floats,
-) -> Floats:
-    """Return the shares of the ranked shards whose mixture is closest to the target.
-
-    Closest in what the ranking goes by: words, where it counted words, else embeddings.
-
-    Args:
-        index: of the shards.
-        ranking: their order in the result.
-        target: its select split is read.
-        own: the embedding of that split; None: by words.
-        settings: of the mix; the seed is that of the projection of large problems, and of how
-            items are dealt into halves.
-        tokens: (n,) of each shard.
-        caps: (n,) largest share of each.
-    """
-    names = [line.shard for line in ranking.shards]
-    natural = tokens / tokens.sum()
-    if own is not None:
-        return match_embeddings(
-            vectors_a_token(index, names),
-            own.vectors,
-            natural=natural,
-            caps=caps,
-            blocks=index.blocks,
-            seed=settings.seed,
-        )
-    encode = encode_as_indexed(index)
-    vocab = index.probe.vocab
-    rng = np.random.default_rng(settings.seed)
-    items = rng.permutation(np.array(target.select, object)).tolist()
-    counts = np.stack(
-        [
-            count_unigrams(encode(items[n::TARGET_PARTS]), vocab)
-            for n in range(min(TARGET_PARTS, len(items)))
-        ]
-    )
-    columns = np.flatnonzero(counts.sum(axis=0))
-    keys = {each.shard.name: each.key for each in index.shards}
-    words = np.zeros((len(names), len(columns)), np.float32)
-    for row, name in enumerate(names):
-        found = load_unigrams(Path(index.folder), keys[name])
-        words[row] = found[columns] / max(int(found.sum()), 1)
-    return match_words(
-        words,
-        counts[:, columns],
-        natural=natural,
-        caps=caps,
-        vocab=vocab,
-        tokens=float(settings.budget),
-    )
 
 
 def vectors_a_token(index: Index, names: list[str]) -> npt.NDArray[np.float32]:

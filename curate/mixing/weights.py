@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-ARITHMETIC = 11
+ARITHMETIC = 12
 """State of the arithmetic that makes a mix; a part of every mix's fingerprint.
 
 Raise it with any change by which the same index, ranking, target, settings and budget would give
 other tokens of a shard, other documents, another order of rows or another alignment (here, in
-`plan.py`, `fill.py`, `bounds.py`, `mixture.py`, `sums.py`, `expected.py`, `matching.py`,
-`choose.py`, `decontaminate.py`, `dedup.py`, `draw.py`, `shuffle.py`): a mix that an earlier state
-made is then made again instead of read back.
+`plan.py`, `fill.py`, `bounds.py`, `mixture.py`, `sums.py`, `expected.py`, `foresight.py`,
+`likelihood.py`, `descent.py`, `matching.py`, `choose.py`, `decontaminate.py`, `dedup.py`,
+`draw.py`, `shuffle.py`): a mix that an earlier state made is then made again, not read back.
 """
 
 STEPS = 14
@@ -52,10 +52,9 @@ class Spread:
 def settle_selection(selection: Selection, method: Method) -> Selection:
     """Return what `auto` means after a ranking by such a method.
 
-    What trained the best models in `benchmarks/selection.py`: after token pairs and after words
-    a soft choice, whose unit is that of lexical alignment; after Task2Vec the closest mixture.
-    The values of other methods have no unit in common, and no mixture of theirs is known: the
-    best, whole.
+    What trained the best models in `benchmarks/selection.py`: after token pairs, words and
+    Task2Vec the mixture that is closest to the target. Of the values of other methods no
+    mixture's is known: the best, whole.
 
     Args:
         selection: as set.
@@ -63,10 +62,7 @@ def settle_selection(selection: Selection, method: Method) -> Selection:
     """
     if selection != "auto":
         return selection
-    settled: dict[str, Selection] = {
-        "lexical": "temperature", "ngram-lm": "temperature", "task2vec": "match"
-    }  # fmt: skip
-    return settled.get(method, "top")
+    return "match" if method in ("ngram-lm", "lexical", "task2vec") else "top"
 
 
 def choose_weights(
