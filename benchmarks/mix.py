@@ -35,7 +35,7 @@ from curate.mixing.descent import descend
 from curate.mixing.documents import cutter
 from curate.mixing.draw import draw_rows
 from curate.mixing.filters import Wish
-from curate.mixing.foresight import LOOKED, PULL, path_to, stand_ins
+from curate.mixing.foresight import LOOKED, PULL, path_to, representatives
 from curate.mixing.formats import Choice
 from curate.mixing.likelihood import Likelihood
 from curate.mixing.matching import match_embeddings
@@ -259,7 +259,7 @@ def measure_match_by_pairs(shards: int, *, kinds: int = 8_000, held: int = 100_0
             )
             yield Seen(pairs, before, after, float(held)), 0.5
 
-    looked, group = stand_ins(shards, most=LOOKED)
+    looked, group = representatives(shards, most=LOOKED)
     each = list(said())
     began, spent = time.perf_counter(), time.process_time()
     likelihood = Likelihood(

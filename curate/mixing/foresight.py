@@ -140,7 +140,7 @@ class _Told:
     ) -> None:
         self.tokens, self.control = tokens, control
         self.weights = np.asarray(pairs.items.sum(axis=0)).ravel()
-        looked, self.group = stand_ins(len(shards), most=LOOKED)
+        looked, self.group = representatives(len(shards), most=LOOKED)
         sizes = np.maximum([float(each.shard.n_tokens) for each in shards], 1.0)
         self.likelihood = Likelihood(
             pairs,
@@ -174,7 +174,7 @@ def path_to(pull: float) -> list[float]:
     return [*(SOFTEST * 2.0 ** (-step / 2) for step in range(steps)), pull]
 
 
-def stand_ins(n: int, *, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def representatives(n: int, *, most: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return which of n ranked shards are looked at, and which of those each goes by: (m,), (n,).
 
     The best half of `most` go by themselves; the others by one of their neighbours in rank.
