@@ -28,8 +28,8 @@ from curate.settings import Selection, Settings
 @options.config
 @click.option(
     "--selection", type=click.Choice(get_args(Selection)),
-    help="A soft choice, the closest mixture, or the best shards whole; auto takes what "
-    "trained best after such a ranking.",
+    help="A soft choice by rank, the mixture closest to the target, or the best shards whole; "
+    "auto takes what trained best after such a ranking.",
 )  # fmt: skip
 @click.option("--max-epochs", type=float, help="Times a shard may be repeated.")
 @click.option("--tokenizer", help="What counts the tokens; the probe's by default.")
