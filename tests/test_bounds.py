@@ -1,5 +1,6 @@
 """What a mix may be asked for: the edge of every rule, on both sides."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,6 +90,16 @@ def test_room_is_enough_to_the_last_token():
         check_room(MixSettings(budget=200), tokens)
     with pytest.raises(CurateError, match="at most 0"):
         check_room(MixSettings(budget=5), np.array([0]))
+
+
+def test_the_epochs_that_are_advised_are_enough():
+    """Each shard gives whole tokens: seven of 11 at 3.5 epochs give 266, not 269."""
+    tokens, budget = np.full(7, 11), 269
+    with pytest.raises(CurateError) as refused:
+        check_room(MixSettings(budget=budget, max_epochs=3.5), tokens)
+    advised = float(re.search(r"--max-epochs ([\d.]+)", str(refused.value))[1])
+    assert advised == 3.6
+    check_room(MixSettings(budget=budget, max_epochs=advised), tokens)
 
 
 def index_of(*, inputs=(), read=()):

@@ -86,6 +86,8 @@ def check_room(settings: MixSettings, tokens: Counts) -> None:
     if room >= settings.budget:
         return
     epochs = math.ceil(10 * settings.budget / max(held, 1)) / 10
+    while held and np.floor(tokens * epochs).sum() < settings.budget:  # each shard's last token
+        epochs = round(epochs + 0.1, 1)
     passes = "epoch" if settings.max_epochs == 1 else "epochs"
     filtered = settings.decontaminate or settings.dedup
     less = ", less what leaks and copies take out" if filtered else ""
