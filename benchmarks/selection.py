@@ -101,10 +101,14 @@ def make_pool(folder: Path, out: Path, settings: Settings, *, piece: int) -> Pat
     return path
 
 
-def general_target(folder: Path, out: Path, settings: Settings) -> Target:
-    """Return held-out text of all corpora as one target: what a selection costs elsewhere."""
+def load_slices(folder: Path, out: Path, settings: Settings) -> list[Target]:
+    """Return the text that is held out of every corpus: a target each."""
     pools = [data.make_pool(corpus, out, settings) for corpus in data.find_corpora(folder, out)]
-    slices = data.load_targets(pools, folder, dataclasses.replace(settings, targets=()))
+    return data.load_targets(pools, folder, dataclasses.replace(settings, targets=()))
+
+
+def general_target(slices: Sequence[Target]) -> Target:
+    """Return held-out text of all corpora as one target: what a selection costs elsewhere."""
     held_out = tuple(text for each in slices for text in each.eval)
     return dataclasses.replace(slices[0], name=GENERAL, eval=held_out)
 
@@ -247,15 +251,17 @@ def run(folder: Path, out: Path, settings: Settings, options: argparse.Namespace
     held = sum(each.shard.n_tokens for each in index.shards)
     budget = int(held * options.share)
     lengths = [budget, *(budget * times for times in options.random_times)]
-    targets = [
+    slices = load_slices(folder, out, settings)
+    named = [
         load_target(TargetSettings(name=name, data_dir=str(folder))) for name in settings.targets
     ]
+    targets = slices if options.slices else named
     paths, drops = make_mixes(
         index, targets,
         load_target(TargetSettings(names=settings.targets, data_dir=str(folder))),
         budget, out, tokenizer, lengths=lengths, choices=options.choices,
     )  # fmt: skip
-    judged = [*targets, general_target(folder, out, settings)]
+    judged = [*targets, general_target(slices)]
 
     def train(names: Sequence[str], tokens: int, seeds: int) -> models.Losses:
         chosen = dataclasses.replace(settings, tokens=tokens)
@@ -328,6 +334,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--targets", nargs="+", default=list(defaults.targets))
+    parser.add_argument(
+        "--slices", action="store_true", help="aim at the held-out text of each corpus instead"
+    )
     parser.add_argument("--choices", nargs="+", default=list(CHOICES), choices=list(CHOICES))
     parser.add_argument("--pool-tokens", type=int, default=360_000, help="of each corpus")
     parser.add_argument("--shard-tokens", type=int, default=25_000)
