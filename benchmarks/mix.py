@@ -31,7 +31,7 @@ from curate.corpus.prints import keep_prints
 from curate.corpus.shards import read_shards
 from curate.engine.run import working_on
 from curate.mixing.dedup import Seen as Copies
-from curate.mixing.descent import descend
+from curate.mixing.descent import descend, within
 from curate.mixing.documents import cutter
 from curate.mixing.draw import draw_rows
 from curate.mixing.filters import Wish
@@ -272,7 +272,7 @@ def measure_match_by_pairs(shards: int, *, kinds: int = 8_000, held: int = 100_0
         value, slopes = likelihood.cost(budget * shares, topics[0] / topics[0].sum())
         return value, budget * slopes
 
-    shares = descend(cost, natural, natural / 0.05, path_to(PULL))[-1]
+    shares = descend(cost, natural, within(natural / 0.05), path_to(PULL))[-1]
     return {
         "by_pairs_wall_s": round(time.perf_counter() - began, 1),
         "by_pairs_cpu_s": round(time.process_time() - spent, 1),

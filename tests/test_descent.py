@@ -5,10 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curate.mixing.descent import descend, divergence
+from curate.mixing.descent import descend as descend_freely
+from curate.mixing.descent import divergence, within
 
 NATURAL = np.array([0.4, 0.3, 0.2, 0.1])
 OPEN = np.ones(4)
+
+
+def descend(cost, natural, caps, pulls, **given):
+    """Return the mixtures, none of which passes a cap."""
+    fit = within(caps)
+    return [fit(shares) for shares in descend_freely(cost, natural, fit, pulls, **given)]
 
 
 def linear(slopes):
@@ -106,3 +113,14 @@ def test_a_shard_without_tokens_gets_none():
 def test_divergence_in_closed_form():
     assert divergence(NATURAL, NATURAL) == 0
     assert divergence(np.array([1.0, 0, 0, 0]), NATURAL) == pytest.approx(np.log(2.5))
+
+
+def test_what_is_wanted_counts_what_is_there_anyway():
+    """Half of the mixture is of the first shard, whatever is wanted: its kind is not asked for."""
+    words = np.array([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.05, 0.05, 0.9]])
+    cost, natural = entropy(words, np.array([0.5, 0.45, 0.05])), np.full(3, 1 / 3)
+    first = np.array([0.5, 0.0, 0.0])
+    (wanted,) = descend_freely(cost, natural, lambda shares: first + shares / 2, [0.05], steps=20)
+    (alone,) = descend_freely(cost, natural, within(np.ones(3)), [0.05], steps=20)
+    assert alone[0] > 0.35 > 0.1 > wanted[0] and wanted[1] > 0.8
+    assert cost(first + wanted / 2)[0] < cost(first + alone / 2)[0] - 0.01

@@ -1,6 +1,7 @@
 """Mixes before they are written: what each is forecast to gain, and the one searched for."""
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 
 from curate.corpus.targets import load_target
 from curate.mixing import foresight
+from curate.mixing.descent import within
 from curate.mixing.foresight import PULL, Foresight, path_to, representatives
+from curate.mixing.plan import plan_shards
+from curate.mixing.weights import spread_tokens
 from curate.ranking.rank import rank_shards
-from curate.settings import CorpusSettings, EmbedSettings, RankSettings, TargetSettings
+from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings, TargetSettings
 from curate.task2vec.embed import build_index
 
 KINDS = {
@@ -52,6 +56,12 @@ def shares_of(look):
     return tokens / tokens.sum(), tokens / look.tokens
 
 
+def match(look, **given):
+    """Return the mixture that is searched for."""
+    natural, caps = shares_of(look)
+    return within(caps)(look.match(natural, within(caps), **given))
+
+
 def drop(look, shares):
     names = [line.shard for line in look.ranking.shards]
     return look.drops([dict(zip(names, shares * look.tokens, strict=True))])[0]
@@ -72,9 +82,8 @@ def test_natural_proportions_gain_nothing(looks):
 
 def test_the_drop_is_that_of_the_description(looks):
     look = looks()
-    natural, caps = shares_of(look)
     names = [line.shard for line in look.ranking.shards]
-    shares = look.match(natural, caps)
+    shares = match(look)
     parts = dict(zip(names, shares * TOKENS, strict=True))
     assert look.drops([parts])[0] == pytest.approx(
         look.compare(parts)["mix"].forecast.drop, abs=1e-4
@@ -83,8 +92,7 @@ def test_the_drop_is_that_of_the_description(looks):
 
 def test_a_target_of_two_kinds_gets_both_though_one_is_there_twice(looks):
     look = looks()
-    natural, caps = shares_of(look)
-    found = by_source(look, look.match(natural, caps))
+    found = by_source(look, match(look))
     assert found["code"] < 0.1
     assert min(found["rivers"], found["sums"] + found["sums_again"]) > 0.25
 
@@ -93,7 +101,7 @@ def test_no_mixture_of_sources_on_a_grid_is_forecast_to_gain_more(looks):
     look = looks()
     natural, caps = shares_of(look)
     sources = [line.source for line in look.ranking.shards]
-    best = drop(look, look.match(natural, caps, pull=0.01))
+    best = drop(look, match(look, pull=0.01))
     grid = [(a, b, 1 - a - b) for a in np.linspace(0, 1, 11) for b in np.linspace(0, 1 - a, 6)]
     own = by_source(look, natural)
     for sums, rivers, code in grid:
@@ -105,8 +113,8 @@ def test_no_mixture_of_sources_on_a_grid_is_forecast_to_gain_more(looks):
 
 def test_a_pull_is_a_price(looks):
     look = looks()
-    natural, caps = shares_of(look)
-    shares = [look.match(natural, caps, pull=pull) for pull in (100.0, 1.0, PULL, 0.01)]
+    _, caps = shares_of(look)
+    shares = [match(look, pull=pull) for pull in (100.0, 1.0, PULL, 0.01)]
     drops = [drop(look, each) for each in shares]
     assert drops == sorted(drops) and drops[0] < 0.1 * drops[-1]
     for each in shares:
@@ -116,8 +124,29 @@ def test_a_pull_is_a_price(looks):
 def test_a_budget_of_all_takes_all(looks):
     total = sum(line.tokens for line in looks().ranking.shards)
     look = looks(total)
+    natural, _ = shares_of(look)
+    np.testing.assert_allclose(match(look), natural)
+
+
+@pytest.mark.parametrize(
+    "rules", [{"blend": ("general=60%",)}, {"blend": ("sums=50%",)}, {"keep": ("code>=40%",)}]
+)
+def test_what_the_rules_of_sources_take_anyway_is_counted_on(looks, rules):
+    """Found under the rules, it gains at least what the free mixture gains put under them."""
+    look = looks()
+    settings = MixSettings(budget=TOKENS, selection="match", temperature=0.01, **rules)
+    planned = plan_shards(look, settings, encode=lambda texts: [[0] for _ in texts])
     natural, caps = shares_of(look)
-    np.testing.assert_allclose(look.match(natural, caps), natural)
+    free = replace(planned.spread, shares=look.match(natural, within(caps), pull=0.01))
+    room = np.array([line.tokens for line in look.ranking.shards], np.int64)
+    parts = spread_tokens(free, room, budget=TOKENS)
+    names = [line.shard for line in look.ranking.shards]
+    scaled = dict(zip(names, parts.tolist(), strict=True))
+    found, other = look.drops([planned.tokens, scaled])
+    assert sum(planned.tokens.values()) == TOKENS
+    assert found > other - 0.003
+    if "blend" in rules:
+        assert found > other + 0.002
 
 
 def test_shards_that_go_by_their_neighbours_give_nearly_the_same_mixture(looks, monkeypatch):
@@ -125,9 +154,9 @@ def test_shards_that_go_by_their_neighbours_give_nearly_the_same_mixture(looks, 
     natural, caps = shares_of(whole)
     monkeypatch.setattr(foresight, "LOOKED", len(natural) // 2)
     few = looks()
-    found = few.match(natural, caps)
+    found = match(few)
     assert found.sum() == pytest.approx(1) and (found <= caps + 1e-9).all()
-    assert drop(whole, found) > 0.9 * drop(whole, whole.match(natural, caps))
+    assert drop(whole, found) > 0.9 * drop(whole, match(whole))
 
 
 @pytest.mark.parametrize(("n", "most"), [(1, 4), (4, 4), (5, 4), (100, 10), (1_000_003, 2_048)])

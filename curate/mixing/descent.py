@@ -17,6 +17,9 @@ Array = npt.NDArray[np.float64]
 Cost = Callable[[Array], tuple[float, Array]]
 """Shares (n,) → cost, and its derivatives by the shares (n,), up to a constant."""
 
+Fit = Callable[[Array], Array]
+"""Shares that are wanted (n,) → those that can be had, sum 1."""
+
 STEPS = 2
 """For each pull, at most: the next one starts where this one ends."""
 
@@ -25,11 +28,11 @@ SHORTEST = 1 / 64
 
 
 def descend(
-    cost: Cost, natural: Floats, caps: Floats, pulls: Sequence[float], *, steps: int = STEPS
+    cost: Cost, natural: Floats, fit: Fit, pulls: Sequence[float], *, steps: int = STEPS
 ) -> list[Array]:
     """Return for each pull the mixture of least cost + pull × relative entropy to natural shares.
 
-    Where no cap binds, such a mixture takes of each shard in proportion to
+    Where all can be had, such a mixture takes of each shard in proportion to
     natural × exp(gain / pull), with the gain of a little more of that shard in the mixture
     itself; each step goes part of the way there (mirror descent with relative entropy:
     Kivinen and Warmuth, 1997, Information and Computation 132), as far as it pays.
@@ -37,17 +40,16 @@ def descend(
     Args:
         cost: of a mixture by its shares; need not be convex, and what is found is then a mixture
             that small changes do not mend.
-        natural: (n,) shares of the pool, > 0, sum 1.
-        caps: (n,) largest share of each, sum at least 1.
+        natural: (n,) shares of the pool, sum 1.
+        fit: to caps and whatever else binds a mixture; the cost is that of what it returns.
         pulls: > 0, in units of the cost, falling: the first mixture is the softest.
         steps: for each pull, at most.
 
     Returns:
-        Shares (n,), sum 1, none above its cap.
+        Shares that are wanted (n,), sum 1: fitted, they are the mixtures.
     """
-    natural = np.asarray(natural, np.float64)
-    logs = np.zeros(len(natural))  # of the shares relative to natural ones, before caps
-    shares = share_out(caps, natural, total=1.0)
+    logs = np.zeros(len(natural))  # of what is wanted relative to natural shares
+    shares = fit(_tilted(natural, logs))
     value, slopes = cost(shares)
     found = []
     for pull in pulls:
@@ -57,14 +59,24 @@ def descend(
             now = value + pull * divergence(shares, natural)
             while step >= SHORTEST:
                 tried = (1.0 - step) * logs + step * wanted
-                there = share_out(caps, natural * np.exp(tried - tried.max()), total=1.0)
+                there = fit(_tilted(natural, tried))
                 at, new_slopes = cost(there)
                 if at + pull * divergence(there, natural) < now:
                     logs, shares, value, slopes = tried, there, at, new_slopes
                     break
                 step /= 2
-        found.append(shares)
+        found.append(_tilted(natural, logs))
     return found
+
+
+def within(caps: Floats) -> Fit:
+    """Return what fits shares to a largest one of each: caps (n,), sum at least 1."""
+    return lambda shares: share_out(caps, shares, total=1.0)
+
+
+def _tilted(natural: Floats, logs: Array) -> Array:
+    shares = natural * np.exp(logs - logs.max())
+    return np.asarray(shares / shares.sum())
 
 
 def divergence(shares: Floats, natural: Floats) -> float:

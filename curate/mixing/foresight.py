@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from curate.mixing.descent import descend
+from curate.mixing.descent import Fit, descend
 from curate.mixing.forecast import forecast_without_runs
 from curate.mixing.likelihood import Likelihood
 from curate.mixing.mixture import (
@@ -77,23 +77,25 @@ class Foresight:
             costs.append(told.cost(given / given.sum())[0])
         return [forecast_without_runs(told.control - cost, prior).drop for cost in costs]
 
-    def match(
-        self, natural: Floats, caps: Floats, *, pull: float = PULL
-    ) -> npt.NDArray[np.float64]:
+    def match(self, natural: Floats, fit: Fit, *, pull: float = PULL) -> npt.NDArray[np.float64]:
         """Return the shares of the mixture under whose token pairs the target is likeliest.
 
         Args:
             natural: (n,) shares of the ranked shards, sum 1.
-            caps: (n,) largest share of each, sum at least 1.
+            fit: shares that are wanted (n,) to those that a mix can have.
             pull: to natural proportions, > 0.
 
         Returns:
-            (n,) shares, sum 1.
+            (n,) shares that are wanted, sum 1.
         """
         told = self._told
-        whole, most = told.in_groups(natural), told.in_groups(caps)
+        whole = told.in_groups(natural)
         own = np.divide(natural, whole[told.group], out=np.zeros(len(natural)), where=natural > 0)
-        *_, found = descend(told.cost_of_groups, whole, most, path_to(pull))
+
+        def fit_groups(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            return told.in_groups(fit(own * shares[told.group]))
+
+        *_, found = descend(told.cost_of_groups, whole, fit_groups, path_to(pull))
         return np.asarray(own * found[told.group])
 
     def compare(self, parts: Mapping[str, float]) -> dict[str, Mixture]:

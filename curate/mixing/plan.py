@@ -13,11 +13,12 @@ from curate.corpus.ranges import read_ranges
 from curate.corpus.tokens import Encode
 from curate.mixing.bounds import bound_spread, ceilings_bind
 from curate.mixing.checks import check_room
+from curate.mixing.descent import Fit, within
 from curate.mixing.foresight import PULL, Foresight
 from curate.mixing.matching import match_embeddings
 from curate.mixing.sums import sequences_a_token
 from curate.mixing.weights import Spread, choose_weights, softest, spread_tokens, temperatures
-from curate.records import Counts, Floats, Index
+from curate.records import Floats, Index
 from curate.settings import MixSettings
 from curate.task2vec.reading import load_embedding
 from curate.task2vec.tokenizer import encode_as_indexed
@@ -49,23 +50,46 @@ def plan_shards(look: Foresight, settings: MixSettings, encode: Encode) -> Plan:
         CurateError: rules of `--keep` or `--blend` that cannot be kept, or too few tokens
             (exit code 6).
     """
-    index, ranking = look.index, look.ranking
-    names = [line.shard for line in ranking.shards]
-    alignments = np.array([line.alignment for line in ranking.shards])
-    tokens = np.array([line.tokens for line in ranking.shards], np.int64)
-    if settings.tokenizer:
-        tokens = np.maximum(1, (tokens * _token_ratio(index, names[0], encode)).astype(np.int64))
-        short = settings.budget / (tokens.sum() * settings.max_epochs)
-        # An estimate must not refuse a budget: what there really is shows when it is read.
-        tokens = tokens if short <= 1 else np.ceil(tokens * short).astype(np.int64)
-    check_room(settings, tokens)
-    room = np.floor(tokens * settings.max_epochs).astype(np.int64)
-    shards = {each.shard.name: each.shard for each in index.shards}
+    pool = _Pool(look, settings, encode)
+    if settings.selection == "match":
+        return pool.plan(settings, matched=pool.match())
+    if settings.selection != "temperature" or settings.temperature:
+        return pool.plan(settings)
+    tried = temperatures(pool.alignments)
+    plans = [pool.plan(replace(settings, temperature=one)) for one in tried]
+    return plans[softest(look.drops([each.tokens for each in plans]))]
 
-    def plan(settings: MixSettings, matched: Floats | None) -> Plan:
+
+class _Pool:
+    """The ranked shards, best first, and what each can give."""
+
+    def __init__(self, look: Foresight, settings: MixSettings, encode: Encode) -> None:
+        lines = look.ranking.shards
+        self.look, self.settings = look, settings
+        self.names = [line.shard for line in lines]
+        self.alignments = np.array([line.alignment for line in lines])
+        self.tokens = np.array([line.tokens for line in lines], np.int64)
+        if settings.tokenizer:
+            self.tokens = self._estimated(_token_ratio(look.index, self.names[0], encode))
+        check_room(settings, self.tokens)
+        self.room = np.floor(self.tokens * settings.max_epochs).astype(np.int64)
+        entries = {each.shard.name: each.shard for each in look.index.shards}
+        self.shards = [entries[name] for name in self.names]
+
+    def _estimated(self, ratio: float) -> npt.NDArray[np.int64]:
+        """Return the tokens of another tokenizer, so many for each of the index.
+
+        An estimate must not refuse a budget: what there really is shows when it is read.
+        """
+        tokens = np.maximum(1, (self.tokens * ratio).astype(np.int64))
+        short = self.settings.budget / (tokens.sum() * self.settings.max_epochs)
+        return tokens if short <= 1 else np.ceil(tokens * short).astype(np.int64)
+
+    def plan(self, settings: MixSettings, *, matched: Floats | None = None) -> Plan:
+        """Return the plan of a selection."""
         spread = choose_weights(
-            alignments,
-            tokens,
+            self.alignments,
+            self.tokens,
             budget=settings.budget,
             selection=settings.selection,
             temperature=settings.temperature,
@@ -73,37 +97,38 @@ def plan_shards(look: Foresight, settings: MixSettings, encode: Encode) -> Plan:
             seed=settings.seed,
             matched=matched,
         )
-        spread = bound_spread(spread, settings, [shards[name] for name in names], room)
+        spread = self._bound(spread)
+        parts = self._fill(spread)
+        return Plan(spread, dict(zip(self.names, parts.tolist(), strict=True)), settings)
+
+    def match(self) -> npt.NDArray[np.float64]:
+        """Return the shares (n,) that `match` wants: by embeddings or by pairs."""
+        natural, caps = self.tokens / self.tokens.sum(), self.room / self.settings.budget
+        if self.look.own is None:
+            fit = self._fit() if self.settings.keep or self.settings.blend else within(caps)
+            return self.look.match(natural, fit, pull=self.settings.temperature or PULL)
+        return match_embeddings(
+            vectors_a_token(self.look.index, self.names),
+            self.look.own.vectors,
+            natural=natural,
+            caps=caps,
+            blocks=self.look.index.blocks,
+            seed=self.settings.seed,
+        )
+
+    def _fit(self) -> Fit:
+        """Return what fits shares to the rules of sources."""
+        bound = self._bound(Spread(shares=self.tokens.astype(np.float64)))
+        return lambda shares: self._fill(replace(bound, shares=shares)) / self.settings.budget
+
+    def _bound(self, spread: Spread) -> Spread:
+        return bound_spread(spread, self.settings, self.shards, self.room)
+
+    def _fill(self, spread: Spread) -> npt.NDArray[np.int64]:
         try:
-            parts = spread_tokens(spread, room, budget=settings.budget)
+            return spread_tokens(spread, self.room, budget=self.settings.budget)
         except ValueError:
-            raise ceilings_bind(settings.budget) from None
-        return Plan(spread, dict(zip(names, parts.tolist(), strict=True)), settings)
-
-    matched = None
-    if settings.selection == "match":
-        matched = _match(look, settings, tokens, caps=room / settings.budget)
-    if settings.selection != "temperature" or settings.temperature:
-        return plan(settings, matched)
-    plans = [plan(replace(settings, temperature=one), None) for one in temperatures(alignments)]
-    return plans[softest(look.drops([each.tokens for each in plans]))]
-
-
-def _match(
-    look: Foresight, settings: MixSettings, tokens: Counts, *, caps: Floats
-) -> npt.NDArray[np.float64]:
-    """Return the shares (n,) of ranked shards that `match` takes: by embeddings or by pairs."""
-    natural = tokens / tokens.sum()
-    if look.own is None:
-        return look.match(natural, caps, pull=settings.temperature or PULL)
-    return match_embeddings(
-        vectors_a_token(look.index, [line.shard for line in look.ranking.shards]),
-        look.own.vectors,
-        natural=natural,
-        caps=caps,
-        blocks=look.index.blocks,
-        seed=settings.seed,
-    )
+            raise ceilings_bind(self.settings.budget) from None
 
 
 def _token_ratio(index: Index, shard: str, encode: Encode) -> float:
