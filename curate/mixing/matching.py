@@ -1,8 +1,8 @@
-"""The mixture that is closest to the target: by its embedding, or by its words.
+"""The mixture that is closest to the target by its embedding.
 
-Both are convex problems over shares: the embedding of a mixture is the mean of its shards', and
-so are its word frequencies. Both are kept from following the select split too closely by the
-natural proportions, as far as one half of the target says that it helps the other.
+A convex problem over shares: the embedding of a mixture is the mean of its shards'. It is kept
+from following the select split too closely by the natural proportions, as far as one half of the
+target says that it helps the other.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ MAX_STEPS = 150
 
 CAP_ROUNDS = 6
 """In which caps and the sum that they are shares of settle."""
-
-TINY = 1e-30
 
 MAX_COORDINATES = 5_000_000
 """Numbers in the matrix that `match_embeddings` solves; beyond it the coordinates are projected,
