@@ -25,7 +25,7 @@ from curate.cli import main
 from curate.corpus.ranges import read_ranges
 from curate.corpus.words import number_words
 from curate.errors import UNREACHABLE, CurateError
-from curate.mixing import mixture, reading, sums, write
+from curate.mixing import choose, mixture, reading, sums, write
 from curate.mixing.build import build_mix
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
@@ -269,13 +269,18 @@ def test_the_temperature_is_the_highest_that_is_forecast_nearly_the_largest_drop
 
 
 def test_a_match_gains_more_than_any_temperature_and_less_where_it_is_pulled_back(build, place):
-    mix = build(selection="match")
-    soft = build(out="soft", selection="temperature")
-    sharp = build(out="sharp", selection="match", temperature=0.02)
-    assert sharp.forecast.drop > mix.forecast.drop > 0 and sharp.forecast.drop > soft.forecast.drop
-    warm = build(out="warm", selection="match", temperature=100.0)  # hardly leaves natural parts
-    assert abs(warm.forecast.drop) < 0.1 * mix.forecast.drop
-    assert warm.sources["math"] < mix.sources["math"] <= sharp.sources["math"]
+    def planned(out, selection, **how):
+        """Return the forecast before documents are rounded to, and tokens by source."""
+        mix = build(out=out, selection=selection, **how)
+        plan = json.loads((Path(mix.folder) / "manifest.json").read_text())["planned"]["mix"]
+        return plan["forecast"]["drop"], mix.sources["math"]
+
+    (drop, math), soft = planned("mix", "match"), planned("soft", "temperature")
+    sharp, most = planned("sharp", "match", temperature=0.02)
+    assert sharp > drop > 0 and sharp > soft[0]
+    warm, least = planned("warm", "match", temperature=100.0)  # hardly leaves natural parts
+    assert abs(warm) < 0.1 * drop
+    assert least < math <= most
 
 
 def test_every_row_traces_to_its_record(build, place):
@@ -430,6 +435,7 @@ def test_what_is_cut_is_read_in_one_pass_over_each_file(place, monkeypatch):
     """One by one, each cut unpacked its file from the beginning."""
     _, index, _, _, encode = place
     parts = {each.shard.name: 333.0 for each in index.shards}
+    monkeypatch.setattr(choose, "DRIFT", 0.0)  # so that each of the parts is cut
     passes, read_blocks = [], reading.read_blocks
     monkeypatch.setattr(
         reading,

@@ -219,3 +219,32 @@ def test_parts_hold_every_row_once(part_tokens):
 def test_the_document_nearest_to_the_budget_comes_from_a_shard_that_has_a_part():
     given, rows = choose([[4], [6, 5]], [0, 10], whole=True)
     assert given == 11 and rows.shard.tolist() == [1, 1]
+
+
+def test_many_small_parts_are_met_by_whole_documents_of_some_shards():
+    sizes = [[90, 100, 110]] * 300  # each shard gives a third of a document
+    given, rows = choose(sizes, [33] * 300)
+    assert given == 9900 and (rows.end >= 0).sum() <= 1
+    assert 90 <= len(rows.shard) <= 112
+    spent = np.bincount(rows.shard, rows.tokens, minlength=300)
+    assert np.abs(np.cumsum(spent - 33)).max() <= 99  # a hundredth of the budget, at every shard
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_the_shards_up_to_any_give_what_they_should_to_within_a_hundredth(seed):
+    rng = np.random.default_rng(seed)
+    sizes = [rng.integers(1, 400, 40).tolist() for _ in range(rng.integers(1, 60))]
+    parts = np.array([int(sum(each) * rng.uniform(0, 0.6)) for each in sizes])
+    given, rows = choose(sizes, parts.tolist())
+    spent = np.bincount(rows.shard, rows.tokens, minlength=len(sizes))
+    rough = np.maximum(0.01 * parts.sum(), 0.02 * parts) + 1
+    assert given == parts.sum()
+    late = np.abs(np.cumsum(spent - parts))
+    assert (late <= 2 * np.maximum.accumulate(rough)).all()  # once more: what is filled up at last
+
+
+def test_a_document_longer_than_a_hundredth_of_the_budget_is_cut_for_a_small_part():
+    given, rows = choose([[5000], [5000], [10] * 2000], [300, 300, 9400])
+    assert given == 10_000 and (rows.end >= 0).sum() == 2
+    assert np.bincount(rows.shard, rows.tokens).tolist() == [300, 300, 9400]

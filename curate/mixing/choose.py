@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ longest beginning of a document that can be had."""
 
 ROUGH = 0.02
 """A shard's part is met by whole documents if that changes it by less; else one is cut."""
+
+DRIFT = 0.01
+"""The same of the budget: many small parts together are met by whole documents of some shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,10 @@ def choose_rows(
     """Take documents of each shard for its part, and exactly `budget` tokens in all.
 
     A part is met by whole documents where the nearest number of them misses it by less than
-    `ROUGH`, and what is missed is added to the next shard's part; else one document is cut.
-    At last a document is cut where the budget ends. The order of the shards decides who gives
-    what is missing.
+    `ROUGH` of it or `DRIFT` of the budget, and what is missed is added to the next shard's part;
+    else one document is cut. So of a hundred shards that give a third of a document each, some
+    thirty give a whole one. At last a document is cut where the budget ends. The order of the
+    shards decides who gives what is missing.
 
     Args:
         shards: nothing taken yet; they are changed.
@@ -79,13 +84,14 @@ def choose_rows(
     Returns:
         The tokens taken: `budget`, unless `whole`, or where no shard has more.
     """
-    carried, left = 0, budget
+    carried, left, drift = 0, budget, math.floor(DRIFT * budget)
     for place, (shard, part) in enumerate(zip(shards, parts.tolist(), strict=True)):
         if part > 0:
             wanted = min(part + carried, shard.room)
-            _take(shard, wanted, left=left, rough=1.0 if whole else ROUGH)
+            rough = wanted if whole else max(ROUGH * wanted, drift)
+            _take(shard, wanted, left=left, rough=rough)
             missing = wanted - shard.given
-            if not whole and missing > ROUGH * wanted:
+            if not whole and missing > rough:
                 _cut_next(shard, place, missing, cut)
             carried += part - shard.given
             left -= shard.given
@@ -120,7 +126,7 @@ def _given(shards: Sequence[Taken]) -> int:
 
 
 def _take(shard: Taken, wanted: int, *, left: int, rough: float) -> None:
-    """Take whole documents up to `wanted`; one more where that is nearer and near enough."""
+    """Take whole documents up to `wanted`; one more where that is nearer, `rough` off at most."""
     if not shard.total or wanted <= 0:
         return
     epochs, rest = divmod(wanted, shard.total)
@@ -129,7 +135,7 @@ def _take(shard: Taken, wanted: int, *, left: int, rough: float) -> None:
     missing = wanted - shard.given
     over = shard.next_tokens - missing
     fits = shard.given + shard.next_tokens <= min(shard.room, left)
-    if missing and over < missing and over <= rough * wanted and fits:
+    if missing and over < missing and over <= rough and fits:
         shard.whole += 1
 
 
