@@ -38,9 +38,9 @@ from curate.mixing.filters import Wish
 from curate.mixing.foresight import LOOKED, PULL, path_to, representatives
 from curate.mixing.formats import Choice
 from curate.mixing.likelihood import Likelihood
+from curate.mixing.look import Look, write_target
 from curate.mixing.matching import match_embeddings
 from curate.mixing.reading import read_some
-from curate.mixing.survey import Look, write_target
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
 from curate.ranking.ngram_lm import ItemPairs, Seen

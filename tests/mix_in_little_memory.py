@@ -18,7 +18,7 @@ import pyarrow as pa
 from curate.mixing.draw import draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice
-from curate.mixing.survey import Look
+from curate.mixing.look import Look
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
 from curate.records import RecordRange, Shard

@@ -16,9 +16,9 @@ from curate.mixing.choose import Ints
 from curate.mixing.draw import draw_rows
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice
+from curate.mixing.look import Look
 from curate.mixing.publish import clear, publish_files, staging_folder
 from curate.mixing.reading import read_some
-from curate.mixing.survey import Look
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
 from curate.records import Shard

@@ -12,6 +12,7 @@ from curate.mixing import foresight
 from curate.mixing.descent import within
 from curate.mixing.foresight import PULL, Foresight, path_to, representatives
 from curate.mixing.plan import plan_shards
+from curate.mixing.stock import Stock
 from curate.mixing.weights import spread_tokens
 from curate.ranking.rank import rank_shards
 from curate.settings import CorpusSettings, EmbedSettings, MixSettings, RankSettings, TargetSettings
@@ -48,7 +49,7 @@ def looks(tmp_path_factory):
     )  # fmt: skip
     target = load_target(TargetSettings(name=f"both={folder / 'ask.txt'},{folder / 'judge.txt'}"))
     ranking = rank_shards(index, target, RankSettings(), workspace=folder / "ws", device="cpu")
-    return lambda tokens=TOKENS: Foresight(index, ranking, target, None, tokens)
+    return lambda tokens=TOKENS: Foresight(Stock(index), ranking, target, None, tokens)
 
 
 def shares_of(look):

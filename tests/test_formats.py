@@ -25,9 +25,9 @@ from curate.mixing.draw import draw_rows
 from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish
 from curate.mixing.formats import Choice, write_lines
+from curate.mixing.look import Look
 from curate.mixing.opened import read_rows
 from curate.mixing.publish import publish_files
-from curate.mixing.survey import Look
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
 from curate.records import RecordRange, Shard

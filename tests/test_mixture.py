@@ -10,6 +10,7 @@ from scipy import sparse
 from curate.mixing import mixture, sums
 from curate.mixing.mixture import describe_mixtures
 from curate.mixing.plan import vectors_a_token
+from curate.mixing.stock import Stock
 from curate.ranking.alignment import alignment
 from curate.ranking.lexical import lexical
 from curate.ranking.ngram_lm import ItemPairs, count_item_pairs, look_up, ngram_lm
@@ -61,7 +62,7 @@ def test_the_embedding_of_a_mix_is_that_of_its_text_whatever_the_length_of_docum
         target = load_embedding(Path(apart.folder), each.key)
         pairs = pairs_of_words(target.unigrams[None].astype(np.float64))
         found = describe_mixtures(
-            apart, target, {"mix": shares}, tokens=one.shard.n_tokens, pairs=pairs
+            Stock(apart), target, {"mix": shares}, tokens=one.shard.n_tokens, pairs=pairs
         )["mix"]
         real = alignment(target.vectors, truth.vectors, blocks=apart.blocks)
         assert found.alignment == pytest.approx(real, abs=1e-4)
@@ -75,7 +76,7 @@ def test_where_alignment_is_by_words_no_vector_is_read(indices, monkeypatch):
     pairs = pairs_of_words(target.unigrams[None].astype(np.float64))
     monkeypatch.setattr(sums, "load_embedding", None)
     found = mixture.describe_mixtures(
-        apart, target, {"mix": shares}, tokens=1_000, pairs=pairs, method="lexical"
+        Stock(apart), target, {"mix": shares}, tokens=1_000, pairs=pairs, method="lexical"
     )["mix"]
     assert 0.3 < found.alignment < 1
     assert found.cross_entropy > 3
@@ -96,7 +97,7 @@ def test_a_mixture_of_one_shard_has_the_alignment_that_a_few_items_rank_the_shar
     target = load_embedding(folder, apart.shards[0].key)
     for name, expected in ((first, 1.0), (second, np.exp(logs[1] - logs[0]))):
         found = describe_mixtures(
-            apart,
+            Stock(apart),
             target,
             {"mix": {name: 1.0}},
             tokens=int(counts[name].sum()),
@@ -120,7 +121,7 @@ def test_a_mixture_that_does_better_than_the_best_shard_is_not_cut_to_it(indices
     assert logs[:2].max() > 0 and logs[2] > logs[:2].max() + 0.1
     names = [each.shard.name for each in apart.shards]
     found = describe_mixtures(
-        apart,
+        Stock(apart),
         load_embedding(folder, apart.shards[0].key),
         {"mix": dict.fromkeys(names, 500.0)},
         tokens=1_000,
@@ -146,14 +147,14 @@ def test_by_pairs_a_mixture_is_the_text_that_it_would_be(indices):
     first = ranking.shards[0].shard
     for line in ranking.shards:
         found = describe_mixtures(
-            apart, own, {"mix": {line.shard: 1.0}}, tokens=int(tokens[line.shard]),
+            Stock(apart), own, {"mix": {line.shard: 1.0}}, tokens=int(tokens[line.shard]),
             pairs=pairs, **mixture.ranked_by(ranking),
         )["mix"]  # fmt: skip
         assert found.alignment == pytest.approx(line.alignment, rel=1e-9)
         assert (found.low, found.high) == pytest.approx((line.low, line.high), rel=1e-6)
 
     mix = describe_mixtures(
-        apart, own, {"mix": tokens}, tokens=int(sum(tokens.values())),
+        Stock(apart), own, {"mix": tokens}, tokens=int(sum(tokens.values())),
         pairs=pairs, **mixture.ranked_by(ranking),
     )["mix"]  # fmt: skip
     folder, (one,) = Path(together.folder), together.shards
@@ -182,7 +183,7 @@ def test_by_words_a_mixture_is_on_the_scale_that_the_seed_of_its_ranking_made(in
         ranking = rank_shards(apart, target, settings, workspace=tmp_path)
         last = ranking.shards[-1]
         found = describe_mixtures(
-            apart, None, {"mix": {last.shard: 1.0}}, tokens=last.tokens,
+            Stock(apart), None, {"mix": {last.shard: 1.0}}, tokens=last.tokens,
             pairs=mixture.target_pairs(apart, target), **mixture.ranked_by(ranking),
         )["mix"]  # fmt: skip
         assert found.alignment == pytest.approx(last.alignment, rel=1e-9)
@@ -197,7 +198,7 @@ def test_of_very_many_shards_some_tell_the_pairs_of_all(indices):
     mixtures = {"both": {one: 1.0, two: 3.0}, "second": {two: 1.0}}
 
     def sum_up(mixtures, tokens=400, **words):
-        return sums.sum_up(apart, mixtures, tokens=tokens, pairs=pairs, **words)
+        return sums.sum_up(Stock(apart), mixtures, tokens=tokens, pairs=pairs, **words)
 
     whole, some = sum_up(mixtures), sum_up(mixtures, most=1)
     for name, found in some.items():

@@ -39,6 +39,23 @@ class Pairs:
         totals = np.bincount(self.before, self.counts, minlength=vocab + 1)
         return np.rint(totals).astype(np.int64)
 
+    def without(self, part: Pairs, vocab: int) -> Pairs:
+        """Return the pairs of the text that is left where some of its documents are taken out.
+
+        Raises:
+            ValueError: `part` has a pair more often than the whole text.
+        """
+        keys, taken = self.keys(vocab), part.keys(vocab)
+        place = np.searchsorted(keys, taken)
+        left = np.append(self.counts.astype(np.int64), 0)
+        np.subtract.at(left, place, part.counts)
+        if left.min() < 0 or not np.array_equal(np.append(keys, -1)[place], taken):
+            raise ValueError("what is taken out has pairs that the text has not")
+        some = left[:-1] > 0
+        counts = _small(left[:-1][some], int(left.max()))
+        by_document = self.by_document - part.by_document
+        return Pairs(self.before[some], self.after[some], counts, by_document)
+
 
 def pair_keys(ids: Counts, vocab: int) -> Ints:
     """Return one number for each token of a document and the one before it: (n,).

@@ -18,8 +18,8 @@ from curate.mixing.draw import draw_rows
 from curate.mixing.drawn import Drawn, Dropped
 from curate.mixing.filters import Wish
 from curate.mixing.items import Items
+from curate.mixing.look import Look, Meaning
 from curate.mixing.reading import divide, read_blocks_of, read_some
-from curate.mixing.survey import Look, Meaning
 from curate.mixing.weights import Spread
 from curate.records import Document, Index
 

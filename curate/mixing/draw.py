@@ -15,8 +15,9 @@ from curate.mixing.bounds import ceilings_bind, check_rooms, short_sources
 from curate.mixing.choose import Cut, Ints, Taken, choose_rows
 from curate.mixing.drawn import Drawn, gather_drawn
 from curate.mixing.filters import Looked, Wish, filter_documents
+from curate.mixing.look import Look
 from curate.mixing.reading import Home
-from curate.mixing.survey import Look, survey
+from curate.mixing.survey import survey
 from curate.mixing.weights import spread_tokens
 from curate.records import Notify, Shard, silent
 

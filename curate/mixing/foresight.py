@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,17 +16,16 @@ from curate.mixing.likelihood import Likelihood
 from curate.mixing.mixture import (
     Mixture,
     describe_mixtures,
-    natural_of,
     ranked_by,
     read_prior,
     seen_by,
     target_pairs,
 )
+from curate.mixing.stock import Stock
 from curate.mixing.sums import Sums, sum_up
 from curate.ranking.lexical import shares_of
 from curate.ranking.ngram_lm import ItemPairs, Seen, look_up, ngram_lm
-from curate.records import Embedding, Index, IndexedShard, Ranking, Target
-from curate.task2vec.reading import load_pairs, load_unigrams
+from curate.records import Embedding, IndexedShard, Ranking, Target
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -53,12 +51,12 @@ class Foresight:
     """What mixes of one size for one target will be, by their tokens a shard."""
 
     def __init__(
-        self, index: Index, ranking: Ranking, target: Target, own: Embedding | None, tokens: int
+        self, stock: Stock, ranking: Ranking, target: Target, own: Embedding | None, tokens: int
     ) -> None:
         """Take the target, and its embedding where alignment is by embeddings."""
-        self.index, self.ranking, self.target, self.own = index, ranking, target, own
+        self.stock, self.ranking, self.target, self.own = stock, ranking, target, own
         self.tokens = tokens
-        self.pairs = target_pairs(index, target)
+        self.pairs = target_pairs(stock.index, target)
         self.kept: Sums = {}  # of natural proportions and of the worst
 
     def drops(self, mixtures: Sequence[Mapping[str, int]]) -> list[float]:
@@ -101,29 +99,28 @@ class Foresight:
     def compare(self, parts: Mapping[str, float]) -> dict[str, Mixture]:
         """Return a mix beside what `random` and `worst` of its size would be."""
         self.kept.pop("mix", None)
-        left = float(self.tokens)
+        natural, left = self.stock.natural(), float(self.tokens)
         worst: dict[str, float] = {}
         for line in reversed(self.ranking.shards):
-            worst[line.shard] = min(float(line.tokens), left)
+            worst[line.shard] = min(natural[line.shard], left)
             left -= worst[line.shard]
-        mixtures = {"mix": parts, "random": natural_of(self.index), "worst": worst}
+        mixtures = {"mix": parts, "random": natural, "worst": worst}
         return describe_mixtures(
-            self.index, self.own, mixtures, tokens=self.tokens, pairs=self.pairs,
+            self.stock, self.own, mixtures, tokens=self.tokens, pairs=self.pairs,
             kept=self.kept, **ranked_by(self.ranking),
         )  # fmt: skip
 
     @cached_property
     def _told(self) -> _Told:
-        few = target_pairs(self.index, self.target, most=READ_ITEMS)
-        sums = sum_up(
-            self.index, {"": natural_of(self.index)}, tokens=self.tokens, pairs=few, most=FEW
-        )
-        natural, background = seen_by(self.index, sums, [""], few)
-        entries = {each.shard.name: each for each in self.index.shards}
+        index, natural = self.stock.index, self.stock.natural()
+        few = target_pairs(index, self.target, most=READ_ITEMS)
+        sums = sum_up(self.stock, {"": natural}, tokens=self.tokens, pairs=few, most=FEW)
+        seen, background = seen_by(self.stock, sums, [""], few)
+        entries = {each.shard.name: each for each in index.shards}
         shards = [entries[line.shard] for line in self.ranking.shards]
         return _Told(
-            few, shards, Path(self.index.folder), self.tokens, background,
-            control=-float(ngram_lm(few, natural, background=background)[0][0]),
+            few, shards, self.stock, self.tokens, background,
+            control=-float(ngram_lm(few, seen, background=background)[0][0]),
         )  # fmt: skip
 
 
@@ -134,7 +131,7 @@ class _Told:
         self,
         pairs: ItemPairs,
         shards: Sequence[IndexedShard],
-        folder: Path,
+        stock: Stock,
         tokens: int,
         background: Floats,
         *,
@@ -143,10 +140,10 @@ class _Told:
         self.tokens, self.control = tokens, control
         self.weights = np.asarray(pairs.items.sum(axis=0)).ravel()
         looked, self.group = representatives(len(shards), most=LOOKED)
-        sizes = np.maximum([float(each.shard.n_tokens) for each in shards], 1.0)
+        sizes = np.maximum([float(stock.tokens(each)) for each in shards], 1.0)
         self.likelihood = Likelihood(
             pairs,
-            _read([shards[place] for place in looked.tolist()], pairs, folder),
+            _read([shards[place] for place in looked.tolist()], pairs, stock),
             stands_for=np.bincount(self.group, sizes) / sizes[looked],
             corpus=shares_of(background)[pairs.after],
         )
@@ -189,8 +186,8 @@ def representatives(n: int, *, most: int) -> tuple[npt.NDArray[np.int64], npt.ND
 
 
 def _read(
-    shards: Sequence[IndexedShard], pairs: ItemPairs, folder: Path
+    shards: Sequence[IndexedShard], pairs: ItemPairs, stock: Stock
 ) -> Iterator[tuple[Seen, float]]:
     for each in shards:
-        own = load_pairs(folder, each.key)
-        yield look_up(pairs, own, load_unigrams(folder, each.key)), own.repeats
+        own = stock.pairs(each)
+        yield look_up(pairs, own, stock.words(each)), own.repeats

@@ -13,6 +13,7 @@ import numpy as np
 
 from curate.frames import valued
 from curate.mixing.forecast import Prior, forecast_without_runs
+from curate.mixing.stock import Stock
 from curate.mixing.sums import Sum, Sums, sum_up
 from curate.ranking.alignment import align_all
 from curate.ranking.by_counts import item_pairs, pool_pairs
@@ -54,7 +55,7 @@ def read_prior() -> Prior:
 
 
 def describe_mixtures(
-    index: Index,
+    stock: Stock,
     target: Embedding | None,
     mixtures: Mapping[str, Mapping[str, float]],
     *,
@@ -75,7 +76,7 @@ def describe_mixtures(
     hold (`curate.mixing.expected`).
 
     Args:
-        index: whose embeddings are read, one at a time.
+        stock: of an index, whose embeddings are read, one at a time.
         target: embedding of the select split; None where alignment is by counts.
         mixtures: name → shard → tokens (or any share), >= 0, not all 0.
         tokens: size of each mixture.
@@ -92,11 +93,12 @@ def describe_mixtures(
             is not summed again; what this one finds is added.
     """
     sums = {} if kept is None else kept
-    wanted = {**mixtures, "": natural_of(index)}
+    index = stock.index
+    wanted = {**mixtures, "": stock.natural()}
     wanted = {name: parts for name, parts in wanted.items() if name not in sums}
     width = target.vectors.shape[1] if target and method not in BY_COUNTS else 0
-    sums |= sum_up(index, wanted, tokens=tokens, pairs=pairs, width=width)
-    seen, background = seen_by(index, sums, ("", *mixtures), pairs)
+    sums |= sum_up(stock, wanted, tokens=tokens, pairs=pairs, width=width)
+    seen, background = seen_by(stock, sums, ("", *mixtures), pairs)
     control, *costs = (-ngram_lm(pairs, seen, background=background)[0]).tolist()
     drawn, scale = [sums[name] for name in mixtures], _Scale(first, level)
     if method == "ngram-lm":
@@ -179,16 +181,11 @@ def _as_alignments(logs: Floats, moves: Influences) -> Floats:
     return np.exp(np.stack([logs, low, high]))
 
 
-def natural_of(index: Index) -> dict[str, float]:
-    """Return the tokens of every shard: natural proportions."""
-    return {each.shard.name: float(each.shard.n_tokens) for each in index.shards}
-
-
 def seen_by(
-    index: Index, sums: Sums, names: Iterable[str], pairs: ItemPairs
+    stock: Stock, sums: Sums, names: Iterable[str], pairs: ItemPairs
 ) -> tuple[list[Seen], Floats]:
     """Return what mixtures can be expected to say, and the words of the corpus."""
-    background = sums[""].unigrams * sum(natural_of(index).values())
+    background = sums[""].unigrams * sum(stock.natural().values())
     corpus = shares_of(background)[pairs.after]
     return [sums[name].pairs.seen(corpus) for name in names], background
 

@@ -70,10 +70,10 @@ class _Pool:
         self.alignments = np.array([line.alignment for line in lines])
         self.tokens = np.array([line.tokens for line in lines], np.int64)
         if settings.tokenizer:
-            self.tokens = self._estimated(_token_ratio(look.index, self.names[0], encode))
+            self.tokens = self._estimated(_token_ratio(look.stock.index, self.names[0], encode))
         check_room(settings, self.tokens)
         self.room = np.floor(self.tokens * settings.max_epochs).astype(np.int64)
-        entries = {each.shard.name: each.shard for each in look.index.shards}
+        entries = {each.shard.name: each.shard for each in look.stock.index.shards}
         self.shards = [entries[name] for name in self.names]
 
     def _estimated(self, ratio: float) -> npt.NDArray[np.int64]:
@@ -103,18 +103,31 @@ class _Pool:
 
     def match(self) -> npt.NDArray[np.float64]:
         """Return the shares (n,) that `match` wants: by embeddings or by pairs."""
-        natural, caps = self.tokens / self.tokens.sum(), self.room / self.settings.budget
+        natural, caps = self._clean()
         if self.look.own is None:
             fit = self._fit() if self.settings.keep or self.settings.blend else within(caps)
             return self.look.match(natural, fit, pull=self.settings.temperature or PULL)
         return match_embeddings(
-            vectors_a_token(self.look.index, self.names),
+            vectors_a_token(self.look.stock.index, self.names),
             self.look.own.vectors,
             natural=natural,
             caps=caps,
-            blocks=self.look.index.blocks,
+            blocks=self.look.stock.index.blocks,
             seed=self.settings.seed,
         )
+
+    def _clean(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return natural shares (n,) and the most that a mix can have, documents kept out apart.
+
+        Where they leave too little for the budget, the draw says so: here they are counted.
+        """
+        entries = {each.shard.name: each for each in self.look.stock.index.shards}
+        left = [self.look.stock.tokens(entries[name]) for name in self.names]
+        kept = np.array(left) / np.maximum([each.n_tokens for each in self.shards], 1)
+        if (kept * self.room).sum() < self.settings.budget:
+            kept = np.ones(len(kept))
+        clean = kept * self.tokens
+        return clean / clean.sum(), kept * self.room / self.settings.budget
 
     def _fit(self) -> Fit:
         """Return what fits shares to the rules of sources."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from curate.mixing.expected import ExpectedSeen
+from curate.mixing.stock import Stock
 from curate.ranking.ngram_lm import ItemPairs, look_up
 from curate.records import Embedding, Index, IndexedShard
-from curate.task2vec.reading import load_embedding, load_pairs, load_unigrams
+from curate.task2vec.reading import load_embedding
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -34,7 +35,7 @@ Sums = dict[str, Sum]
 
 
 def sum_up(
-    index: Index,
+    stock: Stock,
     mixtures: Mapping[str, Mapping[str, float]],
     *,
     tokens: int,
@@ -46,6 +47,7 @@ def sum_up(
 
     Of more than about `most` shards every so-manieth tells the pairs of all.
     """
+    index = stock.index
     totals = {name: sum(parts.values()) for name, parts in mixtures.items()}
     batches = np.arange(max(index.embed.batches, 1))
     sequences = dict.fromkeys(mixtures, 0.0)
@@ -58,25 +60,24 @@ def sum_up(
         )
         for name in mixtures
     }
-    folder = Path(index.folder)
     for each in index.shards:
         shard = each.shard.name
         shares = {name: parts.get(shard, 0.0) / totals[name] for name, parts in mixtures.items()}
         shares = {name: share for name, share in shares.items() if share}
         if not shares:
             continue
-        counts = load_unigrams(folder, each.key).astype(np.float64)
+        counts = stock.words(each).astype(np.float64)
         there = max(counts.sum(), 1.0)
         for name, share in shares.items():
             found[name].unigrams += share * counts / there
         if shard in looked:
-            own = load_pairs(folder, each.key)
+            own = stock.pairs(each)
             said = look_up(pairs, own, counts)
             for name, times in looked[shard].items():
                 part = shares[name] * tokens / there
                 found[name].pairs.add(said, share=part, repeats=own.repeats, times=times)
         if width:
-            one = load_embedding(folder, each.key)
+            one = load_embedding(Path(index.folder), each.key)
             made = sequences_a_token(index, each, one)
             for name, share in shares.items():
                 sequences[name] += share * made

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-ARITHMETIC = 14
+ARITHMETIC = 15
 """State of the arithmetic that makes a mix; a part of every mix's fingerprint.
 
 Raise it with any change by which the same index, ranking, target, settings and budget would give
 other tokens of a shard, other documents, another order of rows or another alignment (here, in
-`plan.py`, `fill.py`, `bounds.py`, `mixture.py`, `sums.py`, `expected.py`, `foresight.py`,
-`likelihood.py`, `descent.py`, `matching.py`, `choose.py`, `decontaminate.py`, `dedup.py`,
-`draw.py`, `shuffle.py`): a mix that an earlier state made is then made again, not read back.
+`plan.py`, `fill.py`, `bounds.py`, `stock.py`, `mixture.py`, `sums.py`, `expected.py`,
+`foresight.py`, `likelihood.py`, `descent.py`, `matching.py`, `choose.py`, `decontaminate.py`,
+`dedup.py`, `draw.py`, `shuffle.py`): a mix that an earlier state made is then made again, not read
+back.
 """
 
 STEPS = 14

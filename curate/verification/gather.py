@@ -16,6 +16,7 @@ from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, select_documents
 from curate.mixing.items import index_target
 from curate.mixing.mixture import BY_COUNTS, describe_mixtures, ranked_by, target_pairs
+from curate.mixing.stock import Stock
 from curate.mixing.sums import sequences_a_token
 from curate.ranking.methods import measure
 from curate.records import Index, Mix, Notify, Shard
@@ -127,7 +128,7 @@ def look_at(
     by_counts = chain.ranking.method in BY_COUNTS
     target = None if by_counts else embed_target(chain.target, index, workspace=workspace)
     found = describe_mixtures(
-        index,
+        Stock(index),
         target,
         named,
         tokens=tokens,

@@ -1,0 +1,100 @@
+"""What shards have for a mix: what the index counted, less the documents that are kept out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from curate.corpus.pairs import Pairs, count_pairs
+from curate.corpus.tokens import count_unigrams
+from curate.mixing.look import Look
+from curate.mixing.survey import leaked_tokens
+from curate.records import Index, IndexedShard, Notify, silent
+from curate.task2vec.reading import load_pairs, load_unigrams
+
+if TYPE_CHECKING:
+    from curate.records import Counts
+
+
+@dataclass(frozen=True, slots=True)
+class KeptOut:
+    """What documents of one shard held together that no mix gets."""
+
+    pairs: Pairs
+    words: Counts  # (vocab,)
+    tokens: int
+
+
+def count_kept_out(documents: Sequence[Counts], vocab: int) -> KeptOut:
+    """Return what some documents hold, each given by its token ids."""
+    words = count_unigrams(documents, vocab)
+    return KeptOut(count_pairs(documents, vocab), words, int(words.sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """The shards of an index, as a mix can have them.
+
+    A document that holds an item of the target makes that target likely like no other, and is
+    in no mix: counted with its shard, it would draw a mix to what it cannot have.
+    """
+
+    index: Index
+    kept_out: Mapping[str, KeptOut] = field(default_factory=dict)  # by shard, where there are any
+
+    def natural(self) -> dict[str, float]:
+        """Return the tokens of every shard: natural proportions."""
+        return {each.shard.name: float(self.tokens(each)) for each in self.index.shards}
+
+    def tokens(self, entry: IndexedShard) -> int:
+        """Return the tokens of a shard."""
+        out = self.kept_out.get(entry.shard.name)
+        return entry.shard.n_tokens - out.tokens if out else entry.shard.n_tokens
+
+    def pairs(self, entry: IndexedShard) -> Pairs:
+        """Read the token pairs of a shard."""
+        found = load_pairs(Path(self.index.folder), entry.key)
+        out = self.kept_out.get(entry.shard.name)
+        return found.without(out.pairs, self.index.probe.vocab) if out else found
+
+    def words(self, entry: IndexedShard) -> Counts:
+        """Read the token counts of a shard, (vocab,)."""
+        found = load_unigrams(Path(self.index.folder), entry.key)
+        out = self.kept_out.get(entry.shard.name)
+        return np.asarray(found, np.int64) - out.words if out else found
+
+
+def take_stock(
+    index: Index,
+    names: Sequence[str],
+    *,
+    look: Look,
+    folder: Path,
+    workers: int = 1,
+    notify: Notify = silent,
+) -> Stock:
+    """Return what a mix can have of shards.
+
+    Args:
+        index: of the shards.
+        names: of those in which leaks are looked for; the others count as they are.
+        look: what is kept out, if anything.
+        folder: where facts are kept.
+        workers: processes; their number changes nothing.
+        notify: progress in tokens.
+
+    Raises:
+        CurateError: an input changed since the index.
+    """
+    if not look.target:
+        return Stock(index)
+    entries = {each.shard.name: each.shard for each in index.shards}
+    shards = [entries[name] for name in names]
+    leaked = leaked_tokens(shards, look=look, folder=folder, workers=workers, notify=notify)
+    vocab = index.probe.vocab
+    found = zip(names, leaked, strict=True)
+    return Stock(index, {name: count_kept_out(texts, vocab) for name, texts in found if texts})
