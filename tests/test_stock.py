@@ -99,7 +99,7 @@ def look_for(place, **given):
 def test_a_shard_has_what_its_documents_without_items_hold(place):
     folder, index, target = place
     names = [each.shard.name for each in index.shards]
-    stock = take_stock(index, names, look=look_for(place), folder=folder / "facts")
+    stock = take_stock(index, target, names, ngram=13, folder=folder / "facts")
     assert {name.rsplit("-", 1)[0] for name in stock.kept_out} == {"tale_with_items"}
 
     encode, _ = load_encode("builtin", index.probe)
@@ -129,10 +129,9 @@ def test_a_shard_has_what_its_documents_without_items_hold(place):
     assert all(natural[each.shard.name] == stock.tokens(each) for each in index.shards)
 
 
-def test_without_a_target_to_keep_out_shards_are_as_they_were_counted(place):
-    _, index, _ = place
-    look = replace(look_for(place), target="")
-    for stock in (Stock(index), take_stock(index, [], look=look, folder=Path("nowhere"))):
+def test_shards_that_are_not_looked_at_are_as_they_were_counted(place, tmp_path):
+    _, index, target = place
+    for stock in (Stock(index), take_stock(index, target, [], ngram=13, folder=tmp_path)):
         assert not stock.kept_out
         for each in index.shards:
             assert stock.tokens(each) == each.shard.n_tokens

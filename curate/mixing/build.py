@@ -16,17 +16,16 @@ from curate.mixing.documents import cutter
 from curate.mixing.draw import draw_rows
 from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish
-from curate.mixing.foresight import LOOKED, Foresight, representatives
+from curate.mixing.foresight import Foresight, stock_for
 from curate.mixing.formats import Choice, Format, WrittenFile
-from curate.mixing.look import Look, Meaning, write_target
+from curate.mixing.look import FACTS, Look, Meaning, write_target
 from curate.mixing.manifest import given_tokens, manifest_of, mix_of
 from curate.mixing.mixture import BY_COUNTS, put_in_words
 from curate.mixing.opened import open_mix
 from curate.mixing.plan import plan_shards
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.reading import read_some
-from curate.mixing.stock import Stock, take_stock
-from curate.mixing.tokenizer import count_tokens, encode_named, token_spec
+from curate.mixing.tokenizer import count_tokens, token_spec
 from curate.mixing.trainers import NAMES, check_trainer, trainer_text
 from curate.mixing.weights import ARITHMETIC, Spread, settle_selection
 from curate.mixing.write import Layout, choose_workers, write_files
@@ -40,9 +39,6 @@ from curate.store.publish import publish_bytes, publish_json
 from curate.task2vec.reading import embedding_path
 from curate.task2vec.target import embed_target
 from curate.task2vec.tokenizer import encode_as_indexed, find_place, load_encode
-
-FACTS = "facts"
-"""Folder of a workspace that keeps what is known of documents."""
 
 
 def build_mix(
@@ -103,15 +99,17 @@ def build_mix(
             own = _embedding_of(target, index, ranking, workspace, notify)
             tokenises = bool(settings.tokenizer) or fmt in ("tokens", "megatron")
             workers = choose_workers(workers, settings.budget, tokenises=tokenises)
-            look = _look(index, target, settings, tokenizer_digest, meaning, workspace)
-            stock = _stock(index, ranking, look, workspace, workers, notify)
+            stock = stock_for(
+                index, ranking, target, settings, workspace=workspace, workers=workers,
+                notify=notify,
+            )  # fmt: skip
             foresight = Foresight(stock, ranking, target, own, settings.budget)
             plan = plan_shards(foresight, settings, encode)
             settings, planned = plan.settings, foresight.compare(plan.tokens)
             notify(put_in_words(planned), 0, 0)
             drawn = _draw(
-                index, settings, look, plan.spread, tuple(plan.tokens), encode,
-                workspace=workspace, workers=workers, notify=notify,
+                index, target, settings, plan.spread, tuple(plan.tokens), encode, tokenizer_digest,
+                meaning=meaning, workspace=workspace, workers=workers, notify=notify,
             )  # fmt: skip
             with staging_folder(out, mark=mark) as staging:
                 files, held = write_files(
@@ -170,60 +168,40 @@ def _embedding_of(
     return embed_target(target, index, workspace=workspace, notify=notify)
 
 
-def _look(
+def _draw(
     index: Index,
     target: Target,
     settings: MixSettings,
-    tokenizer_digest: str,
-    meaning: Meaning | None,
-    workspace: Path,
-) -> Look:
-    """Return how documents are looked at."""
-    known = tokenizer_digest == index.probe.tokenizer_digest  # the index has counted
-    name = settings.tokenizer or index.embed.probe
-    return Look(
-        text=index.corpus.text,
-        seed=settings.seed,
-        target=write_target(workspace / FACTS, target) if settings.decontaminate else "",
-        ngram=settings.ngram,
-        kept=str(Path(index.folder) / "prints"),
-        meaning=meaning,
-        count=None if known else partial(count_tokens, name=name, info=index.probe),
-        counted_by="index" if known else tokenizer_digest,
-        encode=partial(encode_named, name=index.embed.probe, info=index.probe),
-    )
-
-
-def _stock(
-    index: Index, ranking: Ranking, look: Look, workspace: Path, workers: int, notify: Notify
-) -> Stock:
-    """Return what a mix can have; of very many shards, leaks are looked for in some."""
-    looked, _ = representatives(len(ranking.shards), most=LOOKED)
-    names = [ranking.shards[place].shard for place in looked.tolist()]
-    return take_stock(
-        index, names, look=look, folder=workspace / FACTS, workers=workers, notify=notify
-    )
-
-
-def _draw(
-    index: Index,
-    settings: MixSettings,
-    look: Look,
     spread: Spread,
     names: tuple[str, ...],
     encode: Encode,
+    tokenizer_digest: str,
     *,
+    meaning: Meaning | None,
     workspace: Path,
     workers: int,
     notify: Notify,
 ) -> Drawn:
     """Choose the rows of a mix; what is found about documents is kept in the workspace."""
+    facts = workspace / FACTS
     ranked = set(names)  # a shortlist, where the index holds very many
     embeddings = {
         each.shard.name: embedding_path(Path(index.folder), each.key)
         for each in index.shards
         if each.shard.name in ranked
     }
+    known = tokenizer_digest == index.probe.tokenizer_digest  # the index has counted
+    name = settings.tokenizer or index.embed.probe
+    look = Look(
+        text=index.corpus.text,
+        seed=settings.seed,
+        target=write_target(facts, target) if settings.decontaminate else "",
+        ngram=settings.ngram,
+        kept=str(Path(index.folder) / "prints"),
+        meaning=meaning,
+        count=None if known else partial(count_tokens, name=name, info=index.probe),
+        counted_by="index" if known else tokenizer_digest,
+    )
     wish = Wish(
         budget=settings.budget,
         names=names,
@@ -240,10 +218,10 @@ def _draw(
         {each.shard.name: each.shard for each in index.shards},
         wish,
         look,
-        embedding=lambda shard: None if look.count else embeddings[shard.name],
+        embedding=lambda shard: embeddings[shard.name] if known else None,
         read=partial(read_some, text=index.corpus.text),
         cut=cutter(encode),
-        folder=workspace / FACTS,
+        folder=facts,
         workers=workers,
         notify=notify,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from curate.mixing.descent import Fit, descend
 from curate.mixing.forecast import forecast_without_runs
 from curate.mixing.likelihood import Likelihood
+from curate.mixing.look import FACTS
 from curate.mixing.mixture import (
     Mixture,
     describe_mixtures,
@@ -21,11 +23,12 @@ from curate.mixing.mixture import (
     seen_by,
     target_pairs,
 )
-from curate.mixing.stock import Stock
+from curate.mixing.stock import Stock, take_stock
 from curate.mixing.sums import Sums, sum_up
 from curate.ranking.lexical import shares_of
 from curate.ranking.ngram_lm import ItemPairs, Seen, look_up, ngram_lm
-from curate.records import Embedding, IndexedShard, Ranking, Target
+from curate.records import Embedding, Index, IndexedShard, Notify, Ranking, Target, silent
+from curate.settings import MixSettings
 
 if TYPE_CHECKING:
     from curate.records import Floats
@@ -45,6 +48,37 @@ has to gain, by measurement (`docs/experiments.md`)."""
 
 SOFTEST = 1.0
 """Pull from which the search for a mixture starts; each next one is 1 / √2 of the one before."""
+
+
+def stock_for(
+    index: Index,
+    ranking: Ranking,
+    target: Target,
+    settings: MixSettings,
+    *,
+    workspace: Path,
+    workers: int = 1,
+    notify: Notify = silent,
+) -> Stock:
+    """Return what a mix can have; of very many shards, leaks are looked for in some.
+
+    Args:
+        index: of the shards.
+        ranking: of them.
+        target: kept out, if the settings say so.
+        settings: of the mix.
+        workspace: keeps what is found.
+        workers: processes; their number changes nothing.
+        notify: progress in tokens.
+    """
+    if not settings.decontaminate:
+        return Stock(index)
+    looked, _ = representatives(len(ranking.shards), most=LOOKED)
+    names = [ranking.shards[place].shard for place in looked.tolist()]
+    return take_stock(
+        index, target, names, ngram=settings.ngram, folder=workspace / FACTS, workers=workers,
+        notify=notify,
+    )  # fmt: skip
 
 
 class Foresight:

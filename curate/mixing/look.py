@@ -16,6 +16,9 @@ from curate.records import Notify, Shard, Target
 from curate.store.fingerprint import fingerprint
 from curate.store.publish import is_sealed, publish_json, read_json_if_whole
 
+FACTS = "facts"
+"""Folder of a workspace that keeps what is known of documents."""
+
 Step = tuple[Callable[[Sequence["Task"]], int], Callable[["Task"], bool]]
 """What is done to the shards that lie in the same files, and whether it is done for one."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import numpy as np
 
 from curate.corpus.pairs import Pairs, count_pairs
 from curate.corpus.tokens import count_unigrams
-from curate.mixing.look import Look
+from curate.mixing.look import Look, write_target
 from curate.mixing.survey import leaked_tokens
-from curate.records import Index, IndexedShard, Notify, silent
+from curate.mixing.tokenizer import encode_named
+from curate.records import Index, IndexedShard, Notify, Target, silent
 from curate.task2vec.reading import load_pairs, load_unigrams
 
 if TYPE_CHECKING:
@@ -70,31 +72,38 @@ class Stock:
 
 def take_stock(
     index: Index,
+    target: Target,
     names: Sequence[str],
     *,
-    look: Look,
+    ngram: int,
     folder: Path,
     workers: int = 1,
     notify: Notify = silent,
 ) -> Stock:
-    """Return what a mix can have of shards.
+    """Return what a mix can have of shards where a target is kept out of it.
 
     Args:
         index: of the shards.
-        names: of those in which leaks are looked for; the others count as they are.
-        look: what is kept out, if anything.
-        folder: where facts are kept.
+        target: both its splits.
+        names: of the shards in which leaks are looked for; the others count as they are.
+        ngram: words in a row that tell a leak.
+        folder: where facts are kept; a draw finds these leaks there.
         workers: processes; their number changes nothing.
         notify: progress in tokens.
 
     Raises:
         CurateError: an input changed since the index.
     """
-    if not look.target:
-        return Stock(index)
     entries = {each.shard.name: each.shard for each in index.shards}
+    look = Look(
+        text=index.corpus.text,
+        seed=0,
+        target=write_target(folder, target),
+        ngram=ngram,
+        kept=str(Path(index.folder) / "prints"),
+        encode=partial(encode_named, name=index.embed.probe, info=index.probe),
+    )
     shards = [entries[name] for name in names]
     leaked = leaked_tokens(shards, look=look, folder=folder, workers=workers, notify=notify)
-    vocab = index.probe.vocab
-    found = zip(names, leaked, strict=True)
+    found, vocab = zip(names, leaked, strict=True), index.probe.vocab
     return Stock(index, {name: count_kept_out(texts, vocab) for name, texts in found if texts})

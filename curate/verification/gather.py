@@ -14,9 +14,9 @@ import numpy.typing as npt
 from curate.mixing.build import meaning_of
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, select_documents
+from curate.mixing.foresight import stock_for
 from curate.mixing.items import index_target
 from curate.mixing.mixture import BY_COUNTS, describe_mixtures, ranked_by, target_pairs
-from curate.mixing.stock import Stock
 from curate.mixing.sums import sequences_a_token
 from curate.ranking.methods import measure
 from curate.records import Index, Mix, Notify, Shard
@@ -127,8 +127,11 @@ def look_at(
     named = {str(number): dict(shares) for number, shares in enumerate(mixtures)}
     by_counts = chain.ranking.method in BY_COUNTS
     target = None if by_counts else embed_target(chain.target, index, workspace=workspace)
+    stock = stock_for(
+        index, chain.ranking, chain.target, settings_of(chain.mix), workspace=workspace
+    )
     found = describe_mixtures(
-        Stock(index),
+        stock,
         target,
         named,
         tokens=tokens,
