@@ -99,7 +99,9 @@ def describe_mixtures(
     width = target.vectors.shape[1] if target and method not in BY_COUNTS else 0
     sums |= sum_up(stock, wanted, tokens=tokens, pairs=pairs, width=width)
     seen, background = seen_by(stock, sums, ("", *mixtures), pairs)
-    control, *costs = (-ngram_lm(pairs, seen, background=background)[0]).tolist()
+    logs, influence = ngram_lm(pairs, seen, background=background)
+    control, *costs = (-logs).tolist()
+    moves = influence.target[1:] - influence.target[0]
     drawn, scale = [sums[name] for name in mixtures], _Scale(first, level)
     if method == "ngram-lm":
         found = _align_by_pairs(index, pairs, seen[1:], background=background, scale=scale)
@@ -110,9 +112,12 @@ def describe_mixtures(
     else:
         found = _align_by_embeddings(index, target, (each.stack for each in drawn), measure)
     prior = read_prior()
+    rows = zip(mixtures, costs, moves, found.T.tolist(), strict=True)
     return {
-        name: Mixture(value, low, high, cost, forecast_without_runs(control - cost, prior))
-        for name, cost, (value, low, high) in zip(mixtures, costs, found.T.tolist(), strict=True)
+        name: Mixture(
+            value, low, high, cost, forecast_without_runs(control - cost, prior, moves=by_items)
+        )
+        for name, cost, by_items, (value, low, high) in rows
     }
 
 
