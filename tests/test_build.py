@@ -29,7 +29,7 @@ from curate.mixing import choose, mixture, reading, stock, sums, write
 from curate.mixing.build import build_mix
 from curate.mixing.dedup import Seen
 from curate.mixing.documents import Filters, cut_text, select_documents
-from curate.mixing.foresight import Foresight
+from curate.mixing.foresight import PULL, Foresight
 from curate.mixing.items import index_items
 from curate.mixing.mixture import Mixture, put_in_words
 from curate.mixing.opened import open_mix, read_mix_texts
@@ -283,6 +283,14 @@ def test_a_match_gains_more_than_any_temperature_and_less_where_it_is_pulled_bac
     warm, least = planned("warm", "match", temperature=100.0)  # hardly leaves natural parts
     assert abs(warm) < 0.1 * drop
     assert least < math <= most
+
+    def temperature_of(mix):
+        manifest = json.loads((Path(mix.folder) / "manifest.json").read_text())
+        return manifest["settings"]["temperature"]
+
+    assert [temperature_of(each) for each in (mix, sharp, warm)] == [PULL, 0.02, 100.0]
+    given = build(out="given", selection="match", temperature=PULL)
+    assert given.parts == mix.parts
 
 
 def test_every_row_traces_to_its_record(build, place):

@@ -35,7 +35,7 @@ class Plan:
 
     spread: Spread
     tokens: dict[str, int]  # by shard, best first
-    settings: MixSettings  # with the temperature that was chosen
+    settings: MixSettings  # with the temperature that was used
 
 
 def plan_shards(look: Foresight, settings: MixSettings, encode: Encode) -> Plan:
@@ -50,6 +50,8 @@ def plan_shards(look: Foresight, settings: MixSettings, encode: Encode) -> Plan:
         CurateError: rules of `--keep` or `--blend` that cannot be kept, or too few tokens
             (exit code 6).
     """
+    if settings.selection == "match" and look.own is None:
+        settings = replace(settings, temperature=settings.temperature or PULL)
     pool = _Pool(look, settings, encode)
     if settings.selection == "match":
         return pool.plan(settings, matched=pool.match())
@@ -106,7 +108,7 @@ class _Pool:
         natural, caps = self._clean()
         if self.look.own is None:
             fit = self._fit() if self.settings.keep or self.settings.blend else within(caps)
-            return self.look.match(natural, fit, pull=self.settings.temperature or PULL)
+            return self.look.match(natural, fit, pull=self.settings.temperature)
         return match_embeddings(
             vectors_a_token(self.look.stock.index, self.names),
             self.look.own.vectors,
