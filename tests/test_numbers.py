@@ -66,6 +66,8 @@ def test_parse_tokens_refuses_what_is_not_a_whole_number_of_tokens(text):
         (9.94, "9.9"),
         (9.96, "10"),
         (-1_500, "−1.5k"),
+        (-0.04, "0"),
+        (-0.0, "0"),
         (math.nan, "–"),
     ],
 )
@@ -94,6 +96,8 @@ def test_values_intervals_and_shares():
         ">99.9%",
         "100%",
     ]
+    shares = (-0.0, -0.0004, -0.034, -0.5)
+    assert [format_share(s) for s in shares] == ["0%", "0%", "−3.4%", "−50%"]
     assert (format_ranks(3, 3), format_ranks(2, 5)) == ("3", "2–5")
 
 

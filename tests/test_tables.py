@@ -6,19 +6,24 @@ import json
 import math
 import re
 import unicodedata
+from types import SimpleNamespace
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
 from curate.corpus.named_targets import list_targets
+from curate.mixing.card import write_card
+from curate.mixing.forecast import Prior, forecast_without_runs
 from curate.ranking.check import check_alignment
 from curate.records import (
     NEVER,
     Contribution,
     Explanation,
     Finding,
+    Forecast,
     IndexPlan,
+    Interval,
     MixPart,
     PlannedSource,
     RunState,
@@ -26,6 +31,7 @@ from curate.records import (
 from curate.report import grid
 from curate.report.comparison import check_table, comparison_table, explanation_table
 from curate.report.grid import bar, result_console
+from curate.report.html import render_report
 from curate.report.json_lines import (
     index_json,
     ledger_json,
@@ -36,8 +42,10 @@ from curate.report.json_lines import (
 from curate.report.overview import doctor_table, plan_table, targets_table
 from curate.report.progress import progress_notify, progress_of_runs
 from curate.report.ranking_table import ranking_table, tie_mark
+from curate.report.svg import tick_text
 from curate.report.tables import index_table, ledger_table, mix_table
 from curate.report.verdict import verification_table
+from curate.settings import MixSettings
 from tests.report_records import (
     HOSTILE,
     SOURCES,
@@ -123,6 +131,45 @@ def test_an_explanation_names_the_ranks_of_an_interval_only_where_there_are_seve
     n = len(ranking().shards)
     assert f": rank 1 of {n}, alignment to" in line(1, 1)
     assert f": rank 1 of {n} (ranks 1–2), alignment to" in line(1, 2)
+
+
+def test_no_number_is_a_negative_zero():
+    """Neither on a terminal nor in JSON, a card, a report, a chart or the line of a record."""
+    none = Interval(-1e-7, -1e-7, -0.0)
+    basis = forecast_without_runs(-1e-7, Prior(slope=1.0, residual_sd=0.0, n=0, command="")).basis
+    forecast = Forecast(-1e-7, -1e-7, -0.0, basis)
+    ranked = ranking()
+    shards = [
+        dataclasses.replace(shard, alignment=-1e-7, low=-1e-7, high=-0.0) for shard in ranked.shards
+    ]
+    ranked = dataclasses.replace(ranked, shards=tuple(shards))
+    made = dataclasses.replace(mix(), alignment=-1e-7, low=-1e-7, high=-0.0, forecast=forecast)
+    outcome = verification()
+    arms = tuple(dataclasses.replace(arm, alignment=-1e-7, low=-0.0) for arm in outcome.arms)
+    outcome = dataclasses.replace(
+        outcome, arms=arms, drop=none, forecast=forecast, price=none, slope=none, r2=-1e-7,
+        r2_low=-1e-7, r2_high=-0.0, p_value=0.5, spearman=-1e-7,
+    )  # fmt: skip
+    texts = {
+        "rank": printed(ranking_table(ranked)),
+        "build-mix": printed(mix_table(made)),
+        "verify": printed(verification_table(outcome)),
+        "repr": "\n".join(each.summary() for each in (ranked, made, outcome)),
+        "card": write_card(
+            made, index=index(), target=SimpleNamespace(name="t", licence=""), files=[],
+            settings=MixSettings(budget=1),
+        ),
+        "report": render_report(index=index(), ranking=ranked, mix=made, verification=outcome),
+        "rank --json": ranking_json(dataclasses.replace(ranked, shards=(
+            dataclasses.replace(ranked.shards[0], alignment=-0.0, low=-0.0),
+        ))),
+        "build-mix --json": mix_json(made),
+        "verify --json": verification_json(outcome),
+        "axis": tick_text(-1e-7, [-1.0, 0.0]),
+    }  # fmt: skip
+    negative = r"(?<![\w.)])[-−]0(?:\.0+)?%?(?![\w.%])"
+    for what, text in texts.items():
+        assert not re.findall(negative, text), what
 
 
 def numbers_in(text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from curate.frames import valued
 from curate.harmless import without_controls
 from curate.mixing.formats import WrittenFile
 from curate.records import Index, Mix, Target
@@ -65,6 +66,10 @@ def write_card(
         if held
         else ""
     )
+    alignment = f"{valued(mix.alignment)} ({valued(mix.low)} to {valued(mix.high)})"
+    drop, *ends = (
+        valued(getattr(mix.forecast, name), signed=True) for name in ("drop", "low", "high")
+    )
     split = f"\n  - split: holdout\n    path: data/holdout-*.{ending}" if held else ""
     configs = (
         "configs:\n- config_name: default\n  data_files:\n  - split: train\n"
@@ -88,9 +93,9 @@ by their alignment to the target {escape(target.name)}{licence}.
 |---|---:|---:|
 {lines}
 
-- **Alignment of the mix** with the target: {mix.alignment:.3f} ({mix.low:.3f} to {mix.high:.3f}).
-- **Forecast** against natural proportions: {mix.forecast.drop:+.3f} nats/token
-  ({mix.forecast.low:+.3f} to {mix.forecast.high:+.3f}): {escape(mix.forecast.basis)}.
+- **Alignment of the mix** with the target: {alignment}.
+- **Forecast** against natural proportions: {drop} nats/token
+  ({ends[0]} to {ends[1]}): {escape(mix.forecast.basis)}.
 - **Decontamination**: {leaks}
 - **Duplicates**: {copies}
 {aside}- **Selection**: {settings.selection}, at most {settings.max_epochs:g} epochs of a

@@ -47,8 +47,8 @@ def forecast_without_runs(
         else "assumed, no measured runs yet"
     )
     basis = (
-        f"the target's cross-entropy by token pairs falls by {gain:.3f} nats/token against natural "
-        f"proportions, × {prior.slope:.2f} ± {prior.residual_sd:.2f}, {known}"
+        f"the target's cross-entropy by token pairs falls by {gain:z.3f} nats/token against "
+        f"natural proportions, × {prior.slope:.2f} ± {prior.residual_sd:.2f}, {known}"
     )
     return Forecast(drop=drop, low=drop - half, high=drop + half, basis=basis)
 

@@ -141,8 +141,8 @@ def _by_fisher(
         )
     if found.raw_ceiling < NOISY:
         warnings.append(
-            f"the target's halves align only to {found.raw_ceiling:.2f} before correction: much of "
-            "the difference between shards is noise; more items would help"
+            f"the target's halves align only to {found.raw_ceiling:z.2f} before correction: much "
+            "of the difference between shards is noise; more items would help"
         )
     return Measured(
         shards, found.values, found.moves, found.ceiling, found.floor, tuple(warnings), own

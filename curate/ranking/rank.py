@@ -229,7 +229,7 @@ def _by_words(
     agreement = spearman(found.values, words)
     return (
         f"counting words would put {other.source} first, not {first.source} (rank correlation "
-        f"{agreement:.2f}); look at both with --compare before you believe either",
+        f"{agreement:z.2f}); look at both with --compare before you believe either",
     )
 
 

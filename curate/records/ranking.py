@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from curate.frames import Frame, counted, plain
+from curate.frames import Frame, counted, plain, valued
 from curate.records.values import NOT_MEASURED, Interval
 from curate.settings import Measure, Method
 
@@ -44,7 +44,7 @@ class Ranking(Frame):
 
     def summary(self) -> str:
         """Return the ranking in one line."""
-        best = ", ".join(f"{line.shard} {line.alignment:.3f}" for line in self.shards[:3])
+        best = ", ".join(f"{line.shard} {valued(line.alignment)}" for line in self.shards[:3])
         return f"{counted(len(self.shards), 'shard')} by {self.method} for {self.target}: {best}"
 
     def to_rows(self) -> list[dict[str, Any]]:

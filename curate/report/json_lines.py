@@ -119,7 +119,7 @@ def _forecast(forecast: Forecast) -> dict[str, float]:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value + 0.0 if math.isfinite(value) else None  # 0 has no sign
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _finite(dataclasses.asdict(value))
     if isinstance(value, dict):

@@ -66,7 +66,8 @@ def format_tokens(tokens: float) -> str:
     """
     if not math.isfinite(tokens):
         return MISSING
-    size, sign = abs(tokens), "−" if tokens < 0 else ""
+    size = abs(tokens) if abs(tokens) >= 0.05 else 0  # of tenths none
+    sign = "−" if tokens < 0 and size else ""
     if round(size) < 1_000:
         whole = size >= 9.95 or size == int(size)
         return f"{sign}{round(size)}" if whole else f"{sign}{size:.1f}"
@@ -152,11 +153,13 @@ def format_share(share: float) -> str:
     if not math.isfinite(share):
         return MISSING
     percent = 100 * share
+    if percent < 0:
+        return f"−{format_share(-share)}" if percent <= -0.1 else "0%"
     if 0 < percent < 0.1:
         return "<0.1%"
     if 99.5 <= percent < 100:
         return f"{percent:.1f}%" if percent < 99.95 else ">99.9%"
-    return f"{percent:.0f}%" if percent >= 9.95 or percent == 0 else f"{percent:.1f}%"
+    return f"{percent:z.0f}%" if percent >= 9.95 or percent == 0 else f"{percent:.1f}%"
 
 
 def format_ranks(low: int, high: int) -> str:

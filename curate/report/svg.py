@@ -199,7 +199,7 @@ def tick_text(value: float, values: Sequence[float]) -> str:
     """Return a tick's value with the places that its neighbours need."""
     step = abs(values[1] - values[0]) if len(values) > 1 else abs(value) or 1.0
     places = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value:.{places}f}".replace("-", "−")
+    return f"{value:z.{places}f}".replace("-", "−")
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
@@ -286,4 +286,4 @@ def label_text(words: str, box: Box, anchor: str, *, classes: str) -> str:
 
 def _n(value: float) -> str:
     """Return a coordinate with a tenth of a pixel."""
-    return f"{value:.1f}".removesuffix(".0")
+    return f"{value:z.1f}".removesuffix(".0")

@@ -90,9 +90,9 @@ def _more(verification: Verification) -> list[str]:
         slope = verification.slope
         lines.append(
             f"loss on alignment over the arms: slope {format_value(slope.value, decimals=2)}"
-            f" ({format_interval(slope.low, slope.high, decimals=2)}), r² {verification.r2:.2f}"
+            f" ({format_interval(slope.low, slope.high, decimals=2)}), r² {verification.r2:z.2f}"
             f" ({format_interval(verification.r2_low, verification.r2_high, decimals=2)}), "
-            f"p {verification.p_value:.2g}, Spearman {verification.spearman:.2f}"
+            f"p {verification.p_value:.2g}, Spearman {verification.spearman:z.2f}"
         )
     if verification.seeds_needed:
         lines.append(seeds_that_show(verification.seeds_needed))
