@@ -160,6 +160,45 @@ def test_a_folder_of_targets_that_is_not_there_is_named(tmp_path):
         list_targets(str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("missing", ["valid", "test"])
+def test_half_of_a_target_is_not_passed_over_for_the_hub(tmp_path, monkeypatch, missing):
+    proofnet(tmp_path)
+    gone = tmp_path / "proofnet" / f"{missing}.jsonl"
+    gone.unlink()
+    with pytest.raises(CurateError) as caught:
+        load_target(TargetSettings(name="proofnet", data_dir=str(tmp_path)))
+    assert str(caught.value).startswith(f"{gone}: no such file, and {gone.parent} holds the other")
+
+    from curate.corpus import hub
+
+    monkeypatch.setattr(hub, "find_reachable", lambda wanted: dict.fromkeys(wanted, "hub"))
+    listed = {each.name: each.reach for each in list_targets(str(tmp_path), ask_hub=True)}
+    assert (listed.pop("proofnet"), set(listed.values())) == ("", {"hub"})
+    proofnet(tmp_path / "targets")  # a folder that holds all comes first
+    assert len(load_target(TargetSettings(name="proofnet", data_dir=str(tmp_path))).select) == 3
+
+
+def test_the_folder_of_targets_is_found_from_elsewhere_and_where_the_project_is_moved_to(
+    tmp_path, monkeypatch
+):
+    proofnet(tmp_path / "project" / "data")
+    place = tmp_path / "project" / ".curate"
+    place.mkdir()
+    monkeypatch.chdir(place.parent)
+    note_target(place, located(TargetSettings(name="proofnet", data_dir="data")))
+    monkeypatch.chdir("/")
+    assert len(ranked_target(place).select) == 3
+    moved = place.parent.rename(tmp_path / "moved")
+    assert ranked_target(moved / ".curate").origin == str(moved / "data" / "proofnet")
+
+
+def test_the_folder_of_targets_may_be_named_from_home(tmp_path, monkeypatch):
+    proofnet(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    target = load_target(TargetSettings(name="proofnet", data_dir=f"~/{tmp_path.name}"))
+    assert target.origin == str(tmp_path / "proofnet")
+
+
 def test_an_empty_or_damaged_target_is_refused(tmp_path):
     proofnet(tmp_path, test=0)
     with pytest.raises(CurateError, match="its eval split is empty"):

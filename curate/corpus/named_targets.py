@@ -14,6 +14,7 @@ import msgspec
 
 from curate.errors import CurateError
 from curate.records import NamedTarget
+from curate.store.places import user_path
 
 ENDINGS = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 
@@ -56,7 +57,7 @@ def list_targets(data_dir: str = "", *, ask_hub: bool = False) -> tuple[NamedTar
         wanted = {
             spec.name: (spec.hub, spec.revision, (*spec.hub_select, *spec.hub_eval))
             for spec in specs.values()
-            if not folders[spec.name]
+            if not folders[spec.name] and not missing_split(spec, data_dir)
         }
         reach |= find_reachable(wanted)
     return tuple(
@@ -84,18 +85,34 @@ def local_folder(spec: TargetSpec, data_dir: str) -> Path | None:
     Raises:
         CurateError: there is no such folder.
     """
+    return next((each for each in _folders(spec, data_dir) if not _missing(spec, each)), None)
+
+
+def missing_split(spec: TargetSpec, data_dir: str) -> Path | None:
+    """Return the file of a split that a folder with the other lacks, None where there is none.
+
+    Args:
+        spec: the target, of which no folder holds all splits.
+        data_dir: as of `local_folder`.
+    """
+    lacking = [_missing(spec, folder) for folder in _folders(spec, data_dir)]
+    return next((each[0] for each in lacking if len(each) == 1 and spec.eval), None)
+
+
+def _folders(spec: TargetSpec, data_dir: str) -> list[Path]:
     root = data_dir or os.environ.get("CURATE_DATA_DIR", "")
-    if not root:
-        return None
-    if not Path(root).is_dir():
+    if root and not user_path(root).is_dir():
         raise CurateError(
             f"{root}: no such folder of targets; mend --data-dir, [target] data_dir or"
             " CURATE_DATA_DIR"
         )
-    for folder in (Path(root) / "targets" / spec.name, Path(root) / spec.name):
-        if all(split_file(folder, split).is_file() for split in (*spec.select, *spec.eval)):
-            return folder
-    return None
+    places = ("targets", "") if root else ()
+    return [user_path(root) / place / spec.name for place in places]
+
+
+def _missing(spec: TargetSpec, folder: Path) -> list[Path]:
+    files = [split_file(folder, split) for split in (*spec.select, *spec.eval)]
+    return [file for file in files if not file.is_file()]
 
 
 def split_file(folder: Path, split: str) -> Path:

@@ -12,7 +12,13 @@ from pathlib import Path
 from curate.corpus.fields import MISSING, parse_template, render
 from curate.corpus.inputs import InputFile
 from curate.corpus.ledger import LedgerBuilder
-from curate.corpus.named_targets import TargetSpec, known_targets, local_folder, split_file
+from curate.corpus.named_targets import (
+    TargetSpec,
+    known_targets,
+    local_folder,
+    missing_split,
+    split_file,
+)
 from curate.corpus.reader import check_inputs, read_documents
 from curate.corpus.split import draw_items, read_alike, split_items
 from curate.errors import USAGE, CurateError
@@ -128,6 +134,11 @@ def _load_named(spec: TargetSpec, settings: TargetSettings) -> Target:
         select = _read_all([split_file(folder, split) for split in spec.select], template)
         held_out = _read_all([split_file(folder, split) for split in spec.eval], template)
         origin = str(folder)
+    elif missing := missing_split(spec, settings.data_dir):
+        raise CurateError(
+            f"{missing}: no such file, and {missing.parent} holds the other split of {spec.name}; "
+            "put it there, or move that away to read both from the hub"
+        )
     else:
         from curate.corpus.hub import HubName, fetch_file, resolve_commit
 

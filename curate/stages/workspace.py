@@ -77,9 +77,12 @@ def ranked_target(place: Path) -> Target:
 
 def located(wanted: TargetSettings) -> TargetSettings:
     """Return the settings of a target with its files' whole paths: stages may run elsewhere."""
-    return _with_files(
+    found = _with_files(
         wanted, lambda file: str(Path(file).resolve()) if Path(file).is_file() else file
     )
+    folder = user_path(wanted.data_dir)
+    there = wanted.data_dir and folder.is_dir()
+    return dataclasses.replace(found, data_dir=str(folder.resolve())) if there else found
 
 
 def note_target(place: Path, wanted: TargetSettings) -> None:
@@ -108,4 +111,5 @@ def _with_files(wanted: TargetSettings, change: Callable[[str], str]) -> TargetS
 
     weighted = [split_weight(name) for name in wanted.names]
     names = tuple(f"{changed(name)}:{weight:g}" for name, weight in weighted)
-    return dataclasses.replace(wanted, name=changed(wanted.name), names=names)
+    data_dir = wanted.data_dir and change(wanted.data_dir)
+    return dataclasses.replace(wanted, name=changed(wanted.name), names=names, data_dir=data_dir)
