@@ -126,6 +126,20 @@ KINDS = {
 OTHERS = {
     "mistral": Kind("Mistral", {**LIKE_LLAMA, "sliding_window": 8}),
     "phi": Kind("Phi", {**LIKE_LLAMA, "num_key_value_heads": 4}),  # a bias of the head
+    "recurrent-gemma": Kind(
+        "RecurrentGemma",
+        {**SHAPE, "num_hidden_layers": 3, "intermediate_size": 48, "logits_soft_cap": 2.0},
+    ),
+    "mpt": Kind(
+        "Mpt",
+        {
+            "vocab_size": VOCAB,
+            "d_model": 32,
+            "n_heads": 4,
+            "n_layers": 1,
+            "logit_scale": "inv_sqrt_d_model",
+        },
+    ),
 }
 
 
@@ -228,6 +242,8 @@ def test_sequences_beyond_a_window_share_no_row():
         ("gemma2", {}, LogitMap(cap=2.0)),
         ("gemma2", {"final_logit_softcapping": 30.0}, LogitMap(cap=30.0)),  # hardly any change
         ("gemma2", {"final_logit_softcapping": None}, LogitMap()),
+        ("recurrent-gemma", {}, LogitMap(cap=2.0)),
+        ("mpt", {}, LogitMap()),  # its configuration names a scale, which is not used
     ],
 )
 @pytest.mark.parametrize("autocast", [False, True])

@@ -60,6 +60,13 @@ OTHERS = {  # and whether documents may share a row
     ),
     "bloom": (False, transformers.BloomConfig(**GPT)),  # no positions to restart
     "mamba": (False, transformers.MambaConfig(**LLAMA, state_size=4)),  # a state goes on
+    "recurrent-gemma": (  # capped by another name; a state goes on
+        False,
+        transformers.RecurrentGemmaConfig(
+            **LLAMA | {"num_hidden_layers": 3}, lru_width=32, attention_window_size=64,
+            logits_soft_cap=1.5,
+        ),
+    ),
     "opt": (
         True,
         transformers.OPTConfig(
@@ -260,7 +267,7 @@ def test_a_start_that_cannot_be_is_refused(given, message):
     assert caught.value.exit_code == 2
 
 
-def test_logits_of_unknown_make_are_refused():
+def test_logits_of_unknown_make_are_refused(monkeypatch):
     """A scale that no configuration names."""
     probe = load_probe("builtin", device="cpu")
     plain = probe.model.forward
@@ -279,6 +286,18 @@ def test_logits_of_unknown_make_are_refused():
         "its logits, so that its loss cannot be told from its head; name another model"
     )
     assert caught.value.exit_code == 2
+    monkeypatch.setattr("curate.task2vec.probe.load_probe", lambda *_, **__: probe)
+    for lora in (0, 2):  # it is not the adapters that are wrong
+        with pytest.raises(CurateError) as again:
+            load_start(Start("builtin", probe.info.revision, lora), SETTINGS)
+        assert str(again.value) == str(caught.value)
+
+
+def test_adapters_that_fit_no_layer_are_told_of(monkeypatch):
+    probe = load_probe("builtin", device="cpu")
+    monkeypatch.setattr("curate.task2vec.probe.load_probe", lambda *_, **__: probe)
+    with pytest.raises(CurateError, match=r"^\[verify\] lora: .*; leave it out: all weights learn"):
+        load_start(Start("builtin", probe.info.revision, -1), SETTINGS)
 
 
 def test_an_easy_first_batch_is_no_divergence():

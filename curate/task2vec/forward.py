@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from curate.task2vec.labels import LogitMap
 from curate.task2vec.quantity import FisherSettings
 
 _SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier")  # of a configuration
-_CAP = "final_logit_softcapping"
+_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 _WINDOWS = ("sliding_window", "attention_chunk_size")  # of a configuration, tokens
 
 
@@ -105,10 +105,13 @@ def find_logit_map(model: Any, sequence: Ids, *, autocast: bool) -> LogitMap:
 
 def _logit_maps(config: Any) -> list[LogitMap]:
     """Return what a configuration may mean, and last that nothing is changed."""
-    scales = [float(getattr(config, key, None) or 1.0) for key in _SCALES]
-    each = [way for scale in scales if scale != 1 for way in (scale, 1 / scale)]
-    caps = [float(getattr(config, _CAP, None) or 0.0), 0.0]
-    return [LogitMap(scale, cap) for cap in caps for scale in (*each, 1.0)]
+
+    def named(keys: Sequence[str]) -> list[float]:  # a word (MPT) is not used
+        values = [getattr(config, key, None) for key in keys]
+        return [float(each) for each in values if isinstance(each, int | float) and each]
+
+    scales = [way for scale in named(_SCALES) if scale != 1 for way in (scale, 1 / scale)]
+    return [LogitMap(scale, cap) for cap in (*named(_CAPS), 0.0) for scale in (*scales, 1.0)]
 
 
 @contextmanager

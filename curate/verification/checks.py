@@ -74,10 +74,15 @@ def check_start(settings: VerifySettings, probe: Probe) -> None:
             exit_code=USAGE,
         )
     if settings.model:
-        _check_logits(settings.model, probe)
+        check_logits(settings.model, probe)
 
 
-def _check_logits(name: str, probe: Probe) -> None:
+def check_logits(name: str, probe: Probe) -> None:
+    """Refuse a model whose loss is not that of its head.
+
+    Raises:
+        CurateError: exit code 2.
+    """
     from curate.task2vec.forward import find_logit_map  # loads torch
 
     try:

@@ -51,17 +51,19 @@ def load_start(start: Start | None, settings: TrainSettings) -> ContinuedModel |
         settings: of the run; its seed and the length of its blocks count here.
 
     Raises:
-        CurateError: not there or not the one that was planned, peft is wanted and not installed,
-            or no layer takes an adapter.
+        CurateError: not there or not the one that was planned, logits of unknown make, peft is
+            wanted and not installed, or no layer takes an adapter.
     """
     if start is None:
         return None
     from curate.task2vec.probe import load_probe
+    from curate.verification.checks import check_logits
     from curate.verification.continued import ContinuedModel
 
     probe = load_probe(start.model, device="cpu")
     if probe.info.revision != start.revision:
         raise CurateError(f"{start.model}: changed while the runs went on; run curate verify again")
+    check_logits(start.model, probe)
     try:
         return ContinuedModel(
             probe.model,
