@@ -54,6 +54,7 @@ KINDS = {
     "gemma2-one-label": Kind("Gemma2", CAPPED, settings={"contrast": 1}),
     "gemma3": Kind("Gemma3", {**LIKE_LLAMA, "head_dim": 8, "sliding_window": 64}),
     "cohere": Kind("Cohere", {**LIKE_LLAMA, "logit_scale": 0.25}),  # parallel, scaled logits, tied
+    "cohere-norms": Kind("Cohere", {**LIKE_LLAMA, "use_qk_norm": True}),  # of (heads, width)
     "granite": Kind(  # divided logits
         "Granite",
         {**LIKE_LLAMA, "logits_scaling": 4.0, "residual_multiplier": 0.5},
@@ -190,7 +191,7 @@ def test_loss_and_hidden_state_are_the_models_own(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["qwen3", "phi-norms", "phi3", "gemma2", "stablelm", "falcon", "opt"]
+    "name", ["qwen3", "phi-norms", "phi3", "gemma2", "cohere-norms", "stablelm", "falcon", "opt"]
 )
 @pytest.mark.parametrize("lengths", [(9, 5, 2), (8, 4, 4)])
 def test_every_kind_of_attention_is_the_same_packed(name, lengths):

@@ -159,8 +159,8 @@ def naive_rows(twin, block):
         grad = grad.T
     if grad.ndim == 3 and module.is_transposed:  # experts (in, out)
         grad = grad.transpose(1, 2)
-    if grad.ndim == 1:
-        return grad.square().numpy()
+    if grad.numel() == block.stop - block.start:  # a vector, or a norm of (heads, width)
+        return grad.square().flatten().numpy()
     return grad.square().mean(-2 if block.kind.endswith(".in") else -1).flatten().numpy()
 
 

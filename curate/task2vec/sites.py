@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from curate.records import RowBlock
@@ -118,6 +119,9 @@ def _block_sites(
         bias = "biases" in also and own.get("bias") is not None
         yield Site(name, layer, "matrix", module, fan_in, fan_out, bias=bias)
         return
+    if own.keys() <= {"weight", "bias"} and _is_norm(module, own.get("weight")):
+        yield from _norm_sites(name, layer, module, also)
+        return
     wide = {key: value for key, value in own.items() if value.ndim >= 2}
     experts = {getattr(config, key, None) for key in _EXPERT_COUNTS} - {None}
     for key, value in wide.items():
@@ -153,6 +157,24 @@ def _is_linear(module: nn.Module) -> bool:
     return found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=bound)
 
 
+def _is_norm(module: nn.Module, weight: nn.Parameter | None) -> bool:
+    """Say whether a weight (heads, width), such as Cohere's, scales each entry that is read."""
+    if weight is None or weight.ndim != 2:
+        return False
+    x = torch.linspace(-1, 1, weight.numel()).to(weight).view(1, 1, *weight.shape)
+    try:
+        with torch.no_grad():
+            at_0, at_1, at_x = (
+                functional_call(module, {"weight": value}, (x,))
+                for value in (torch.zeros_like(x[0, 0]), torch.ones_like(x[0, 0]), x[0, 0])
+            )
+            bound = 1e-2 * float(at_x.abs().max())  # weights may be bfloat16
+            affine = torch.allclose(at_x, at_0 + x * (at_1 - at_0), rtol=0, atol=bound)
+            return bound > 0 and affine
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, AssertionError):
+        return False  # it reads something else
+
+
 def _is_stack(module: nn.Module, key: str, value: nn.Parameter, experts: set[Any]) -> bool:
     """Say whether a parameter is stacked experts, or the matrix that routes to them."""
     own = {getattr(module, key, None) for key in _EXPERT_COUNTS}  # its name is another by version
@@ -180,7 +202,7 @@ def _norm_sites(name: str, layer: int, module: nn.Module, also: Sequence[str]) -
             f"{name}: {type(module).__name__} holds {', '.join(sorted(own))}; of vectors, only "
             "a norm's weight and bias are known: leave norms and biases out of `also`"
         )
-    width = int(module.get_parameter("weight").shape[0])
+    width = module.get_parameter("weight").numel()
     yield Site(name, layer, "norm", module, width, width, weight=weight, bias=bias)
 
 
