@@ -1,6 +1,7 @@
 """Sentence encoders: vectors against their definition, what is refused, ranking with one."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -183,6 +184,21 @@ def test_an_encoder_ranks_the_like_first_and_reads_no_shard_twice(
         index, other, RankSettings(method="embedding", bootstrap=200), workspace=workspace
     )
     assert by_probe.fingerprint != ranking.fingerprint
+
+
+def test_a_ranking_by_other_weights_of_the_same_name_is_made_anew(index, workspace, tmp_path):
+    target = make_target(texts("law", 1_000, 60))
+    settings = RankSettings(method="embedding", encoder=str(tmp_path / "encoder"), bootstrap=200)
+
+    def ranked(seed):
+        shutil.rmtree(tmp_path / "encoder", ignore_errors=True)
+        save_encoder(tmp_path / "encoder", seed=seed)
+        return rank_shards(index, target, settings, workspace=workspace)
+
+    first, same, other = ranked(0), ranked(0), ranked(1)
+    assert same == first
+    assert other.fingerprint != first.fingerprint
+    assert [line.alignment for line in other.shards] != [line.alignment for line in first.shards]
 
 
 def test_the_command_takes_an_encoder_for_its_method_alone(folder, tmp_path):

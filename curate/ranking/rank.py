@@ -74,6 +74,7 @@ def rank_shards(
         items=target.select_digest,
         settings=settings,
         arithmetic=ARITHMETIC,
+        **_read_besides(settings),
     )
     folder = workspace / "ranking" / _folder_name(target.name, settings.method)
     with locked(workspace / "ranking", notify=notify):
@@ -90,6 +91,15 @@ def rank_shards(
             )
         publish_json(workspace / "ranking" / "latest.json", {"folder": folder.name})
     return read_json(folder / "ranking.json", Ranking)
+
+
+def _read_besides(settings: RankSettings) -> dict[str, str]:
+    """Return what tells the files that a method reads from others of their name."""
+    if settings.method != "embedding" or not settings.encoder:
+        return {}
+    from curate.ranking.encoder import find_encoder  # seconds
+
+    return {"encoder": find_encoder(settings.encoder)}
 
 
 def open_ranking(workspace: Path) -> Ranking:
