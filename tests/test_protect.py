@@ -247,3 +247,31 @@ def test_a_workspace_that_cannot_be_written_to_is_told_before_any_work(
     assert done.output == (
         "curate: .curate: cannot be written to; make it writable, or name another --workspace\n"
     )
+
+
+@pytest.mark.parametrize("command", [["report", "--out"], ["verify", "--export"]])
+def test_an_output_that_cannot_be_written_is_told_before_any_work(
+    built, monkeypatch, tmp_path, command
+):
+    place = tmp_path / ".curate"
+    shutil.copytree(built[0] / ".curate", place)
+    monkeypatch.chdir(tmp_path)
+    Path("shut").mkdir()
+    Path("file").write_text("x")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != Path("shut"))
+    monkeypatch.setattr("curate.stages.reporting.render_report", None)
+    monkeypatch.setattr("curate.stages.verifying.verify_mix", None)
+    for out, why in (
+        ("shut/new/out.html", "shut: cannot be written to; make it writable, or"),
+        ("file/out.html", "file: is no folder;"),
+    ):
+        done = CliRunner().invoke(main, [*command, out])
+        assert done.exit_code == 1
+        assert done.output == f"curate: {why} name another {command[1]}\n"
+
+
+def test_a_workspace_that_cannot_be_made_is_told_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("x")
+    done = CliRunner().invoke(main, ["index", "gone", "--workspace", str(tmp_path / "file" / "w")])
+    assert done.exit_code == 1
+    assert done.output.endswith("file: is no folder; name another --workspace\n")

@@ -23,7 +23,7 @@ from curate.records import (
 from curate.report.html import render_report
 from curate.stages.workspace import WORKSPACE, input_files
 from curate.store.history import read_history
-from curate.store.protect import refuse_input
+from curate.store.protect import refuse_input, refuse_unwritable
 from curate.store.publish import publish_bytes, read_json
 from curate.task2vec.reading import open_index
 from curate.verification.published import open_verification
@@ -48,10 +48,11 @@ def write_report(
         The path of the file.
 
     Raises:
-        CurateError: there is no index yet, or the file is an input.
+        CurateError: there is no index yet, or the file is an input or cannot be written.
     """
     place = Path(workspace)
     path = Path(out) if out else place / "report.html"
+    refuse_unwritable(path.parent, option="--out")
     refuse_input(path, input_files(place))
     found = open_index(place)
     mix, history = None, read_history(place)

@@ -23,7 +23,7 @@ from curate.report.trackers import open_tracker
 from curate.settings import Settings
 from curate.stages.mirror import copied_from
 from curate.stages.workspace import WORKSPACE, input_files, noted, ranked_target, swept
-from curate.store.protect import refuse_input, refuse_new_input
+from curate.store.protect import refuse_input, refuse_new_input, refuse_unwritable
 from curate.store.publish import publish_bytes
 from curate.task2vec.reading import open_index
 from curate.verification.export import TABLES, write_tables
@@ -157,7 +157,8 @@ def export_verification(out: str | Path, *, workspace: str | Path = WORKSPACE) -
 
 
 def _refuse_tables(out: Path, place: Path) -> None:
-    """Refuse a folder whose tables would replace an input, or be read as one."""
+    """Refuse a folder whose tables would replace an input, be read as one, or not be written."""
+    refuse_unwritable(out, option="--export")
     refuse_new_input(out, open_index(place).corpus.inputs, place)
     for name in TABLES:
         refuse_input(out / name, input_files(place))

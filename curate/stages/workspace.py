@@ -11,12 +11,13 @@ from pathlib import Path
 
 from curate.config import CONFIG_NAME
 from curate.corpus.targets import load_target, split_weight
-from curate.errors import CannotWriteError, CurateError
+from curate.errors import CurateError
 from curate.records import Target
 from curate.settings import Settings, TargetSettings
 from curate.store.history import Note, noting
 from curate.store.leftovers import sweep
 from curate.store.places import is_file, note_path, noted_path, split_target, user_path
+from curate.store.protect import refuse_unwritable
 from curate.store.publish import publish_json, read_json
 from curate.task2vec.reading import open_index
 
@@ -33,10 +34,7 @@ def swept(workspace: str | Path) -> Path:
         CannotWriteError: it cannot be written to, said before any work is done.
     """
     place = Path(workspace)
-    if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
-        raise CannotWriteError(
-            f"{place}: cannot be written to; make it writable, or name another --workspace"
-        )
+    refuse_unwritable(place, option="--workspace")
     sweep(place, held=False)
     return place
 

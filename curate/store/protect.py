@@ -1,4 +1,4 @@
-"""Outputs that would replace an input, by whatever name, are refused before work starts."""
+"""Outputs that would replace an input, or cannot be written, are refused before work starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from curate.errors import USAGE, CurateError
+from curate.errors import USAGE, CannotWriteError, CurateError
 
 _WRITTEN_FOLDERS = ("index", "targets", "ranking", "facts", "verify", "groups")
 _WRITTEN_FILES = ("configured.json", "target.json", "mix.json", "report.html")
@@ -87,6 +87,26 @@ def refuse_new_input(out: Path, inputs: Iterable[str], workspace: Path) -> None:
                 "documents; name another folder",
                 exit_code=USAGE,
             )
+
+
+def refuse_unwritable(folder: Path, *, option: str) -> None:
+    """Refuse a folder that nothing can be written to, or that cannot be made.
+
+    Args:
+        folder: there or not.
+        option: that names another.
+
+    Raises:
+        CannotWriteError: which folder stands in the way, of it and those above it.
+    """
+    above = (folder, *folder.parents)
+    there = next(each for each in above if os.path.exists(each))  # noqa: PTH110 - Path's may raise
+    if not there.is_dir():
+        raise CannotWriteError(f"{there}: is no folder; name another {option}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise CannotWriteError(
+            f"{there}: cannot be written to; make it writable, or name another {option}"
+        )
 
 
 def _is_same(one: Path, other: Path) -> bool:
