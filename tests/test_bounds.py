@@ -12,7 +12,7 @@ from curate.mixing.checks import PAYLOAD, check_out, check_request, check_room
 from curate.mixing.choose import Taken, choose_rows
 from curate.mixing.draw import _split
 from curate.mixing.filters import Wish
-from curate.mixing.weights import Spread, spread_tokens, tokens_of
+from curate.mixing.weights import Spread, blend_tokens, spread_tokens, tokens_of
 from curate.settings import MixSettings
 
 RANKED = {
@@ -196,7 +196,7 @@ def test_rules_become_bounds_of_groups():
     found = bounded(("web=20%", "law<=10%"), ("general=10%", "code=5%"))
     assert found.groups.tolist() == [2, 2, 1, 0]  # sources in the order of their names
     assert found.floors == {2: 0.2} and found.ceilings == {1: 0.1}
-    assert found.blend == ((-1, 0.1), (0, 0.05))
+    assert found.blend == ((0, 0.05), (-1, 0.1))
     assert found.order.tolist() == [0, 1, 2, 3]
 
 
@@ -211,12 +211,27 @@ def test_rules_become_bounds_of_groups():
         ((), ("web<=1%",), USAGE, "write web=1%"),
         (("web=40%", "law=30%"), ("general=31%",), USAGE, "ask for 101%"),
         (("web=20%", "web<=19%"), (), USAGE, "floor is above its ceiling"),
-        (("web=20%", "web>=10%"), (), USAGE, "--keep web>=10%: web has that bound already, 20.0%"),
-        (("web<=20%", "web<=30%"), (), USAGE, "web has that bound already, 20.0%; name one"),
+        (
+            ("web=20%", "web>=10%"),
+            (),
+            USAGE,
+            "--keep web>=10%: web has that bound already, 20%; name",
+        ),
+        (("web<=20%", "web<=30%"), (), USAGE, "web has that bound already, 20%; name one"),
         (("web=41%",), (), UNREACHABLE, "--keep asks for 41 tokens, it can give 40"),
         (("web<=30%", "law<=30%", "code<=39%"), (), UNREACHABLE, "together are 99%"),
         ((), ("web=41%",), UNREACHABLE, "--blend asks for 41 tokens, it can give 40"),
-        (("code<=10%",), ("code=30%",), USAGE, "30.0% of the mix from code, --keep allows 10.0%"),
+        (("code<=10%",), ("code=30%",), USAGE, "30.0% of the mix from code, --keep allows 10%;"),
+        (
+            (),
+            ("law=10%", "law=20%"),
+            USAGE,
+            "--blend law=20%: law is blended in already, 10%; name",
+        ),
+        ((), ("general=1%", "general=1%"), USAGE, "general is blended in already, 1%; name one"),
+        ((), ("web<=12.5%",), USAGE, r"write web=12\.5%"),
+        (("web<=30%", "law<=30%", "code<=39.999%"), (), UNREACHABLE, r"together are 99\.999%"),
+        (("web=40%", "law=30%"), ("general=30.01%",), USAGE, r"ask for 100\.01%"),
         (("code<=10%",), ("general=90%",), USAGE, "50.0% of the mix from code, --keep allows"),
     ],
 )
@@ -267,8 +282,14 @@ def test_what_is_blended_in_from_a_source_counts_towards_its_floor():
         assert spread_tokens(spread, ROOM, budget=100).tolist() == [0, 0, 30, 70]
     with pytest.raises(CurateError, match="ask for 101%"):
         bounded(("code>=70%", "law>=31%"), ("code=60%",))
-    with pytest.raises(CurateError, match="ask for 101%"):  # twice of one source is its sum
-        bounded(("code>=30%", "law>=31%"), ("code=35%", "code=35%"))
+
+
+@pytest.mark.parametrize("blend", [("general=50%", "web=40%"), ("web=40%", "general=50%")])
+def test_all_sources_together_leave_what_is_blended_in_from_one(blend):
+    """In whatever order: `general` first left 29 of web's 40 tokens, and 11 fewer were blended."""
+    spread = bounded((), blend)
+    given = blend_tokens(spread, ROOM, budget=100)
+    assert given.tolist() == [30, 10, 14, 36]
 
 
 def test_sources_that_are_not_known_are_told_the_first_twelve():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -46,21 +46,21 @@ def bound_spread(
         source, sign, share = read_rule(rule, option="keep")
         group = _group(source, sources, option="keep")
         bounds = ceilings if sign == "<=" else floors
-        if group in bounds:
-            raise CurateError(
-                f"--keep {rule}: {source} has that bound already, {bounds[group]:.1%}; name one",
-                exit_code=USAGE,
-            )
+        _name_once(group, bounds, f"--keep {rule}: {source} has that bound already")
         bounds[group] = share
-    blend = []
+    blended: dict[int, float] = {}
     for rule in settings.blend:
         source, sign, share = read_rule(rule, option="blend")
         if sign != "=":
-            raise CurateError(f"--blend {rule}: write {source}={share:.0%}", exit_code=USAGE)
-        blend.append((-1 if source == GENERAL else _group(source, sources, option="blend"), share))
+            raise CurateError(f"--blend {rule}: write {source}={_percent(share)}", exit_code=USAGE)
+        group = -1 if source == GENERAL else _group(source, sources, option="blend")
+        _name_once(group, blended, f"--blend {rule}: {source} is blended in already")
+        blended[group] = share
+    # what is named comes first: `general` leaves it alone where it takes all of a source
+    blend = tuple(sorted(blended.items(), reverse=True))
     _check(floors, ceilings, blend, sources)
     spread = dataclasses.replace(
-        spread, groups=groups, floors=floors, ceilings=ceilings, blend=tuple(blend), natural=room
+        spread, groups=groups, floors=floors, ceilings=ceilings, blend=blend, natural=room
     )
     if not settings.tokenizer:  # else the room is an estimate, which must not refuse
         check_rooms(spread, shards, room, budget=settings.budget)
@@ -70,7 +70,7 @@ def bound_spread(
         if part > tokens_of(share, settings.budget, most=True):
             raise CurateError(
                 f"--blend: takes {part / settings.budget:.1%} of the mix from {sources[group]}, "
-                f"--keep allows {share:.1%}; blend less, or raise the ceiling",
+                f"--keep allows {_percent(share)}; blend less, or raise the ceiling",
                 exit_code=USAGE,
             )
     return spread
@@ -150,6 +150,15 @@ def _group(source: str, sources: Sequence[str], *, option: str) -> int:
     return sources.index(source)
 
 
+def _name_once(group: int, known: Mapping[int, float], what: str) -> None:
+    if group in known:
+        raise CurateError(f"{what}, {_percent(known[group])}; name one", exit_code=USAGE)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.9g}%"
+
+
 def _check(
     floors: dict[int, float], ceilings: dict[int, float], blend: Sequence[tuple[int, float]],
     sources: Sequence[str],
@@ -161,7 +170,7 @@ def _check(
         asked += max(0.0, floor - sum(share for each, share in blend if each == group))
     if asked > 1 + 1e-9:
         raise CurateError(
-            f"--keep and --blend ask for {asked:.0%} of the mix; keep less", exit_code=USAGE
+            f"--keep and --blend ask for {_percent(asked)} of the mix; keep less", exit_code=USAGE
         )
     for group, ceiling in ceilings.items():
         if floors.get(group, 0.0) > ceiling:
@@ -170,7 +179,7 @@ def _check(
             )
     if len(ceilings) == len(sources) and sum(ceilings.values()) < 1 - 1e-9:
         raise CurateError(
-            f"--keep: the ceilings of all sources together are {sum(ceilings.values()):.0%}; "
+            f"--keep: the ceilings of all sources together are {_percent(sum(ceilings.values()))}; "
             "they leave no mix",
             exit_code=UNREACHABLE,
         )
