@@ -272,25 +272,21 @@ def test_the_temperature_is_the_highest_that_is_forecast_nearly_the_largest_drop
 
 def test_a_match_gains_more_than_any_temperature_and_less_where_it_is_pulled_back(build, place):
     def planned(out, selection, **how):
-        """Return the forecast before documents are rounded to, and tokens by source."""
+        """Return the mix, and its forecast before documents are rounded to."""
         mix = build(out=out, selection=selection, **how)
-        plan = json.loads((Path(mix.folder) / "manifest.json").read_text())["planned"]["mix"]
-        return plan["forecast"]["drop"], mix.sources["math"]
-
-    (drop, math), soft = planned("mix", "match"), planned("soft", "temperature")
-    sharp, most = planned("sharp", "match", temperature=0.02)
-    assert sharp > drop > 0 and sharp > soft[0]
-    warm, least = planned("warm", "match", temperature=100.0)  # hardly leaves natural parts
-    assert abs(warm) < 0.1 * drop
-    assert least < math <= most
-
-    def temperature_of(mix):
         manifest = json.loads((Path(mix.folder) / "manifest.json").read_text())
-        return manifest["settings"]["temperature"]
+        drop = manifest["planned"]["mix"]["forecast"]["drop"]
+        return mix, drop, manifest["settings"]["temperature"]
 
-    assert [temperature_of(each) for each in (mix, sharp, warm)] == [PULL, 0.02, 100.0]
-    given = build(out="given", selection="match", temperature=PULL)
-    assert given.parts == mix.parts
+    mix, drop, pull = planned("mix", "match")
+    _, soft, _ = planned("soft", "temperature")
+    sharp, most, given = planned("sharp", "match", temperature=0.02)
+    assert most > drop > 0 and most > soft
+    warm, least, _ = planned("warm", "match", temperature=100.0)  # hardly leaves natural parts
+    assert abs(least) < 0.1 * drop
+    assert warm.sources["math"] < mix.sources["math"] <= sharp.sources["math"]
+    assert (pull, given) == (PULL, 0.02)
+    assert build(out="given", selection="match", temperature=PULL).parts == mix.parts
 
 
 def test_every_row_traces_to_its_record(build, place):
