@@ -68,6 +68,20 @@ def test_the_cost_is_that_of_the_mixture_shard_by_shard(parts):
     assert pool.cost(tokens)[0] == pytest.approx(pool.naive(tokens), abs=1e-5)
 
 
+def test_a_part_of_one_long_document_makes_no_count_less_than_none():
+    """Of so uneven a count a log-normal one would often be below 0, and its logarithm too low."""
+    pool, rng = Pool(), np.random.default_rng(0)
+    document = rng.integers(VOCAB, size=200_000)
+    words, pairs = count_unigrams([document], VOCAB), count_pairs([document], VOCAB)
+    pool.said.append((look_up(pool.target, pairs, words), pairs.repeats))
+    tokens = np.array([*pool.sizes * 0.2, 0.0005 * 200_000])
+    value, slopes = pool.cost(tokens)
+    assert value == pytest.approx(pool.naive(tokens), abs=1e-4)
+    step = np.array([1.0, 0.0, 0.0, 0.0, -1.0])
+    change = (pool.naive(tokens + step) - pool.naive(tokens - step)) / 2
+    assert slopes @ step == pytest.approx(change, rel=0.02, abs=1e-6)
+
+
 def test_a_whole_shard_costs_what_the_shard_does():
     pool = Pool()
     for place, (seen, _) in enumerate(pool.said):

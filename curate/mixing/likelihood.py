@@ -124,16 +124,17 @@ class _Drawn:
         safe = np.where(some > 0, some, 1.0)
         mean, square = self.mean / safe, (self.variance + self.mean**2) / safe
         variance, whole = np.maximum(square - mean**2, 0.0), mean + added
-        above = 2.0 * np.log(whole) - 0.5 * np.log(whole**2 + variance)
-        by_mean = 2.0 / whole - whole / (whole**2 + variance)
-        by_variance = -0.5 / (whole**2 + variance)
-        by_some = above - np.log(added) - by_mean * mean - by_variance * (square - 2.0 * mean**2)
+        above = 2.0 * np.log(whole) - 0.5 * np.log(whole**2 + variance) - np.log(added)
+        more = above > 0.0  # no count is below 0, whatever a log-normal one would be
+        by_mean = np.where(more, 2.0 / whole - whole / (whole**2 + variance), 0.0)
+        by_variance = np.where(more, -0.5 / (whole**2 + variance), 0.0)
+        by_some = np.maximum(above, 0.0) - by_mean * mean - by_variance * (square - 2.0 * mean**2)
         return _Logarithm(
-            value=some * above + (1.0 - some) * np.log(added),
+            value=some * np.maximum(above, 0.0) + np.log(added),
             by_mean=by_mean + 2.0 * by_variance * (self.mean - mean),
             by_variance=by_variance,
             by_none=(some - 1.0) * by_some,
-            by_added=some * by_mean + (1.0 - some) / added,
+            by_added=some * np.where(more, by_mean, 1.0 / added) + (1.0 - some) / added,
         )
 
 
