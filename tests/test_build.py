@@ -540,6 +540,7 @@ def test_a_held_out_slice_shares_nothing_with_the_mix(build, place, tmp_path):
     lines = pq.read_table(Path(mix.folder) / "provenance.parquet").to_pylist()
     assert {line["epoch"] for line in lines if "holdout" in line["file"]} == {-1}
     assert [build(budget=500, holdout=share).held_out for share in (0.0001, 0.0)] == [0, None]
+    assert build(budget=500, holdout=0.1, seed=2).held_out > 0  # a large product warned on stderr
 
 
 def test_whole_documents_end_at_the_nearest_boundary(build, place):

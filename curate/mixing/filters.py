@@ -113,7 +113,8 @@ def _hold_out(states: Sequence[Looked], clean: Sequence[Ints], wish: Wish) -> No
     groups = alike_groups(values, signatures, shingles)
     smallest = np.full(int(groups.max(initial=-1)) + 1, np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(smallest, groups, values)
-    drawn = mixed(smallest + np.uint64(wish.seed) * np.uint64(0x9E3779B97F4A7C15)) / 2.0**64
+    shift = np.uint64(wish.seed * 0x9E3779B97F4A7C15 % 2**64)  # numpy warns of what it cuts off
+    drawn = mixed(smallest + shift) / 2.0**64
     aside = (drawn < wish.holdout)[groups]
     start = 0
     for state, places in zip(states, clean, strict=True):
