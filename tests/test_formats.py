@@ -4,7 +4,9 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -21,6 +23,7 @@ from curate.engine.run import run_items
 from curate.errors import CurateError
 from curate.mixing import write as write_module
 from curate.mixing.card import escape
+from curate.mixing.choose import Rows
 from curate.mixing.draw import draw_rows
 from curate.mixing.drawn import Drawn
 from curate.mixing.filters import Wish
@@ -28,6 +31,7 @@ from curate.mixing.formats import Choice, write_lines
 from curate.mixing.look import Look
 from curate.mixing.opened import read_rows
 from curate.mixing.publish import publish_files
+from curate.mixing.shuffle import BY_SHARD, read_plan, write_plan
 from curate.mixing.weights import Spread
 from curate.mixing.write import Layout, write_files
 from curate.records import RecordRange, Shard
@@ -214,6 +218,29 @@ def test_load_dataset_opens_the_files(tmp_path, drawn):
         )
         assert loaded.column_names == ["id", "text", "source", "tokens"]
         assert loaded.num_rows == 60
+
+
+def test_a_plan_of_very_many_shards_takes_no_pass_over_all_rows_for_each(tmp_path):
+    """The rows of each shard were looked for among all: 6.5 s of this, not 0.6."""
+    count = 150_000
+    empty, places = np.zeros(0, np.int64), np.arange(count)
+    facts = [
+        SimpleNamespace(number=np.array([n, n + 1]), file=np.array([0, 7]), record=np.array([5, n]))
+        for n in range(count)
+    ]
+    ones = np.ones(count, np.int64)
+    drawn = SimpleNamespace(
+        facts=facts, rows=Rows(places, ones, 0 * ones, ones, -ones), held=Rows(*[empty] * 5)
+    )
+    start = time.process_time()
+    write_plan(tmp_path / "plan.arrow", drawn, seed=3)
+    assert time.process_time() - start < 4
+    plan = read_plan(str(tmp_path / "plan.arrow"))
+    assert sorted(plan["shard"].tolist()) == places.tolist() != plan["shard"].tolist()
+    np.testing.assert_array_equal(plan["number"], plan["shard"] + 1)
+    np.testing.assert_array_equal(plan["record"], plan["shard"])
+    assert set(plan["file"].tolist()) == {7}
+    np.testing.assert_array_equal(plan["shard"][plan[BY_SHARD]], places)
 
 
 def test_rows_are_shuffled_over_all_files(tmp_path, drawn):

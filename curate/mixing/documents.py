@@ -191,7 +191,7 @@ def _read(drawn: Drawn, text: str) -> Iterator[Chosen]:
         wanted: dict[tuple[int, int], list[int]] = {}
         mine = [drawn.shards[place] for place in places]
         for number, place in enumerate(places):
-            for row in np.flatnonzero(rows.shard == place).tolist():
+            for row in range(*np.searchsorted(rows.shard, [place, place + 1]).tolist()):
                 document = int(drawn.facts[place].number[rows.place[row]])
                 wanted.setdefault((number, document), []).append(row)
         for found in read_blocks_of(mine, text=text) if wanted else ():

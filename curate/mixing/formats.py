@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from curate.errors import CurateError
 from curate.mixing.arrows import checksum, is_done, note_done, open_arrow, staged, write_arrow
 from curate.mixing.binary import TokenSpec, write_megatron, write_tokens
-from curate.mixing.shuffle import Texts, gather, read_plan
+from curate.mixing.shuffle import PLAN_COLUMNS, Texts, gather, read_plan
 from curate.mixing.streaming import write_mds
 from curate.records import RecordRange
 from curate.store.failpoint import failpoint
@@ -160,7 +160,7 @@ def write_selection(path: Path, plan: str, choices: Sequence[Choice]) -> None:
     """
     rows = read_plan(plan)
     order = np.lexsort([rows[name] for name in ("record", "epoch", "file", "shard")])
-    rows = {name: column[order] for name, column in rows.items()}
+    rows = {name: rows[name][order] for name in PLAN_COLUMNS}
     same = np.ones(max(len(order) - 1, 0), np.bool_)
     for name, step in (("shard", 0), ("file", 0), ("epoch", 0), ("record", 1)):
         same &= np.diff(rows[name]) == step

@@ -29,6 +29,7 @@ CHUNK_CHARS = 64_000_000
 """Characters of a chunk, about; what is known of its rows beside their text is held in memory."""
 
 PLAN_COLUMNS = ("shard", "number", "file", "record", "epoch", "tokens", "end")
+BY_SHARD = "by_shard"
 CHUNK_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),  # rising
@@ -61,25 +62,29 @@ def write_plan(path: Path, drawn: Drawn, *, seed: int) -> None:
 
     Args:
         path: gets a table of `PLAN_COLUMNS`, a line for each row of the mix; the held-out rows
-            follow, in an order of their own, with an epoch of -1.
+            follow, in an order of their own, with an epoch of -1. Beside them `BY_SHARD`: the
+            rows as their shards are read, so that who reads some looks through no others.
         drawn: the rows.
         seed: of the order.
     """
+    starts = np.cumsum([0, *(len(each.number) for each in drawn.facts)])
+    known = {
+        name: np.concatenate([starts[:0], *(getattr(each, name) for each in drawn.facts)])
+        for name in ("number", "file", "record")
+    }
     columns: dict[str, list[Ints]] = {name: [] for name in PLAN_COLUMNS}
     for turn, rows in enumerate((drawn.rows, drawn.held)):
         order = np.random.default_rng([seed, turn]).permutation(len(rows.shard))
-        shard, place = rows.shard[order], rows.place[order]
-        known = {name: np.empty(len(order), np.int64) for name in ("number", "file", "record")}
-        for number, facts in enumerate(drawn.facts):
-            mine = np.flatnonzero(shard == number)
-            for name, column in known.items():
-                column[mine] = getattr(facts, name)[place[mine]]
+        shard = rows.shard[order]
+        document = starts[shard] + rows.place[order]  # among all that were looked at
         epoch = rows.epoch[order] if turn == 0 else np.full(len(order), -1)
         found = {"shard": shard, "epoch": epoch, "tokens": rows.tokens[order],
-                 "end": rows.end[order], **known}  # fmt: skip
+                 "end": rows.end[order],
+                 **{name: column[document] for name, column in known.items()}}  # fmt: skip
         for name in PLAN_COLUMNS:
             columns[name].append(found[name])
-    write_arrow(path, pa.table({name: np.concatenate(parts) for name, parts in columns.items()}))
+    plan = {name: np.concatenate(parts) for name, parts in columns.items()}
+    write_arrow(path, pa.table({**plan, BY_SHARD: np.lexsort([plan["number"], plan["shard"]])}))
 
 
 def divide_rows(tokens: Ints, *, part_tokens: int) -> list[tuple[int, int]]:
@@ -105,8 +110,9 @@ def divide_rows(tokens: Ints, *, part_tokens: int) -> list[tuple[int, int]]:
 def write_chunks(reading: Reading) -> int:
     """Read the shards once and write the texts of their rows; return the tokens of these rows."""
     plan = read_plan(reading.plan)
-    mine = np.flatnonzero(np.isin(plan["shard"], reading.places))
-    mine = mine[np.lexsort([plan["number"][mine], plan["shard"][mine]])]
+    places, by_shard = np.sort(reading.places), plan[BY_SHARD]
+    spans = np.searchsorted(plan["shard"], np.stack([places, places + 1], 1), sorter=by_shard)
+    mine = np.concatenate([by_shard[first:last] for first, last in spans.tolist()])
     folder, pieces = Path(reading.folder), _pieces(reading, plan, mine)
     written: dict[Path, int] = {}
     for count in itertools.count():
@@ -258,4 +264,4 @@ class _Chunk:
 def read_plan(path: str) -> dict[str, Ints]:
     """Read a plan: its columns as arrays that lie in the file."""
     table = open_arrow(Path(path))
-    return {name: table[name].to_numpy() for name in PLAN_COLUMNS}
+    return {name: table[name].to_numpy() for name in (*PLAN_COLUMNS, BY_SHARD)}
