@@ -240,20 +240,20 @@ def test_after_a_ranking_by_words_the_mix_is_matched(build):
     assert len(mix.parts) > len(build(out="top", selection="top").parts)
 
 
-def of_plans(look, settings, encode, monkeypatch):
+def of_plans(look, settings, monkeypatch):
     """Return the plan that is chosen, and the drops that it was chosen by."""
     seen, drops = [], look.drops
     monkeypatch.setattr(look, "drops", lambda plans: seen.extend(drops(plans)) or seen)
-    return plan_shards(look, settings, encode), seen
+    return plan_shards(look, settings), seen
 
 
 def test_the_temperature_is_the_highest_that_is_forecast_nearly_the_largest_drop(
     build, place, monkeypatch
 ):
-    _, index, target, ranking, encode = place
+    _, index, target, ranking, _ = place
     look = Foresight(Stock(index), ranking, target, None, 4001)
     settings = MixSettings(budget=4001, selection="temperature")
-    plan, seen = of_plans(look, settings, encode, monkeypatch)
+    plan, seen = of_plans(look, settings, monkeypatch)
     tried = temperatures(np.array([line.alignment for line in ranking.shards]))
     chosen = tried.index(plan.settings.temperature)
     assert len(seen) == len(tried) and 0 < chosen < len(tried) - 1
@@ -543,6 +543,15 @@ def test_a_held_out_slice_shares_nothing_with_the_mix(build, place, tmp_path):
     assert build(budget=500, holdout=0.1, seed=2).held_out > 0  # a large product warned on stderr
 
 
+def test_a_forecast_is_of_as_many_tokens_as_whole_documents_make(build, place):
+    _, index, target, ranking, _ = place
+    mix = build(budget=30, whole_documents=True)
+    assert mix.tokens != 30
+    look = Foresight(index, ranking, target, None, mix.tokens)
+    parts = {part.shard: part.tokens for part in mix.parts}
+    assert mix.forecast == look.compare(parts)["mix"].forecast
+
+
 def test_whole_documents_end_at_the_nearest_boundary(build, place):
     mix = build(budget=4001, whole_documents=True)
     assert mix.tokens == recount(mix, place[4])
@@ -601,13 +610,31 @@ def test_a_floor_that_the_filters_make_unreachable_is_refused_not_passed_over(bu
     assert error.value.exit_code == UNREACHABLE
 
 
-@pytest.mark.parametrize("fmt", ["parquet", "tokens"])
-def test_a_budget_is_met_in_the_tokens_of_another_tokenizer(build, place, tmp_path, fmt):
+def save_letters(folder):
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())  # a letter is a token
     backend.add_tokens(sorted({*"".join(VOCABULARY.lower().split()), " ", "."}))
     backend.add_special_tokens(["<end>"])
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>")
-    fast.save_pretrained(tmp_path / "letters")
+    fast.save_pretrained(folder)
+    return fast
+
+
+def test_a_forecast_is_of_the_text_whatever_counts_the_budget(build, place, tmp_path):
+    save_letters(tmp_path / "letters")
+    letters, _ = load_encode(str(tmp_path / "letters"), place[1].probe)
+    mix = build(budget=3000, selection="top")
+    how = {"budget": recount(mix, letters), "tokenizer": str(tmp_path / "letters")}
+    same = build(**how, selection="top", out="same")
+    assert [text for text, _ in read_mix_texts(same)] == [text for text, _ in read_mix_texts(mix)]
+    assert same.forecast.drop == pytest.approx(mix.forecast.drop, abs=0.01)
+    assert same.alignment == pytest.approx(mix.alignment, abs=0.01)
+    planned = json.loads((Path(same.folder) / "manifest.json").read_text())["planned"]
+    assert planned["mix"]["forecast"]["drop"] == pytest.approx(mix.forecast.drop, abs=0.05)
+
+
+@pytest.mark.parametrize("fmt", ["parquet", "tokens"])
+def test_a_budget_is_met_in_the_tokens_of_another_tokenizer(build, place, tmp_path, fmt):
+    fast = save_letters(tmp_path / "letters")
     letters, _ = load_encode(str(tmp_path / "letters"), place[1].probe)
     how = {"budget": 20_001, "tokenizer": str(tmp_path / "letters"), "selection": "top"}
     mix, texts = build(**how, fmt=fmt), build(**how, out="texts")

@@ -136,7 +136,7 @@ def test_what_the_rules_of_sources_take_anyway_is_counted_on(looks, rules):
     """Found under the rules, it gains at least what the free mixture gains put under them."""
     look = looks()
     settings = MixSettings(budget=TOKENS, selection="match", temperature=0.01, **rules)
-    planned = plan_shards(look, settings, encode=lambda texts: [[0] for _ in texts])
+    planned = plan_shards(look, settings)
     natural, caps = shares_of(look)
     free = replace(planned.spread, shares=look.match(natural, within(caps), pull=0.01))
     room = np.array([line.tokens for line in look.ranking.shards], np.int64)

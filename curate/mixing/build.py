@@ -19,10 +19,10 @@ from curate.mixing.filters import Wish
 from curate.mixing.foresight import Foresight, stock_for
 from curate.mixing.formats import Choice, Format, WrittenFile
 from curate.mixing.look import FACTS, Look, Meaning, write_target
-from curate.mixing.manifest import given_tokens, manifest_of, mix_of
+from curate.mixing.manifest import given_tokens, indexed_tokens, manifest_of, mix_of
 from curate.mixing.mixture import BY_COUNTS, put_in_words
 from curate.mixing.opened import open_mix
-from curate.mixing.plan import plan_shards
+from curate.mixing.plan import plan_shards, token_ratio
 from curate.mixing.publish import clear, clear_staging, publish_files, staging_folder
 from curate.mixing.reading import read_some
 from curate.mixing.tokenizer import count_tokens, token_spec
@@ -103,9 +103,13 @@ def build_mix(
                 index, ranking, target, settings, workspace=workspace, workers=workers,
                 notify=notify,
             )  # fmt: skip
-            foresight = Foresight(stock, ranking, target, own, settings.budget)
-            plan = plan_shards(foresight, settings, encode)
-            settings, planned = plan.settings, foresight.compare(plan.tokens)
+            first = ranking.shards[0].shard
+            ratio = token_ratio(index, first, encode) if settings.tokenizer else 1.0
+            tokens = max(round(settings.budget / ratio), 1)  # as the index counts them
+            foresight = Foresight(stock, ranking, target, own, tokens)
+            plan = plan_shards(foresight, settings, ratio=ratio)
+            settings = plan.settings
+            planned = foresight.compare({name: n / ratio for name, n in plan.tokens.items()})
             notify(put_in_words(planned), 0, 0)
             drawn = _draw(
                 index, target, settings, plan.spread, tuple(plan.tokens), encode, tokenizer_digest,
@@ -118,7 +122,7 @@ def build_mix(
                     workers=workers, notify=notify,
                 )  # fmt: skip
                 given = given_tokens(drawn)
-                written = foresight.compare(given)
+                written = foresight.compare(indexed_tokens(drawn, settings))
                 mix = mix_of(ranking, target, settings, drawn, written["mix"], given, mark)
                 manifest = manifest_of(mix, index, target, settings, files, held, drawn)
                 manifest |= {"planned": planned, "written": written}

@@ -87,11 +87,14 @@ class Foresight:
     def __init__(
         self, stock: Stock, ranking: Ranking, target: Target, own: Embedding | None, tokens: int
     ) -> None:
-        """Take the target, and its embedding where alignment is by embeddings."""
+        """Take the target, its embedding where alignment is by embeddings, and the size of mixes.
+
+        That is in tokens as the index counts them, and so are the parts of mixtures.
+        """
         self.stock, self.ranking, self.target, self.own = stock, ranking, target, own
         self.tokens = tokens
         self.pairs = target_pairs(stock.index, target)
-        self.kept: Sums = {}  # of natural proportions and of the worst
+        self.kept: dict[int, Sums] = {}  # by tokens: of natural proportions and of the worst
 
     def drops(self, mixtures: Sequence[Mapping[str, int]]) -> list[float]:
         """Return the drop against natural proportions that is forecast for each.
@@ -131,17 +134,23 @@ class Foresight:
         return np.asarray(own * found[told.group])
 
     def compare(self, parts: Mapping[str, float]) -> dict[str, Mixture]:
-        """Return a mix beside what `random` and `worst` of its size would be."""
-        self.kept.pop("mix", None)
-        natural, left = self.stock.natural(), float(self.tokens)
+        """Return a mix beside what `random` and `worst` of its size would be.
+
+        Args:
+            parts: its tokens by shard, as the index counts them.
+        """
+        tokens = max(round(sum(parts.values())), 1)
+        kept = self.kept.setdefault(tokens, {})
+        kept.pop("mix", None)
+        natural, left = self.stock.natural(), float(tokens)
         worst: dict[str, float] = {}
         for line in reversed(self.ranking.shards):
             worst[line.shard] = min(natural[line.shard], left)
             left -= worst[line.shard]
         mixtures = {"mix": parts, "random": natural, "worst": worst}
         return describe_mixtures(
-            self.stock, self.own, mixtures, tokens=self.tokens, pairs=self.pairs,
-            kept=self.kept, **ranked_by(self.ranking),
+            self.stock, self.own, mixtures, tokens=tokens, pairs=self.pairs, kept=kept,
+            **ranked_by(self.ranking),
         )  # fmt: skip
 
     @cached_property

@@ -96,6 +96,16 @@ def given_tokens(drawn: Drawn) -> dict[str, int]:
     }
 
 
+def indexed_tokens(drawn: Drawn, settings: MixSettings) -> dict[str, float]:
+    """Return the tokens of each shard in the mix as the index counts them."""
+    held = _held_tokens(drawn) if settings.tokenizer else {}
+    sizes = {shard.name: float(shard.n_tokens) for shard in drawn.shards}
+    return {
+        name: count * sizes[name] / max(held.get(name, sizes[name]), 1.0)
+        for name, count in given_tokens(drawn).items()
+    }
+
+
 def _interleave(drawn: Drawn) -> dict[str, float]:
     """Return the probabilities by source with which `interleave_datasets` draws documents.
 

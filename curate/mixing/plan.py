@@ -23,7 +23,7 @@ from curate.settings import MixSettings
 from curate.task2vec.reading import load_embedding
 from curate.task2vec.tokenizer import encode_as_indexed
 
-__all__ = ["plan_shards"]
+__all__ = ["plan_shards", "token_ratio"]
 
 RATIO_DOCUMENTS = 64
 """Documents of the best shard that tell how another tokenizer's counts compare."""
@@ -34,17 +34,17 @@ class Plan:
     """How a budget is spread over shards."""
 
     spread: Spread
-    tokens: dict[str, int]  # by shard, best first
+    tokens: dict[str, int]  # by shard, best first; of the tokenizer that counts the budget
     settings: MixSettings  # with the temperature that was used
 
 
-def plan_shards(look: Foresight, settings: MixSettings, encode: Encode) -> Plan:
+def plan_shards(look: Foresight, settings: MixSettings, *, ratio: float = 1.0) -> Plan:
     """Return how the budget is spread over the ranked shards.
 
     Args:
         look: at mixes of this size, of an index, a ranking of it and a target.
         settings: of the mix.
-        encode: of the tokenizer that counts the budget.
+        ratio: tokens of the tokenizer that counts the budget per token of the index.
 
     Raises:
         CurateError: rules of `--keep` or `--blend` that cannot be kept, or too few tokens
@@ -52,7 +52,7 @@ def plan_shards(look: Foresight, settings: MixSettings, encode: Encode) -> Plan:
     """
     if settings.selection == "match" and look.own is None:
         settings = replace(settings, temperature=settings.temperature or PULL)
-    pool = _Pool(look, settings, encode)
+    pool = _Pool(look, settings, ratio)
     if settings.selection == "match":
         return pool.plan(settings, matched=pool.match())
     if settings.selection != "temperature" or settings.temperature:
@@ -65,14 +65,14 @@ def plan_shards(look: Foresight, settings: MixSettings, encode: Encode) -> Plan:
 class _Pool:
     """The ranked shards, best first, and what each can give."""
 
-    def __init__(self, look: Foresight, settings: MixSettings, encode: Encode) -> None:
+    def __init__(self, look: Foresight, settings: MixSettings, ratio: float) -> None:
         lines = look.ranking.shards
         self.look, self.settings = look, settings
         self.names = [line.shard for line in lines]
         self.alignments = np.array([line.alignment for line in lines])
         self.tokens = np.array([line.tokens for line in lines], np.int64)
         if settings.tokenizer:
-            self.tokens = self._estimated(_token_ratio(look.stock.index, self.names[0], encode))
+            self.tokens = self._estimated(ratio)
         check_room(settings, self.tokens)
         self.room = np.floor(self.tokens * settings.max_epochs).astype(np.int64)
         entries = {each.shard.name: each.shard for each in look.stock.index.shards}
@@ -146,13 +146,13 @@ class _Pool:
             raise ceilings_bind(self.settings.budget) from None
 
 
-def _token_ratio(index: Index, shard: str, encode: Encode) -> float:
-    """Return tokens of another tokenizer per token of the probe's, on one shard's beginning."""
+def token_ratio(index: Index, shard: str, encode: Encode) -> float:
+    """Return tokens of another tokenizer per token of the index, on one shard's beginning."""
     probe_encode = encode_as_indexed(index)
     (found,) = (each.shard for each in index.shards if each.shard.name == shard)
     texts = [d.text for d in islice(read_ranges(found, text=index.corpus.text), RATIO_DOCUMENTS)]
     counts = [sum(map(len, function(texts))) for function in (encode, probe_encode)]
-    return counts[0] / max(counts[1], 1)
+    return max(counts[0], 1) / max(counts[1], 1)
 
 
 def vectors_a_token(index: Index, names: list[str]) -> npt.NDArray[np.float32]:
