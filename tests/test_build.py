@@ -232,6 +232,14 @@ def test_decontamination_and_deduplication_can_be_turned_off(build, place):
     assert e.value.exit_code == UNREACHABLE
 
 
+def test_where_all_is_held_out_more_epochs_are_not_advised(build):
+    with pytest.raises(CurateError, match=r"gives 0 tokens .* are held out\); ") as error:
+        build(holdout=0.999999)
+    assert error.value.exit_code == UNREACHABLE
+    advice = str(error.value).partition("); ")[2]
+    assert advice == "keep copies with --no-dedup, hold out less, or index more data"
+
+
 def test_after_a_ranking_by_words_the_mix_is_matched(build):
     mix = build()
     lines = pq.read_table(Path(mix.folder) / "provenance.parquet").to_pylist()

@@ -106,8 +106,10 @@ def test_where_nothing_can_be_chosen_all_is_taken():
 
 def test_a_shard_without_tokens_gets_none():
     natural = np.array([0.5, 0.5, 0.0])
-    found = descend(linear(np.array([0.0, 1.0, -9.0])), natural, np.array([1.0, 1.0, 0.0]), [0.1])
-    assert found[0][2] == 0 and found[0].sum() == pytest.approx(1)
+    slopes, caps = np.array([0.0, 1.0, -9.0]), np.array([1.0, 1.0, 0.0])
+    for pull in (0.1, 1e-3):
+        (found,) = descend(linear(slopes), natural, caps, [pull])
+        assert found[2] == 0 and found[0] > 0.99 and found.sum() == pytest.approx(1)
 
 
 def test_divergence_in_closed_form():

@@ -33,6 +33,9 @@ PAYLOAD = (
 FOLDERS = ("", "data", "data/train", "data/holdout")
 """Below the folder of a mix, where files of it may lie."""
 
+MOST_EPOCHS = 1_000_000
+"""Beyond it the tokens that shards can give would pass what an integer holds."""
+
 PART = re.compile(r"(part|holdout)-\d{5,}\.(parquet|jsonl|mds|ds|ds\.index|bin|idx)")
 
 
@@ -46,8 +49,11 @@ def check_request(
     """
     wrong = {
         "budget": (settings.budget <= 0, "above 0"),
-        "max_epochs": (not 1 <= settings.max_epochs < math.inf, "at least 1 and finite"),
-        "temperature": (not settings.temperature >= 0, "at least 0"),
+        "max_epochs": (not 1 <= settings.max_epochs <= MOST_EPOCHS, "from 1 to 1,000,000"),
+        "temperature": (
+            bool(settings.temperature) and not 1e-9 <= settings.temperature <= 1e9,
+            "0 (chosen), or from 1e-9 to 1e9",
+        ),
         "ngram": (settings.ngram < 2, "at least 2"),
         "holdout": (not 0 <= settings.holdout < 1, "at least 0 and below 1"),
         "cosine": (not 0 < settings.cosine <= 1, "above 0 and at most 1"),

@@ -75,7 +75,8 @@ def within(caps: Floats) -> Fit:
 
 
 def _tilted(natural: Floats, logs: Array) -> Array:
-    shares = natural * np.exp(logs - logs.max())
+    highest = logs[natural > 0].max()  # of what there is: nothing of it may be lost
+    shares = natural * np.exp(np.minimum(logs - highest, 0.0))
     return np.asarray(shares / shares.sum())
 
 

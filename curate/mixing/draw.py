@@ -237,14 +237,22 @@ def _too_few(states: Sequence[Looked], wish: Wish) -> CurateError:
         return _no_end(wish)
     leaks = sum(len(state.facts.leaks) for state in states if state.facts is not None)
     copies = sum(len(state.copies_of) for state in states)
-    out = f"{leaks} documents hold items of the target, {copies} are copies"
+    held = sum(int(state.held.sum()) for state in states)
+    aside = f", {held} are held out" if held else ""
     need = math.ceil(10 * wish.max_epochs * wish.budget / max(given, 1)) / 10
-    fewer = "keep copies with --no-dedup, " if copies else ""
     passes = "epoch" if wish.max_epochs == 1 else "epochs"
+    helps = {
+        f"allow --max-epochs {need:g}": given,
+        "keep copies with --no-dedup": copies,
+        "hold out less": held,
+        "index more data": True,
+        f"ask for at most {given:,}": given,
+    }
+    *some, last = (what for what, does in helps.items() if does)
     return CurateError(
         f"budget {wish.budget:,}: the corpus gives {given:,} tokens at {wish.max_epochs:g} "
-        f"{passes} ({out}); allow --max-epochs {need:g}, {fewer}index more data, or ask for "
-        f"at most {given:,}",
+        f"{passes} ({leaks} documents hold items of the target, {copies} are copies{aside}); "
+        f"{', '.join(some)}{', or ' if some else ''}{last}",
         exit_code=UNREACHABLE,
     )
 
