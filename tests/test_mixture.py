@@ -213,5 +213,16 @@ def test_of_very_many_shards_some_tell_the_pairs_of_all(indices):
     )
 
 
+def test_of_very_many_shards_the_largest_parts_stand_for_themselves_alone():
+    """One that stood for its neighbours too was counted as so much larger."""
+    parts = {f"s{n}": 1.0 + 50 * (n == 7) + n % 3 for n in range(40)} | {"none": 0.0}
+    found = sums.looked_at({"mix": parts}, most=8)
+    assert found["s7"] == {"mix": 1.0} and len(found) < 16 and "none" not in found
+    stood = sum(each["mix"] * parts[shard] for shard, each in found.items())
+    assert stood == pytest.approx(sum(parts.values()))
+    whole = sums.looked_at({"mix": parts}, most=21)
+    assert whole == {shard: {"mix": 1.0} for shard, part in parts.items() if part}
+
+
 def rank(index, target, workspace):
     return rank_shards(index, target, RankSettings(method="ngram-lm"), workspace=workspace)

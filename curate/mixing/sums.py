@@ -45,13 +45,14 @@ def sum_up(
 ) -> Sums:
     """Return what each mixture's shards give together; embeddings where they have a width.
 
-    Of more than about `most` shards every so-manieth tells the pairs of all.
+    Of `most` × 2 shards or more the largest parts and every so-manieth of the others tell the
+    pairs of all.
     """
     index = stock.index
     totals = {name: sum(parts.values()) for name, parts in mixtures.items()}
     batches = np.arange(max(index.embed.batches, 1))
     sequences = dict.fromkeys(mixtures, 0.0)
-    looked = _looked_at(mixtures, most)
+    looked = looked_at(mixtures, most=most)
     found: Sums = {
         name: Sum(
             np.zeros((len(batches), width)),
@@ -87,17 +88,25 @@ def sum_up(
     return found
 
 
-def _looked_at(
-    mixtures: Mapping[str, Mapping[str, float]], most: int
+def looked_at(
+    mixtures: Mapping[str, Mapping[str, float]], *, most: int
 ) -> dict[str, dict[str, float]]:
-    """Return the shards whose pairs are looked at: for how many each stands, by mixture."""
+    """Return the shards whose pairs are looked at: for how many each stands, by mixture.
+
+    The largest parts stand for themselves: one that stood for others too would be counted as a
+    larger one.
+    """
     found: dict[str, dict[str, float]] = {}
     for name, parts in mixtures.items():
         taken = [shard for shard, part in parts.items() if part > 0]
-        looked = taken[:: max(1, len(taken) // most)]
-        times = sum(parts[shard] for shard in taken) / sum(parts[shard] for shard in looked)
-        for shard in looked:
-            found.setdefault(shard, {})[name] = times
+        sizes = np.array([parts[shard] for shard in taken])
+        large = np.argsort(-sizes, kind="stable")[: most // 2 if len(taken) >= 2 * most else None]
+        rest = np.delete(np.arange(len(taken)), large)
+        looked = rest[:: max(1, len(rest) // (most - most // 2))]
+        times = np.ones(len(taken))
+        times[looked] = sizes[rest].sum() / max(sizes[looked].sum(), 1e-300)
+        for place in (*large.tolist(), *looked.tolist()):
+            found.setdefault(taken[place], {})[name] = float(times[place])
     return found
 
 
