@@ -553,9 +553,9 @@ def test_a_held_out_slice_shares_nothing_with_the_mix(build, place, tmp_path):
 
 def test_a_forecast_is_of_as_many_tokens_as_whole_documents_make(build, place):
     _, index, target, ranking, _ = place
-    mix = build(budget=30, whole_documents=True)
+    mix = build(budget=30, whole_documents=True, decontaminate=False)
     assert mix.tokens != 30
-    look = Foresight(index, ranking, target, None, mix.tokens)
+    look = Foresight(Stock(index), ranking, target, None, mix.tokens)
     parts = {part.shard: part.tokens for part in mix.parts}
     assert mix.forecast == look.compare(parts)["mix"].forecast
 
