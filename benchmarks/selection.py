@@ -55,6 +55,9 @@ Row = dict[str, Any]
 RANDOM = "random"
 ALL_ALIKE = 1e6  # a temperature at which every shard gives in proportion to its size
 GENERAL = "general"
+OWN_RANDOM = "random without it"
+"""Natural proportions that are kept clean of one target, as the arm `random` of `verify` is: what
+its mixes are held against where it is among the choices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ CHOICES: dict[str, Choice] = {
     "temperature 0.05 by pairs": Choice("ngram-lm", "temperature", 0.05),
     "top by task2vec": Choice("task2vec"),
     "match by task2vec": Choice("task2vec", "match"),
+    OWN_RANDOM: Choice("lexical", "temperature", ALL_ALIKE),
     "n-gram importance": Choice("ngram"),
     "compression": Choice("compression"),
     "embedding cosine": Choice("embedding"),
@@ -177,11 +181,13 @@ def compare(
     Intervals: items of the target and seeds are drawn anew, the same for the arm and random.
     """
     rng = np.random.default_rng(seed)
-    base = next(number for number, name in enumerate(names) if name.startswith(RANDOM))
+    common = next(number for number, name in enumerate(names) if name.startswith(RANDOM))
     ends = np.cumsum([0, *losses.sizes])
     found: dict[str, dict[str, Row]] = {}
     for place, target in enumerate(targets[:-1]):
         part = slice(ends[place], ends[place + 1])
+        own = f"{target.name}: {OWN_RANDOM}"
+        base = names.index(own) if own in names else common
         mine = {
             number: name.removeprefix(f"{target.name}: ")
             for number, name in enumerate(names)
@@ -338,7 +344,12 @@ def main() -> None:
     parser.add_argument(
         "--slices", action="store_true", help="aim at the held-out text of each corpus instead"
     )
-    parser.add_argument("--choices", nargs="+", default=list(CHOICES), choices=list(CHOICES))
+    parser.add_argument(
+        "--choices",
+        nargs="+",
+        default=[name for name in CHOICES if name != OWN_RANDOM],
+        choices=list(CHOICES),
+    )
     parser.add_argument("--pool-tokens", type=int, default=360_000, help="of each corpus")
     parser.add_argument("--shard-tokens", type=int, default=25_000)
     parser.add_argument("--piece", type=int, default=6_000, help="characters a document is cut to")

@@ -59,6 +59,21 @@ def test_an_arm_is_held_against_random_item_by_item():
     assert len(rows["top"]["seeds"]) == 3
 
 
+def test_a_target_with_random_documents_of_its_own_is_held_against_those():
+    losses = measured(0.25)
+    nats = np.concatenate([losses.item_nats, losses.item_nats[:, 1:] - 2.0], axis=1)
+    three = Losses(
+        np.vstack([losses.mean, losses.mean[1] - 0.1]), (), *(np.zeros(1),) * 2, 0.0, nats,
+        losses.item_tokens, losses.sizes,
+    )  # fmt: skip
+    targets = [Target(name, (), (), "", "", "") for name in ("t", "general")]
+    names = ["random 100", "t: top", f"t: {selection.OWN_RANDOM}"]
+    rows = selection.compare(three, names, targets, {}, draws=10, seed=1)["t"]
+    assert set(rows) == {"random", "top"} and rows["random"]["drop"] == 0
+    assert rows["top"]["drop"] == pytest.approx(-0.1)
+    assert rows["top"]["price"] == pytest.approx(0.1)
+
+
 def test_the_chart_has_a_dot_an_arm_and_target_the_best_arm_on_top():
     def rows(low, high):
         saved = {"random": 0.0, "classifier": low, "match by words": high}
