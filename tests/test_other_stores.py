@@ -11,6 +11,7 @@ from curate.corpus.copies import refresh_remote
 from curate.corpus.inputs import find_inputs
 from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.reader import read_documents
+from curate.corpus.remote import check_unchanged, find_objects, open_store
 from curate.errors import CurateError
 from tests.hub_double import serving
 
@@ -108,6 +109,29 @@ def test_what_is_not_there_is_one_line(place, tmp_path):
         with pytest.raises(CurateError, match="no such file") as caught:
             texts_of(address, tmp_path)
         assert "\n" not in str(caught.value)
+
+
+def test_what_changes_while_it_is_read_is_noticed(place):
+    """The hub's client answers from the listing that it has kept, unless it is told not to."""
+    place.put("moving/x.jsonl", lines(["first"]))
+    store = open_store(place.address)
+    (found,) = find_objects(store, f"{place.address}/moving").objects
+    check_unchanged(store, found)
+    place.put("moving/x.jsonl", lines(["other"]))  # as long as before
+    with pytest.raises(CurateError, match="changed while it was read"):
+        check_unchanged(store, found)
+    place.remove("moving/x.jsonl")
+
+
+def test_a_hub_that_is_out_of_reach_is_one_line(monkeypatch, tmp_path):
+    """What the HTTP library raises is no OSError."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(CurateError, match=r"^hf://datasets/me/pool: cannot be read \("):
+        texts_of("hf://datasets/me/pool", tmp_path)
 
 
 def test_a_new_a_changed_and_a_removed_object_are_followed(place, tmp_path):

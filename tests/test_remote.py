@@ -91,6 +91,22 @@ def test_a_glob_and_a_file_name_objects(server, bucket, tree, tmp_path):
         texts_of(["s3://no-such-bucket-at-all/in"], tmp_path)
 
 
+def test_folders_that_a_glob_matches_are_told_of(server, bucket, tree, tmp_path):
+    """They were left out without a word; of a local glob they are read."""
+    fill(server, bucket, tree)
+    skipped = []
+    assert len(texts_of([f"s3://{bucket}/in/[ad]*"], tmp_path / "a", skipped)) == 2
+    assert [str(name) for name in skipped] == [f"s3:/{bucket}/in/deep"]
+    skipped = []
+    server.put_object(Bucket=bucket, Key="x/deep/a.jsonl", Body=lines(["one"]))
+    assert len(texts_of([f"s3://{bucket}/x/**"], tmp_path / "b", skipped)) == 1
+    assert not skipped
+    with pytest.raises(
+        CurateError, match=r"in/d\*: matches folders alone, such as s3://.*/deep; name"
+    ):
+        texts_of([f"s3://{bucket}/in/d*"], tmp_path / "c")
+
+
 def test_objects_of_long_names_are_copied_each_to_a_file_of_its_own(server, bucket, tmp_path):
     stems = ["\u3042" * 40, "\u3042" * 39 + "\u3044", "a" * 230, "a" * 229 + "b", "short"]
     for stem in stems:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from glob import has_magic
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Event
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -33,6 +33,9 @@ LONGEST_NAME = 200
 
 _HIDDEN = re.compile(r"/(\.|__pycache__|_[^/]*$)")
 _MARKS = ("ETag", "etag", "generation", "md5Hash", "blob_id")
+_AGAIN = {"hf": {"refresh": True, "expand_info": True}}
+"""How a store is asked past the listing that its library has kept, and told of the bytes' mark."""
+
 _ERRORS = {
     "s3": (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")),
     "gs": (
@@ -106,6 +109,8 @@ def open_store(given: str) -> Store:
     except ImportError:
         package = PACKAGES[parts.scheme]
         raise CurateError(f"{given}: needs the package {package}: pip install {package}") from None
+    if parts.scheme == "hf":  # and its HTTP library's own, whichever that library is
+        named += [base for base in named[0].__bases__ if issubclass(base, Exception)]
     return Store(parts.scheme, files, (OSError, TimeoutError, ValueError, *named))
 
 
@@ -117,11 +122,10 @@ def find_objects(store: Store, given: str) -> Found:
     """
     try:
         info = _info(store, given)
-        if info is not None and info.get("type") != "directory":
+        if info is not None and not _is_folder(info):
             return Found((_as_object(store, given, info),))
         if info is None and has_magic(given):
-            matches = store.files.glob(given, detail=True)
-            found = Found(tuple(as_objects(store, matches)))
+            found = _matches(store, given)
         else:
             found = _in_folder(store, given.rstrip("/"))
     except store.failures as error:
@@ -129,6 +133,21 @@ def find_objects(store: Store, given: str) -> Found:
     if not found.objects:
         raise CurateError(f"{given}: no such file, and no folder with files that can be read")
     return found
+
+
+def _matches(store: Store, pattern: str) -> Found:
+    """Take the files that a glob matches; a folder of which it matches none is skipped."""
+    matches = store.files.glob(pattern, detail=True)
+    taken = tuple(as_objects(store, matches))
+    within = {str(parent) for each in taken for parent in PurePosixPath(each.address).parents}
+    folders = [_address(store, name) for name, info in matches.items() if _is_folder(info)]
+    skipped = [each for each in sorted(folders) if str(PurePosixPath(each)) not in within]
+    if skipped and not taken:
+        raise CurateError(
+            f"{pattern}: matches folders alone, such as {skipped[0]}; name one, or the files in "
+            f"them: {pattern.rstrip('/')}/*"
+        )
+    return Found(taken, skipped=tuple(skipped))
 
 
 def _in_folder(store: Store, folder: str) -> Found:
@@ -169,7 +188,7 @@ def check_unchanged(store: Store, found: Object) -> None:
         CurateError: they are not, or the store does not answer.
     """
     try:
-        info = store.files.info(found.address)
+        info = store.files.info(found.address, **_AGAIN.get(store.scheme, {}))
     except store.failures as error:
         raise explain_failure(store, found.address, error) from None
     if (info.get("size"), _mark(info)) != (found.n_bytes, found.mark):
@@ -193,8 +212,16 @@ def _info(store: Store, given: str) -> dict[str, Any] | None:
 def as_objects(store: Store, infos: dict[str, Any]) -> Iterator[Object]:
     """Yield what a listing names, but folders."""
     for name, info in sorted(infos.items()):
-        if info.get("type") != "directory":
-            yield _as_object(store, name if "://" in name else f"{store.scheme}://{name}", info)
+        if not _is_folder(info):
+            yield _as_object(store, _address(store, name), info)
+
+
+def _is_folder(info: dict[str, Any]) -> bool:
+    return info.get("type") == "directory"
+
+
+def _address(store: Store, name: str) -> str:
+    return name if "://" in name else f"{store.scheme}://{name}"
 
 
 def _as_object(store: Store, address: str, info: dict[str, Any]) -> Object:
