@@ -8,13 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import curate
 from curate.corpus.fields import parse_template
 from curate.corpus.inputs import find_inputs
 from curate.corpus.named_targets import known_targets, list_targets
 from curate.corpus.split import split_items
 from curate.corpus.targets import load_target
 from curate.errors import CurateError
-from curate.settings import TargetSettings
+from curate.settings import Settings, TargetSettings
 from curate.stages.workspace import located, note_target, ranked_target, target_files
 from curate.store.fingerprint import digest_texts
 from curate.store.places import also_there
@@ -190,6 +191,24 @@ def test_the_folder_of_targets_is_found_from_elsewhere_and_where_the_project_is_
     assert len(ranked_target(place).select) == 3
     moved = place.parent.rename(tmp_path / "moved")
     assert ranked_target(moved / ".curate").origin == str(moved / "data" / "proofnet")
+
+
+def test_the_folder_of_targets_may_be_the_project(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    proofnet(project)
+    (project / "in.jsonl").write_text(json.dumps({"text": " ".join(WORDS * 9)}))
+    monkeypatch.chdir(project)
+    settings = Settings(target=TargetSettings(data_dir="."))
+    curate.index("in.jsonl")
+    curate.rank("proofnet", settings=settings)
+    for _ in range(2):  # the second is to replace a file in that folder
+        page = curate.write_report()
+    for split in ("valid", "test"):
+        with pytest.raises(CurateError, match="is an input"):
+            curate.write_report(out=f"proofnet/{split}.jsonl")
+    monkeypatch.chdir("/")
+    moved = project.rename(tmp_path / "moved") / page.parent
+    assert ranked_target(moved).origin == str(tmp_path / "moved" / "proofnet")
 
 
 def test_the_folder_of_targets_may_be_named_from_home(tmp_path, monkeypatch):

@@ -23,9 +23,6 @@ from curate.task2vec.reading import open_index
 
 WORKSPACE = ".curate"
 
-_BESIDE = f"..{os.sep}"
-"""How the path of a file in the project begins, seen from its workspace."""
-
 
 def swept(workspace: str | Path) -> Path:
     """Return the workspace of a stage that writes, without temporary files of killed runs.
@@ -45,7 +42,14 @@ def input_files(place: Path) -> list[Path]:
     named = [index.embed.probe, CONFIG_NAME]
     if (place / "target.json").is_file():
         target = _named_target(place)
-        named += [target.data_dir, *target_files(target)]
+        named += target_files(target)
+        if target.data_dir:  # of what lies there, its own folder alone: it may be the project
+            named += [
+                str(Path(target.data_dir, below, split_weight(name)[0]))
+                for name in (target.name, *target.names)
+                for below in ("targets", "")
+                if name
+            ]
     paths = [user_path(name) for name in named if name]
     return [*(Path(ledger.path) for ledger in index.ledgers), *filter(Path.exists, paths)]
 
@@ -90,14 +94,19 @@ def note_target(place: Path, wanted: TargetSettings) -> None:
 
 def _named_target(place: Path) -> TargetSettings:
     def found(file: str) -> str:
-        return str(noted_path(file, place)) if file.startswith(_BESIDE) else file
+        return str(noted_path(file, place)) if _is_beside(file) else file
 
     return _with_files(read_json(place / "target.json", TargetSettings), found)
 
 
 def _noted(file: str, place: Path) -> str:
     note = note_path(Path(file), place) if Path(file).is_absolute() else file
-    return note if note.startswith(_BESIDE) else file
+    return note if _is_beside(note) else file
+
+
+def _is_beside(note: str) -> bool:
+    """Say whether a note is a path in the project, seen from its workspace."""
+    return note.split(os.sep, 1)[0] == os.pardir
 
 
 def _with_files(wanted: TargetSettings, change: Callable[[str], str]) -> TargetSettings:
