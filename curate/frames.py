@@ -80,6 +80,13 @@ def valued(value: float, *, signed: bool = False) -> str:
     return format_value(value, signed=signed)
 
 
+def portioned(share: float) -> str:
+    """Return `format_share(share)`, for the lines of records."""
+    from curate.report.numbers import format_share
+
+    return format_share(share)
+
+
 def _cell(value: Any) -> str:
     from curate.report.numbers import format_count, format_value
 

@@ -10,7 +10,7 @@ from curate.errors import UNREACHABLE, USAGE, CurateError
 from curate.mixing.bounds import bound_spread, read_rule
 from curate.mixing.checks import PAYLOAD, check_out, check_request, check_room
 from curate.mixing.choose import Taken, choose_rows
-from curate.mixing.draw import _split
+from curate.mixing.draw import _split, _too_few
 from curate.mixing.filters import Wish
 from curate.mixing.weights import Spread, blend_tokens, spread_tokens, tokens_of
 from curate.settings import MixSettings
@@ -103,6 +103,19 @@ def test_the_epochs_that_are_advised_are_enough():
     advised = float(re.search(r"--max-epochs ([\d.]+)", str(refused.value))[1])
     assert advised == 3.6
     check_room(MixSettings(budget=budget, max_epochs=advised), tokens)
+
+
+def test_the_epochs_that_are_advised_for_what_is_clean_are_enough():
+    def refused(clean, **given):
+        states = [SimpleNamespace(clean=n, facts=None, copies_of=[]) for n in clean]
+        return str(_too_few(states, Wish(budget=269, names=(), spread=Spread(), **given)))
+
+    said = refused([11] * 7, max_epochs=3.5)
+    assert "gives 266 tokens at 3.5 epochs" in said and "allow --max-epochs 3.6, " in said
+    assert np.floor(np.full(7, 11) * 3.6).sum() >= 269
+    assert refused([0, 0]).endswith(
+        "(0 documents hold items of the target, 0 are copies); index more data"
+    )
 
 
 def index_of(*, inputs=(), read=()):

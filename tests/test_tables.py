@@ -172,6 +172,12 @@ def test_no_number_is_a_negative_zero():
         assert not re.findall(negative, text), what
 
 
+def test_the_line_of_a_mix_calls_no_part_nothing_or_all():
+    parts = (MixPart("a", "a", 9_996, 1.0, 0.5), MixPart("b", "b", 4, 1.0, 0.5))
+    made = dataclasses.replace(mix(), parts=parts, tokens=10_000)
+    assert "(a >99.9%, b <0.1%)" in made.summary()
+
+
 def numbers_in(text):
     """Return what stands between spaces and brackets and holds a digit, names left out."""
     words = re.findall(r"[^\s()]*\d[^\s()]*", text)

@@ -91,18 +91,25 @@ def check_room(settings: MixSettings, tokens: Counts) -> None:
     room, held = int(np.floor(tokens * settings.max_epochs).sum()), int(tokens.sum())
     if room >= settings.budget:
         return
-    epochs = math.ceil(10 * settings.budget / max(held, 1)) / 10
-    while held and np.floor(tokens * epochs).sum() < settings.budget:  # each shard's last token
-        epochs = round(epochs + 0.1, 1)
+    epochs = epochs_for(tokens, settings.budget)
     passes = "epoch" if settings.max_epochs == 1 else "epochs"
     filtered = settings.decontaminate or settings.dedup
     less = ", less what leaks and copies take out" if filtered else ""
     raise CurateError(
         f"budget {settings.budget:,}: the ranked shards hold {held:,} tokens, {room:,} at "
-        f"{settings.max_epochs:g} {passes}; allow --max-epochs {epochs:g}, index more data, or ask "
-        f"for at most {room:,}{less}",
+        f"{settings.max_epochs:g} {passes}; allow --max-epochs {epochs:g}, "
+        f"index more data, or ask for at most {room:,}{less}",
         exit_code=UNREACHABLE,
     )
+
+
+def epochs_for(tokens: Counts, budget: int) -> float:
+    """Return epochs, to a tenth, at which shards of so many tokens give a budget."""
+    held = int(tokens.sum())
+    epochs = math.ceil(10 * budget / max(held, 1)) / 10
+    while held and np.floor(tokens * epochs).sum() < budget:  # each shard's last token
+        epochs = round(epochs + 0.1, 1)
+    return epochs
 
 
 def check_out(out: Path, index: Index) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from curate.errors import UNREACHABLE, CurateError
 from curate.mixing.bounds import ceilings_bind, check_rooms, short_sources
+from curate.mixing.checks import epochs_for
 from curate.mixing.choose import Cut, Ints, Taken, choose_rows
 from curate.mixing.drawn import Drawn, gather_drawn
 from curate.mixing.filters import Looked, Wish, filter_documents
@@ -239,7 +240,7 @@ def _too_few(states: Sequence[Looked], wish: Wish) -> CurateError:
     copies = sum(len(state.copies_of) for state in states)
     held = sum(int(state.held.sum()) for state in states)
     aside = f", {held} are held out" if held else ""
-    need = math.ceil(10 * wish.max_epochs * wish.budget / max(given, 1)) / 10
+    need = epochs_for(np.array([state.clean for state in states]), wish.budget) if given else 0.0
     passes = "epoch" if wish.max_epochs == 1 else "epochs"
     helps = {
         f"allow --max-epochs {need:g}": given,

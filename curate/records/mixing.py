@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from curate.frames import Frame, plain, valued
+from curate.frames import Frame, plain, portioned, valued
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Mix(Frame):
 
     def summary(self) -> str:
         """Return the mix in one line."""
-        best = ", ".join(f"{name} {n / self.tokens:.0%}" for name, n in self.sources.items())
+        best = ", ".join(f"{name} {portioned(n / self.tokens)}" for name, n in self.sources.items())
         drop = f"forecast drop {valued(self.forecast.drop, signed=True)} nats/token"
         return f"{self.tokens:,} tokens for {self.target} ({best}); {drop}"
 
