@@ -479,3 +479,18 @@ def test_the_real_targets_are_read():
         settings = TargetSettings(name=name, data_dir=DATA_DIR)
         target = load_target(settings)
         assert (len(target.select), len(target.eval)) == splits
+
+
+def test_a_split_that_a_data_set_does_not_have_is_told_how_to_name_one(monkeypatch):
+    from curate.corpus import hub
+
+    def refused(*_, **__):
+        raise ValueError("Bad split: nope. Available splits: ['train']")
+
+    monkeypatch.setattr(hub.datasets, "load_dataset", refused)
+    with pytest.raises(CurateError) as caught:
+        next(hub.read_hub_rows(hub.HubName("a/b", "", "nope", ""), commit="0" * 40))
+    assert str(caught.value) == (
+        "hf:a/b: cannot be read from the hub (Bad split: nope. Available splits: ['train']); "
+        "write hf:a/b:CONFIG:SPLIT"
+    )

@@ -290,7 +290,8 @@ def _translated(repo: str, call: Callable[[], T]) -> T:
 
 def _unreachable(repo: str, error: BaseException) -> CurateError:
     what = shorten(str(error), 160, placeholder=" …") or type(error).__name__
-    return CurateError(
-        f"hf:{repo}: cannot be read from the hub ({what}); name local files or a folder instead, "
-        "or for a target the folder that holds it (--data-dir)"
-    )
+    then = "name local files or a folder instead, or for a target the folder that holds it "
+    then += "(--data-dir)"
+    if type(error) is ValueError:  # as the library tells of a configuration or split
+        then = f"write hf:{repo}:CONFIG:SPLIT"
+    return CurateError(f"hf:{repo}: cannot be read from the hub ({what}); {then}")
