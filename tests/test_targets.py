@@ -466,6 +466,17 @@ def test_a_hub_data_set_is_spooled_once(tmp_path, monkeypatch):
     assert len(list((tmp_path / "sources").iterdir())) == 2
 
 
+def test_hub_data_sets_of_one_name_are_two_sources(tmp_path, monkeypatch):
+    from curate.corpus import hub
+    from curate.corpus.inputs import find_inputs
+
+    monkeypatch.setattr(hub, "resolve_commit", lambda name: "c" * 40)
+    monkeypatch.setattr(hub, "read_hub_rows", lambda name, *, commit: iter([{"text": name.repo}]))
+    names = ["hf:a/pool", "hf:b/pool", "hf:pool", "hf:a/other", "hf:a/other#20"]
+    found = [file.source for file in find_inputs(names, workspace=tmp_path)]
+    assert found == ["a-pool", "b-pool", "other", "other", "pool"]
+
+
 DATA_DIR = os.environ.get("CURATE_DATA_DIR", "")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from glob import glob, has_magic
@@ -70,9 +70,13 @@ def find_inputs(
     if "" in inputs:  # as a path it would be the current folder
         raise CurateError("an input without a name; name it, or . for this folder", exit_code=USAGE)
     found: dict[Path, tuple[Path, str]] = {}
+    spooled: dict[Path, str] = {}
     for given in inputs:
         for path, source in _expand(given, workspace=workspace, skipped=skipped):
             found.setdefault(path.resolve(), (path, source))
+            if given.startswith("hf:") and "://" not in given:
+                spooled[path.resolve()] = given
+    _tell_apart(found, spooled)
     _check_names(found)
     return _by_folder(list(found.values())) if by_folder else _named(list(found.values()))
 
@@ -127,6 +131,19 @@ def _outside_mixes(pattern: Path, skipped: list[Path]) -> list[Path]:
         else:
             kept.append(part)
     return kept
+
+
+def _tell_apart(found: dict[Path, tuple[Path, str]], spooled: Mapping[Path, str]) -> None:
+    """Put the organisation before the source of hub data sets that two of them call alike."""
+    if len(spooled) < 2:
+        return
+    from curate.corpus.hub import parse_hub_name  # seconds, which spooling has taken already
+
+    repos = {path: parse_hub_name(given).repo for path, given in spooled.items()}
+    for source in {found[path][1] for path in spooled}:
+        mine = {path: repo for path, repo in repos.items() if found[path][1] == source}
+        for path, repo in mine.items() if len(set(mine.values())) > 1 else ():
+            found[path] = found[path][0], "-".join([*repo.split("/")[:-1], source])
 
 
 def _check_names(paths: Iterable[Path]) -> None:
