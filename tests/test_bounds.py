@@ -10,7 +10,7 @@ from curate.errors import UNREACHABLE, USAGE, CurateError
 from curate.mixing.bounds import bound_spread, read_rule
 from curate.mixing.checks import PAYLOAD, check_out, check_request, check_room
 from curate.mixing.choose import Taken, choose_rows
-from curate.mixing.draw import _split, _too_few
+from curate.mixing.draw import _choose_by_source, _split, _too_few
 from curate.mixing.filters import Wish
 from curate.mixing.weights import Spread, blend_tokens, spread_tokens, tokens_of
 from curate.settings import MixSettings
@@ -375,3 +375,24 @@ def test_a_shard_without_room_gives_nothing():
     assert found.tolist() == [51, 50]
     with pytest.raises(ValueError, match="room for 100 tokens, budget 101"):
         spread_tokens(Spread(shares=np.array([0.5, 0.5])), np.array([50, 50]), budget=101)
+
+
+@pytest.mark.parametrize(
+    ("rules", "wanted"),
+    [
+        ({"floors": {2: 0.1}}, [0, 900, 100]),  # no half of the book: the others make it up
+        ({"floors": {0: 0.3}}, [0, 850, 150]),
+        ({"blend": ((0, 0.6),)}, [1000, 0, 0]),  # all of it, and so nothing of the others
+        ({"ceilings": {1: 0.6}}, [0, 600, 400]),
+    ],
+)
+def test_of_whole_documents_sources_without_rules_make_up_for_what_others_miss(rules, wanted):
+    sizes = [[1000], [50] * 40, [10] * 40]
+    taken = [Taken(np.arange(len(each)), np.cumsum(each), sum(each)) for each in sizes]
+    spread = Spread(shares=np.ones(3), groups=np.arange(3), **rules)
+    wish = Wish(budget=1000, names=("a", "b", "c"), spread=spread, whole=True)
+    book = 600 if "blend" in rules else 300
+    parts = np.array([book, 900 - book, 100])
+    given = _choose_by_source(taken, parts, wish, cut=lambda shard, place, tokens: (1, tokens))
+    assert given == sum(each.given for each in taken)
+    assert [each.given for each in taken] == wanted

@@ -15,11 +15,12 @@ from curate.mixing.bounds import ceilings_bind, check_rooms, short_sources
 from curate.mixing.checks import epochs_for
 from curate.mixing.choose import Cut, Ints, Taken, choose_rows
 from curate.mixing.drawn import Drawn, gather_drawn
+from curate.mixing.fill import fill_by_share
 from curate.mixing.filters import Looked, Wish, filter_documents
 from curate.mixing.look import Look
 from curate.mixing.reading import Home
 from curate.mixing.survey import survey
-from curate.mixing.weights import spread_tokens
+from curate.mixing.weights import Spread, spread_tokens
 from curate.records import Notify, Shard, silent
 
 DEPTHS = tuple(2.0**-k for k in range(6, -1, -1))
@@ -187,19 +188,33 @@ def _choose(
 
 
 def _choose_by_source(taken: Sequence[Taken], parts: Ints, wish: Wish, cut: Cut) -> int:
-    """Choose, and return the tokens; of sources that have rules, each its part to the token."""
-    spread, groups = wish.spread, np.zeros(len(taken), np.int64)
-    if spread.groups is not None and (spread.floors or spread.ceilings or spread.blend):
-        groups = spread.groups
+    """Choose, and return the tokens; of sources that have rules, each its part to the token.
 
-    def choose(mine: Ints) -> int:
-        def cut_here(number: int, place: int, wanted: int) -> tuple[int, int]:
-            return cut(int(mine[number]), place, wanted)
+    The others come last, together: where no document may be cut they make up for what those missed.
+    """
+    groups, given = _ruled(wish.spread, len(taken)), 0
+    for group in np.unique(groups)[::-1].tolist():
+        mine = np.flatnonzero(groups == group)
+        here, wanted = [taken[place] for place in mine.tolist()], parts[mine]
+        budget = int(wanted.sum()) if group >= 0 else int(parts.sum()) - given
+        if budget != wanted.sum():
+            room = np.array([each.room for each in here])
+            budget = max(0, min(budget, int(room.sum())))
+            wanted = fill_by_share(room, wanted.astype(np.float64), budget=budget)
 
-        here, budget = [taken[place] for place in mine], int(parts[mine].sum())
-        return choose_rows(here, parts[mine], budget=budget, cut=cut_here, whole=wish.whole)
+        def cut_here(number: int, place: int, tokens: int, mine: Ints = mine) -> tuple[int, int]:
+            return cut(int(mine[number]), place, tokens)
 
-    return sum(choose(np.flatnonzero(groups == group)) for group in np.unique(groups))
+        given += choose_rows(here, wanted, budget=budget, cut=cut_here, whole=wish.whole)
+    return given
+
+
+def _ruled(spread: Spread, n: int) -> Ints:
+    """Return the group of each shard (n,) whose source has a rule, -1 of the others."""
+    ruled = {*spread.floors, *spread.ceilings, *(group for group, _ in spread.blend)}
+    if spread.groups is None:
+        return np.full(n, -1)
+    return np.where(np.isin(spread.groups, list(ruled)), spread.groups, -1)
 
 
 def _read_ahead(
