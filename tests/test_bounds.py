@@ -396,3 +396,16 @@ def test_of_whole_documents_sources_without_rules_make_up_for_what_others_miss(r
     given = _choose_by_source(taken, parts, wish, cut=lambda shard, place, tokens: (1, tokens))
     assert given == sum(each.given for each in taken)
     assert [each.given for each in taken] == wanted
+
+
+def test_what_a_source_with_a_rule_cannot_be_cut_to_no_other_makes_up():
+    """Of a text whose signs are two tokens each: more of it has to be looked at."""
+    taken = [Taken(np.arange(2), np.array([100, 200]), 200) for _ in range(2)]
+    spread = Spread(shares=np.ones(2), groups=np.arange(2), floors={0: 0.1})
+    wish = Wish(budget=100, names=("a", "b"), spread=spread)
+
+    def cut(shard, place, tokens):
+        return (1, tokens) if shard else (1, tokens - tokens % 2)
+
+    assert _choose_by_source(taken, np.array([11, 89]), wish, cut) == 99
+    assert [each.given for each in taken] == [10, 89]

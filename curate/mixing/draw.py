@@ -196,7 +196,8 @@ def _choose_by_source(taken: Sequence[Taken], parts: Ints, wish: Wish, cut: Cut)
     for group in np.unique(groups)[::-1].tolist():
         mine = np.flatnonzero(groups == group)
         here, wanted = [taken[place] for place in mine.tolist()], parts[mine]
-        budget = int(wanted.sum()) if group >= 0 else int(parts.sum()) - given
+        last = group < 0 and wish.whole
+        budget = int(parts.sum()) - given if last else int(wanted.sum())
         if budget != wanted.sum():
             room = np.array([each.room for each in here])
             budget = max(0, min(budget, int(room.sum())))
