@@ -34,6 +34,17 @@ class Tokens(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class TextField(click.ParamType[str]):
+    """A field, or a template in which a shell can write line breaks and tabs."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        r"""Return a template with its \n and \t as the signs that they stand for."""
+        given = str(value)
+        return given.replace(r"\n", "\n").replace(r"\t", "\t") if "{" in given else given
+
+
 class Share(click.ParamType[float]):
     """A share: 1% or 0.01."""
 

@@ -7,10 +7,10 @@ from collections import Counter
 from glob import escape
 from pathlib import Path
 
-import msgspec
-
 from curate.corpus.containers import BrokenFileError
+from curate.corpus.fields import parse_template
 from curate.corpus.formats import detect_format
+from curate.corpus.guess import first_record, guess_of, guess_text
 from curate.corpus.rows import field_names
 from curate.errors import CurateError
 from curate.report.numbers import format_number
@@ -22,8 +22,6 @@ _KNOWN = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.bz2", ".jsonl.xz", ".parq
 
 _SELECT = ("select", "valid", "validation", "dev", "questions")
 _EVAL = ("eval", "test", "heldout")
-
-_TEXTS = ("text", "content", "body", "document")  # what columns of text are often called
 
 _LABELS = {"id", "_id", "uuid", "source", "split"}  # fields that are no part of an item
 
@@ -136,10 +134,13 @@ def _target_line(folder: Path, held: list[Path]) -> str:
     )
     given = toml_value(f"{called}={splits}")
     name = f"name = {given}  # select split, eval split; or curate targets"
-    fields = _string_fields(folder / select[0])
-    if not set(fields) - _LABELS or "text" in fields:
+    record = first_record(folder / select[0])
+    text = guess_of(record)
+    strings = [field for field, value in record.items() if isinstance(value, str)]
+    asked = [field for field in strings if field not in _LABELS and not {*field} & {*"{}"}]
+    if "text" in strings or not (asked or "{" in text):
         return name
-    read = " ".join(f"{{{field}}}" for field in fields if field not in _LABELS)
+    read = text if "." in text else " ".join(f"{{{field}}}" for field in asked)
     return f"{name}\ntemplate = {toml_value(read)}  # how an item reads"
 
 
@@ -159,17 +160,9 @@ def _globs(files: list[Path]) -> list[str]:
 
 
 def _text_field(files: list[Path]) -> str:
-    """Return the field that most files have their text in."""
-    votes = Counter(filter(None, map(_own_text, files)))
+    """Return the field or template that most files have their text in."""
+    votes = Counter(filter(None, map(guess_text, files)))
     return max(votes, key=lambda name: (votes[name], name == "text")) if votes else "text"
-
-
-def _own_text(path: Path) -> str:
-    """Return a usual name of a file's columns, or the longest string of its first record."""
-    names = _field_names(path)
-    usual = next((name for name in _TEXTS if name in names), "")
-    fields = _string_fields(path)
-    return usual or max(fields, key=lambda name: len(fields[name]), default="")
 
 
 def _field_names(path: Path) -> tuple[str, ...]:
@@ -183,7 +176,8 @@ def _field_names(path: Path) -> tuple[str, ...]:
 def _lacking(folder: Path, files: list[Path], text: str) -> str:
     """Return a sentence on the files that have other fields than the one with the text."""
     known = {path: names for path in files if (names := _field_names(folder / path))}
-    others = [path for path, names in known.items() if text not in names]
+    fields = parse_template(text).fields
+    others = [path for path, names in known.items() if not {*fields} <= {*names}]
     if not others:
         return ""
     return (
@@ -191,18 +185,3 @@ def _lacking(folder: Path, files: list[Path], text: str) -> str:
         f"{'has' if len(others) == 1 else 'have'} no such field ({others[0]} has "
         f"{', '.join(known[others[0]][:8])}): give all of them one name for it, or take them out. "
     )
-
-
-def _string_fields(path: Path) -> dict[str, str]:
-    """Return the fields with text of the first record of a plain jsonl file; none of another."""
-    if _ending(path) != ".jsonl":
-        return {}
-    with path.open("rb") as stream:
-        line = stream.readline(1 << 20)
-    try:
-        record = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    if not isinstance(record, dict):
-        return {}
-    return {k: v for k, v in record.items() if isinstance(v, str) and not set(k) & set("{}")}

@@ -56,6 +56,15 @@ def home(tmp_path, monkeypatch):
     write_jsonl(tmp_path / "target" / "eval.jsonl", questions[1::2])
     pairs = [json.dumps({"question": text[:200], "answer": text[200:]}) for text in questions]
     (tmp_path / "questions.jsonl").write_text("\n".join(pairs), encoding="utf-8")
+    chats = [
+        json.dumps({
+            "dataset": name,
+            "messages": [{"role": "user", "content": text[:200]},
+                         {"role": "assistant", "content": text[200:]}],
+        })
+        for name, texts in kinds.items() for text in texts
+    ]  # fmt: skip
+    (tmp_path / "chat.jsonl").write_text("\n".join(chats), encoding="utf-8")
     for name, texts in {"proofnet": questions, "minif2f": short[80:120]}.items():
         named = tmp_path / "named" / "targets" / name
         named.mkdir(parents=True)

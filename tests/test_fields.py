@@ -115,3 +115,28 @@ def test_a_text_is_as_long_as_the_cap_at_most(monkeypatch):
     assert render(parse_template("text"), ("abcdef",)) == ("", "too_long")
     assert render(parse_template("{a}."), ("abcd",)) == ("abcd.", "")
     assert render(parse_template("{a}."), ("abcde",)) == ("", "too_long")
+
+
+CHATS = [
+    ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "a\nb", ""),
+    ([{"content": "a"}, {"content": None, "tool_calls": []}, {"role": "tool"}], "a", ""),
+    ([{"content": ["a", "b"]}, {"content": "c"}], "a\nb\nc", ""),
+    ([{"content": None}], "", "null"),
+    ([{"role": "user"}], "", "missing_field"),
+    ([{"content": "a"}, "b"], "", "wrong_type"),
+    ([{"content": {"text": "a"}}], "", "wrong_type"),
+    ([{"content": " "}], "", "empty"),
+    ([], "", "empty"),
+]
+
+
+@pytest.mark.parametrize(("turns", "text", "reason"), CHATS)
+def test_the_turns_of_a_chat_are_read_one_a_line(turns, text, reason):
+    """Every chat was rejected: the format that most fine-tuning data has could not be read."""
+    assert render(parse_template("{messages.content}"), (turns,)) == (text, reason)
+
+
+def test_parts_of_a_turn_are_read_too():
+    turns = [{"content": [{"type": "text", "text": "a"}, {"type": "image"}]},
+             {"content": [{"type": "text", "text": "b"}]}]  # fmt: skip
+    assert render(parse_template("{m.content.text}"), (turns,)) == ("a\nb", "")

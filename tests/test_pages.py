@@ -65,7 +65,7 @@ def run_shell(block):
         if ">" in words:
             words, into = words[: words.index(">")], words[-1]
         if words[0] == "verify" and "--size" not in words and not has_size():
-            words += SHORT_VERIFY
+            words += SHORT_VERIFY[2:] if "--model" in words else SHORT_VERIFY
         done = CliRunner().invoke(main, words)
         allowed = {0, 4} if words[0] == "verify" else {0}  # 4: refuted, which is an answer
         assert done.exit_code in allowed, f"{line}\n{done.output}\n{done.exception!r}"

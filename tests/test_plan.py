@@ -146,3 +146,30 @@ def test_what_pairs_take_is_foreseen_from_a_tenth_of_the_text():
     assert 0.7 * real < found < 1.5 * real
     assert estimate_pair_bytes([], vocab, tokens=100_000) == 0
     assert estimate_pair_bytes(documents[:1], vocab, tokens=500) < 2_000
+
+
+def test_one_line_longer_than_what_is_looked_at_is_counted(case, tmp_path, monkeypatch):
+    """A document of 30 MB was announced as none, with no tokens."""
+    _, embed, workspace = case
+    monkeypatch.setattr(survey, "HEAD_BYTES", 2_000)
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "some words here " * 500}) + "\n" + '{"text": "b c"}\n')
+    plan = plan_index(CorpusSettings(inputs=(str(path),)), embed, workspace=workspace)
+    assert plan.sources[0].tokens == pytest.approx(8_000, rel=0.1)
+    assert plan.sources[0].documents == 1
+
+
+def test_many_small_sources_cost_what_they_hold(case, tmp_path, monkeypatch):
+    """Beside them a large one was said to be embedded whole: three hours for some minutes."""
+    _, embed, workspace = case
+    for number in range(40):
+        (tmp_path / f"{number}.jsonl").write_text('{"text": "a few words"}\n')
+    large = tmp_path / "large.jsonl"
+    large.write_text("".join('{"text": "%s"}\n' % ("some words here " * 20) for _ in range(200)))
+    monkeypatch.setattr("curate.task2vec.plan._trial", lambda *_: (1.0, 100))
+    monkeypatch.setattr("curate.task2vec.plan.time.monotonic", lambda: 0.0)
+    inputs = tuple(map(str, sorted(tmp_path.glob("*.jsonl"))))
+    plan = plan_index(CorpusSettings(inputs=inputs), embed, workspace=workspace)
+    (of_large,) = (one.tokens for one in plan.sources if one.source == "large")
+    rest = sum(one.tokens for one in plan.sources) - of_large
+    assert of_large > 192 and plan.seconds == rest + 192  # 3 sub-batches of 64 tokens

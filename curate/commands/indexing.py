@@ -22,7 +22,10 @@ from curate.settings import Settings
     "--probe", help="builtin, a hub id, a folder or a .gguf file.",
     shell_complete=options.complete_probe,
 )  # fmt: skip
-@click.option("--text", help='Field with the text, or a template: "{question} {answer}".')
+@click.option(
+    "--text", type=options.TextField(), metavar="TEXT",
+    help='Field with the text, or a template: "{prompt}\\n{completion}", "{messages.content}".',
+)  # fmt: skip
 @click.option("--shard-tokens", type=options.Tokens(), help="Tokens a shard: 250k, 1M.")
 @click.option(
     "--max-rejected", type=options.Share(), help="Share of documents rejected at most: 0.1%."

@@ -25,8 +25,11 @@ from curate.settings import Measure, Method, Settings
 )  # fmt: skip
 @options.workspace
 @options.config
-@click.option("--text", help="Field of a target file.")
-@click.option("--template", help='How an item reads: "{question} {answer}".')
+@click.option("--text", type=options.TextField(), metavar="TEXT", help="Field of a target file.")
+@click.option(
+    "--template", type=options.TextField(), metavar="TEXT",
+    help='How an item reads: "{question} {answer}".',
+)  # fmt: skip
 @click.option("--data-dir", help="Folder of named targets where the hub is out of reach.")
 @click.option(
     "--method", type=click.Choice(get_args(Method)), help="What ranks; ngram-lm by default."

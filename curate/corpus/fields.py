@@ -43,7 +43,7 @@ def row_names(fields: Sequence[str]) -> tuple[str, ...]:
 def parse_template(text: str) -> Template:
     """Take a text setting apart: a plain field name, or a template with `{field}`s.
 
-    `{field.inner}` reads inside a nested field.
+    `{field.inner}` reads inside a nested field, of a list of objects inside each of them.
 
     Raises:
         CurateError: empty, unbalanced braces, or anything but field names in them.
@@ -86,7 +86,7 @@ def render(template: Template, row: Row) -> tuple[str, str]:
     """Return a record's text and no reason, or no text and the reason of its rejection.
 
     A field named without braces must be a string; a template also takes numbers, and lists of
-    both, one a line.
+    both, one a line. What is read inside a list of objects is such a list, of those that have it.
 
     Args:
         template: from `parse_template`.
@@ -114,11 +114,26 @@ def render(template: Template, row: Row) -> tuple[str, str]:
 
 
 def _inside(value: object, path: tuple[str, ...]) -> object:
-    for name in path:
+    for place, name in enumerate(path):
+        if isinstance(value, list):
+            return _inside_each(value, path[place:])
         if not isinstance(value, dict):
             return value if value is None or value is MISSING else False
         value = value.get(name, MISSING)
     return value
+
+
+def _inside_each(objects: list[object], path: tuple[str, ...]) -> object:
+    """Return what each object has there; a turn of a chat that calls a tool has no words."""
+    held: list[object] = []
+    lack: object = None if objects else []
+    for one in objects:
+        value = _inside(one, path) if isinstance(one, dict) else False
+        if value is None or value is MISSING:
+            lack = value
+        else:
+            held += value if isinstance(value, list) else [value]
+    return held or lack
 
 
 def _written(value: object) -> str | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from curate.corpus.guess import propose_text
 from curate.errors import REJECTED, CurateError
 from curate.records import FileLedger
 
@@ -103,10 +104,7 @@ def check_ledgers(ledgers: Sequence[FileLedger], max_rejected: float) -> CurateE
             message = f"{ledger.path}: {ledger.error}; {ledger.accepted} documents were salvaged"
             return CurateError(message, exit_code=REJECTED)
         if ledger.seen >= _FEW_RECORDS and not ledger.accepted and max_rejected < 1:
-            message = f"{ledger.path}: all {ledger.seen} records rejected: {_reasons([ledger])}"
-            if "wrong_type" in ledger.rejected:
-                message += _NO_STRING
-            return CurateError(message, exit_code=REJECTED)
+            return CurateError(describe_refusal(ledger), exit_code=REJECTED)
     seen = sum(ledger.seen for ledger in ledgers)
     rejected = sum(sum(ledger.rejected.values()) for ledger in ledgers)
     if seen and rejected / seen > max_rejected:
@@ -116,6 +114,15 @@ def check_ledgers(ledgers: Sequence[FileLedger], max_rejected: float) -> CurateE
             exit_code=REJECTED,
         )
     return None
+
+
+def describe_refusal(ledger: FileLedger, *, of: str = "all") -> str:
+    """Return what to say of a file `of` whose records none is a document, and what would be."""
+    message = f"{ledger.path}: {of} {ledger.seen} records rejected: {_reasons([ledger])}"
+    if "wrong_type" in ledger.rejected:
+        message += _NO_STRING
+    proposed = propose_text(ledger.path)
+    return f"{message}; its first record would be read by {proposed}" if proposed else message
 
 
 def _reasons(ledgers: Sequence[FileLedger]) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from curate.corpus.containers import BrokenFileError, Span, one_line
 from curate.corpus.fields import KEPT, MISSING, Template, parse_template, render, row_names
 from curate.corpus.formats import detect_format
+from curate.corpus.guess import propose_text
 from curate.corpus.inputs import InputFile
 from curate.corpus.ledger import LedgerBuilder
 from curate.corpus.rows import field_names, read_rows
@@ -18,7 +19,7 @@ from curate.errors import CurateError
 from curate.records import Document
 from curate.store.fingerprint import digest_file
 
-READING = 3
+READING = 4
 """State of how files become documents, a part of what is kept of them: raise it with any change."""
 
 MAX_NAME_BYTES = 4096
@@ -26,6 +27,8 @@ MAX_NAME_BYTES = 4096
 
 MAX_META_BYTES = 65_536
 """Of the JSON text of `meta`; a longer one is left out, the document is kept."""
+
+EXAMPLE = "--text '{question} {answer}'"
 
 MAX_LABEL = 100
 """Characters of a value that documents are grouped by."""
@@ -154,10 +157,9 @@ def check_inputs(files: Sequence[InputFile], *, text: str) -> None:
         file, names = lacking
         missing = ", ".join(name for name in template.fields if name not in names)
         known = ", ".join(names[:12]) or "none"
-        example = " ".join(f"{{{name}}}" for name in names[:2]) or "{question} {answer}"
         raise CurateError(
             f"{file.path}: no field {missing}; it has {known}; name the field with --text, "
-            f"or several as a template: --text '{example}'"
+            f"or several as a template: {propose_text(file.path) or EXAMPLE}"
         )
 
 

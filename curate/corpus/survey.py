@@ -15,7 +15,7 @@ from curate.corpus.containers import BrokenFileError, read_head
 from curate.corpus.formats import Format, detect_format
 from curate.corpus.inputs import InputFile
 from curate.corpus.json_rows import json_file
-from curate.corpus.ledger import LedgerBuilder
+from curate.corpus.ledger import LedgerBuilder, describe_refusal
 from curate.corpus.reader import read_documents
 
 HEAD_BYTES = 4 * 1024 * 1024
@@ -36,6 +36,7 @@ class Survey:
     tokens: float
     chars: float
     exact: bool  # everything was counted, nothing estimated
+    refused: str = ""  # a sentence on a file of which no record that was seen is a document
 
 
 def survey_source(
@@ -60,6 +61,7 @@ def survey_source(
         tokens=share * sum(one.tokens for one in looked),
         chars=share * sum(one.chars for one in looked),
         exact=len(looked) == len(files) and all(one.exact for one in looked),
+        refused=next((one.refused for one in looked if one.refused), ""),
     )
 
 
@@ -75,7 +77,7 @@ def survey_file(file: InputFile, *, text: str, encode: Encode, samples: list[str
     n_bytes = file.path.stat().st_size
     try:
         form = detect_format(file.path)
-        texts, share = _head_texts(file, form, text)
+        texts, share, refused = _head_texts(file, form, text)
     except (BrokenFileError, OSError):
         return Survey(n_bytes=n_bytes, documents=0, tokens=0, chars=0, exact=True)
     samples += texts[:8]
@@ -85,26 +87,31 @@ def survey_file(file: InputFile, *, text: str, encode: Encode, samples: list[str
         tokens=sum(len(ids) for ids in encode(texts)) * share,
         chars=sum(map(len, texts)) * share,
         exact=share == 1,
+        refused=refused,
     )
 
 
-def _head_texts(file: InputFile, form: Format, text: str) -> tuple[list[str], float]:
-    """Return the texts of a file's beginning, and what to multiply their number by."""
+def _head_texts(file: InputFile, form: Format, text: str) -> tuple[list[str], float, str]:
+    """Return the texts of a file's beginning, what to multiply their number by, any refusal."""
     if form.kind in ("parquet", "arrow_file", "arrow_stream", "json"):
         whole = form.kind == "json"  # one value, of which the beginning says nothing
         total = len([*json_file(file.path, form, ())]) if whole else count_rows(file.path, form)
-        texts, seen = _some(file, text)
-        return texts, total / max(1, seen)
+        texts, seen, refused = _some(file, text)
+        return texts, total / max(1, seen), refused
     head, times = read_head(file.path, form.compression, limit=HEAD_BYTES)
+    if times > 1 and form.kind == "jsonl" and b"\n" not in head:  # its first line is longer
+        texts, _, refused = _some(file, text)
+        read = sum(len(each.encode("utf-8", "surrogatepass")) for each in texts)
+        return texts, max(1.0, len(head) * times / max(read, len(head))), refused
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"head.{'md' if form.kind == 'whole' else form.kind}"
         path.write_bytes(head.decode("utf-8", "ignore").encode() if form.kind == "whole" else head)
-        texts, _ = _some(InputFile(path=path, source=file.source), text)
-    return texts, times
+        texts, _, refused = _some(InputFile(path=path, source=file.source), text)
+    return texts, times, refused.replace(str(path), str(file.path))
 
 
-def _some(file: InputFile, text: str) -> tuple[list[str], int]:
-    """Return documents of up to 4 MiB, and how many records were seen for them."""
+def _some(file: InputFile, text: str) -> tuple[list[str], int, str]:
+    """Return documents of up to 4 MiB, how many records were seen for them, and any refusal."""
     ledger = LedgerBuilder()
     texts: list[str] = []
     chars = 0
@@ -113,4 +120,5 @@ def _some(file: InputFile, text: str) -> tuple[list[str], int]:
         chars += len(document.text)
         if chars >= HEAD_BYTES:
             break
-    return texts, ledger.seen
+    refused = describe_refusal(ledger.finish(), of="the first") if ledger.seen and not texts else ""
+    return texts, ledger.seen, refused

@@ -79,6 +79,8 @@ def plan_index(
     began = time.monotonic()
     surveys, samples = _survey(files, corpus, probe, notify)
     read_s = time.monotonic() - began
+    for refused in [found.refused for _, _, found in surveys if found.refused][:3]:
+        notify(refused, 0, 0)
     sources = tuple(
         PlannedSource(
             source=source,
@@ -100,7 +102,12 @@ def plan_index(
     ids = encode_texts(probe, list(samples))
     seconds, shard_bytes = _trial(ids, probe, embed)
     shard_bytes += estimate_pair_bytes(ids, probe.info.vocab, tokens=tokens / max(shards, 1))
-    embedded = min(tokens, shards * embed.batches * embed.batch_tokens)
+    most = embed.batches * embed.batch_tokens  # of each shard
+    embedded = (
+        min(tokens, shards * most)
+        if kind == "cluster"
+        else sum(min(one.tokens, one.shards * most) for one in sources)
+    )
     passes = {"cluster": 3, "field": 2}.get(kind, 1)
     return IndexPlan(
         sources=sources,
