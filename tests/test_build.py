@@ -28,7 +28,7 @@ from curate.errors import UNREACHABLE, CurateError
 from curate.mixing import choose, mixture, reading, stock, sums, write
 from curate.mixing.build import build_mix
 from curate.mixing.dedup import Seen
-from curate.mixing.documents import Filters, cut_text, select_documents
+from curate.mixing.documents import Filters, cut_text, cutter, select_documents
 from curate.mixing.foresight import PULL, Foresight
 from curate.mixing.items import index_items
 from curate.mixing.mixture import Mixture, put_in_words
@@ -503,6 +503,21 @@ def test_a_cut_encodes_to_exactly_what_was_asked(place, text):
     assert missed <= (0 if text.isascii() else 12)
 
 
+def test_a_book_is_cut_without_encoding_it_over_and_over(place):
+    """30 MB in one line took 80 seconds a cut and 4 GB: it was encoded whole, then by halves."""
+    encode, read = place[4], []
+    text = "日本語の文書です。" * 300_000  # more than a token a character
+
+    def counted(texts):
+        read.append(sum(map(len, texts)))
+        return encode(texts)
+
+    wanted = 3 * len(encode([text[:100_000]])[0])
+    begun, found = cut_text(text, wanted, encode=counted)
+    assert wanted - 8 < found == len(encode([begun])[0]) <= wanted
+    assert max(read) < len(text) / 2 and sum(read) < 80 * len(begun)
+
+
 def script(name, *words):
     path = Path(__file__).parent / name
     env = {**os.environ, "PYTHONPATH": str(path.parents[1])}
@@ -939,3 +954,13 @@ def test_a_trainer_gets_its_file_and_the_mix_is_read_back_with_it(build):
     folder = Path(mix.folder)
     assert str(folder.resolve() / "data") in (folder / "axolotl.yaml").read_text()
     assert not (Path(build(out="mix").folder) / "axolotl.yaml").exists()
+
+
+def test_a_draw_that_looks_deeper_does_not_cut_anew(place):
+    """Where a source lacks its last token, each of its many rounds cut the same books again."""
+    asked = []
+    cut = cutter(lambda texts: asked.append(1) or place[4](texts))
+    first = cut("some words in a row " * 40, 50)
+    before = len(asked)
+    assert cut("some words in a row " * 40, 50) == first and len(asked) == before
+    assert cut("some words in a row " * 40, 49) != first and len(asked) > before

@@ -22,11 +22,15 @@ from curate.mixing.look import Look, Meaning
 from curate.mixing.reading import divide, read_blocks_of, read_some
 from curate.mixing.weights import Spread
 from curate.records import Document, Index
+from curate.store.fingerprint import digest_bytes
 
 Refill = Literal["order", "share"]
 
 CUT_TRIES = 64
 """Ends tried around one whose tokens are not as many as wanted."""
+
+LONG = 1 << 20
+"""Characters of a text that is not encoded whole to cut it, and of ends that are tried at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +138,15 @@ def select_documents(
 
 
 def cutter(encode: Encode) -> Callable[[str, int], tuple[int, int]]:
-    """Return the function that cuts a text (see `draw_rows`)."""
+    """Return the function that cuts a text (see `draw_rows`); a draw asks the same again."""
+    known: dict[tuple[str, int], tuple[int, int]] = {}
 
     def cut(whole: str, wanted: int) -> tuple[int, int]:
-        begun, tokens = cut_text(whole, wanted, encode=encode)
-        return len(begun), tokens
+        key = (digest_bytes(whole.encode("utf-8", "surrogatepass")), wanted)
+        if key not in known:
+            begun, tokens = cut_text(whole, wanted, encode=encode)
+            known[key] = len(begun), tokens
+        return known[key]
 
     return cut
 
@@ -164,6 +172,8 @@ def cut_text(text: str, n_tokens: int, *, encode: Encode) -> tuple[str, int]:
     high, above = len(text), 0
     if high > 64 * n_tokens:  # a small part of a long document
         high = max(64, 16 * n_tokens)
+    elif high > LONG:  # as many characters a token as its beginning has, and a quarter more
+        high = min(high, n_tokens * (LONG // 16) * 5 // max(4 * count(LONG // 16), 1) + 64)
     while (above := count(high)) <= n_tokens and high < len(text):
         high = min(len(text), 2 * high)
     last = below = turn = 0
@@ -178,8 +188,11 @@ def cut_text(text: str, n_tokens: int, *, encode: Encode) -> tuple[str, int]:
         )
     if below == n_tokens:
         return text[:last], n_tokens
-    ends = [e for e in range(last + CUT_TRIES // 2, last - CUT_TRIES // 2, -1) if 0 < e <= high]
-    sizes = [len(ids) for ids in encode([text[:end] for end in ends])]
+    near = CUT_TRIES // 2 if last * CUT_TRIES <= 4 * LONG else 4  # each is encoded from the start
+    ends = [e for e in range(last + near, last - near, -1) if 0 < e <= high]
+    at_once = max(1, LONG // max(last, 1))  # their tokens are all held
+    parts = [ends[first : first + at_once] for first in range(0, len(ends), at_once)]
+    sizes = [len(ids) for part in parts for ids in encode([text[:end] for end in part])]
     fitting = [(size, end) for end, size in zip(ends, sizes, strict=True) if size <= n_tokens]
     size, end = max(fitting, default=(0, 0))
     return text[:end], size
