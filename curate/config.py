@@ -64,7 +64,12 @@ def checked(settings: Settings | None) -> Settings:
     Raises:
         CurateError: which setting, and what it has to be (exit code 2).
     """
-    given = settings or Settings()
+    given = Settings() if settings is None else settings
+    if not isinstance(given, Settings):
+        raise CurateError(
+            f"settings: expected curate.settings.Settings, found {type(given).__name__}",
+            exit_code=USAGE,
+        )
     parts = {}
     for name, kind in get_type_hints(Settings).items():
         section = getattr(given, name)

@@ -84,8 +84,10 @@ print(mix.folder, mix.tokens, mix.forecast.drop)
 
 A mistake that you can mend raises `curate.CurateError`: its text is one line, its `exit_code` what
 the command would end with ([list](commands/index.md)). Records for annotations are in
-`curate.records`. `notify` is called as `notify(what, done, total)`, with a `total` of 0 where it is
-not known; `watch` with the `RunState` of every training run.
+`curate.records`. Paths are relative to the current folder, and an index keeps them as given: give
+`Path("corpus").resolve()` where a notebook in another folder goes on. `notify` is called as
+`notify(what, done, total)`, with a `total` of 0 where it is not known; `watch` with the `RunState`
+of every training run.
 
 On cores that others use too, set `OMP_WAIT_POLICY=PASSIVE` in the environment before torch is
 loaded: threads that wait would spin. The commands do so, and worker processes have it; your own

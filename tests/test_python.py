@@ -116,3 +116,29 @@ def test_an_address_that_is_no_workspace_is_named_as_it_was_given(address):
 def test_a_settings_file_may_be_named_by_text(tmp_path):
     (tmp_path / "my.toml").write_text('[mix]\nbudget = "1k"\n', encoding="utf-8")
     assert curate.read_settings(str(tmp_path / "my.toml")).mix.budget == 1_000
+
+
+def test_a_notebook_elsewhere_is_told_where_its_inputs_are(home, monkeypatch):
+    """It read `corpus: no such file or folder`, of an index that was there and whole."""
+    small = Settings(embed=EmbedSettings(batches=2, batch_tokens=128))
+    curate.index("corpus", settings=small)
+    (home / "notebooks").mkdir()
+    monkeypatch.chdir(home / "notebooks")
+    with pytest.raises(curate.CurateError, match=r"^corpus: not in this folder but in .*run there"):
+        curate.rank("../target/select.jsonl", workspace=home / ".curate")
+    monkeypatch.chdir(home)
+    assert curate.rank("target/select.jsonl").shards
+
+
+def test_arguments_of_another_kind_are_named():
+    probe = curate.load_probe("builtin")
+    for call, said in (
+        (lambda: curate.rank("x", settings={"rank": {}}), "expected curate.settings.Settings"),
+        (lambda: curate.index(["a", "b"]), r"one by one, not as \['a', 'b'\]"),
+        (lambda: curate.plan(["a", "b"]), "one by one"),
+        (lambda: curate.embed_texts(["a b"], "builtin"), "takes a probe of curate.load_probe"),
+        (lambda: curate.embed_texts(["a b", 7], probe), "takes texts, not 7"),
+    ):
+        with pytest.raises(curate.CurateError, match=said) as caught:
+            call()
+        assert caught.value.exit_code == 2

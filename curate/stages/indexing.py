@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from glob import iglob
 from pathlib import Path
 
 from curate.config import checked, override
@@ -121,8 +122,24 @@ def as_indexed(settings: Settings, place: Path) -> Settings:
     there = (place / "index" / "meta.json").is_file()
     if there and (not settings.corpus.inputs or _as_configured(settings, place)):
         found = open_index(place)
+        _check_here(found.corpus.inputs, place)
         return dataclasses.replace(settings, corpus=found.corpus, embed=found.embed)
     return settings
+
+
+def _check_here(inputs: Sequence[str], place: Path) -> None:
+    """Refuse inputs that stand beside the workspace, but not where this process works."""
+    for given in inputs:
+        if not _any(given, Path()) and _any(given, place.parent):
+            raise CurateError(
+                f"{given}: not in this folder but in {place.parent}, from where it was indexed; "
+                "run there, or index it by its full path"
+            )
+
+
+def _any(name: str, folder: Path) -> bool:
+    """Say whether a path or glob, taken from a folder on, names anything."""
+    return next(iglob(name, root_dir=folder, recursive=True), None) is not None  # noqa: PTH207
 
 
 def current_index(settings: Settings, place: Path, device: str, notify: Notify) -> Index:
@@ -141,6 +158,8 @@ def _as_configured(settings: Settings, place: Path) -> bool:
 
 
 def _named_corpus(settings: Settings, inputs: Sequence[str | Path]) -> CorpusSettings:
+    if odd := next((each for each in inputs if not isinstance(each, str | Path)), None):
+        raise CurateError(f"inputs are given one by one, not as {odd!r}", exit_code=USAGE)
     corpus = override(settings.corpus, inputs=tuple(map(str, inputs)) or None)
     if not corpus.inputs:
         raise CurateError(

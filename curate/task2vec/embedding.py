@@ -64,9 +64,16 @@ def embed_texts(
     """
     if isinstance(texts, str):
         raise CurateError("embed_texts takes a list of texts, this is one: [text]", exit_code=USAGE)
-    settings = settings or EmbedSettings()
+    if not isinstance(probe, Probe):
+        raise CurateError(
+            f"embed_texts takes a probe of curate.load_probe, not {probe!r}", exit_code=USAGE
+        )
+    held, settings = list(texts), settings or EmbedSettings()
+    for text in held:
+        if not isinstance(text, str):
+            raise CurateError(f"embed_texts takes texts, not {text!r}", exit_code=USAGE)
     check_probe(probe, settings)
-    tokens = encode_texts(probe, list(texts))
+    tokens = encode_texts(probe, held)
     unigrams = count_unigrams(tokens, probe.info.vocab)
     return embed_parts("texts", whole_batches(tokens, settings), unigrams, probe, settings)[0]
 
