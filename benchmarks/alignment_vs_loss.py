@@ -80,6 +80,7 @@ def run(
         "settings": dataclasses.asdict(settings),
         "device": options.device,
         "probe": dataclasses.asdict(indexed.probe),
+        "files": data.note_files(out, paths, pools),
         "trained_s": losses.trained_s,
         "seconds": time.monotonic() - started,
     }
@@ -142,7 +143,12 @@ def analyse(
 
 
 def seeds_agree(losses: models.Losses) -> dict[str, float]:
-    """Return how well one seed's losses forecast another's: no measure can do better."""
+    """Return how well one seed's losses forecast another's: how far these losses repeat.
+
+    No ceiling: both seeds are noisy, so a perfect measure is nearer to their mean than either is
+    to the other. Where two agree by r, it reaches about the root of n r / (1 + (n - 1) r) against
+    the mean of n (Spearman, Brown: 1910).
+    """
     if len(losses.seeds) < 2:
         return {}
     one, other = losses.seeds[0], losses.seeds[1]

@@ -266,6 +266,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=[], help="in place of words")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if arguments.parts and arguments.methods:
+        parser.error("--parts is of words alone, without --methods")
+    if arguments.vocab and {*arguments.methods} - {"ngram-lm"}:
+        parser.error("--vocab is of words and of ngram-lm; other methods cut text in their own way")
     texts = {
         name: read_shard(arguments.data / "corpora" / f"{name}.jsonl.zst")
         for name in arguments.corpora

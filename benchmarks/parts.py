@@ -102,14 +102,19 @@ def draw_shares(corpora: Mapping[str, Corpus], tokens: int, number: int, rng: An
 
 def errors(
     corpora: Mapping[str, Corpus], items: Sequence[ItemPairs], tokens: int, *, vocab: int, seed: int
-) -> dict[str, Any]:
-    """Return, by form, how far each mixture's cost of each target is from the truth."""
+) -> tuple[dict[str, Any], list[int]]:
+    """Return, by form, how far each mixture's cost of each target is from the truth, and its size.
+
+    A corpus gives `MOST` of itself at most, so that a mixture may be smaller than was asked for.
+    """
     rng = np.random.default_rng(seed)
     background = np.sum([each.unigrams for each in corpora.values()], axis=0)
     rows: dict[str, list[float]] = {form: [] for form in FORMS}
+    sizes = []
     for number in range(MIXTURES):
         parts = draw_shares(corpora, tokens, number, rng)
         drawn = [ids for name, part in parts.items() for ids in draw(corpora[name], part, rng)]
+        sizes.append(sum(map(len, drawn)))
         pairs, unigrams = count_pairs(drawn, vocab), count_unigrams(drawn, vocab)
         for place, target in enumerate(items):
             nothing = np.zeros(len(target.after))
@@ -123,7 +128,7 @@ def errors(
             costs, _ = ngram_lm(target, [truth, mean, said], background=background)
             for form, cost in zip(FORMS, costs[1:], strict=True):
                 rows[form].append(float(costs[0] - cost))
-    return {name: np.array(row) for name, row in rows.items()}
+    return {name: np.array(row) for name, row in rows.items()}, sizes
 
 
 def main() -> None:
@@ -139,9 +144,9 @@ def main() -> None:
     settings = replace(Settings(), seed=given.seed)
     tokenizer = load_probe("builtin", device="cpu")
     corpora, items = read_corpora(given.data, given.out, settings, tokenizer)
-    found = {}
+    found: dict[int, dict[str, Any]] = {}
     for tokens in given.tokens:
-        rows = errors(corpora, items, tokens, vocab=tokenizer.info.vocab, seed=given.seed)
+        rows, sizes = errors(corpora, items, tokens, vocab=tokenizer.info.vocab, seed=given.seed)
         found[tokens] = {
             form: {"error": float(row.mean()), "sd": float(row.std())} for form, row in rows.items()
         }
@@ -150,7 +155,9 @@ def main() -> None:
                 f"{form} {row['error']:+.3f} ± {row['sd']:.3f}"
                 for form, row in found[tokens].items()
             )
-            print(f"{tokens:,} tokens: {', '.join(parts)}", flush=True)
+            size = f"{min(sizes):,} to {max(sizes):,} tokens of {tokens:,}"
+            print(f"{size}: {', '.join(parts)}", flush=True)
+        found[tokens]["sizes"] = sizes
     if given.json:
         repeats = {name: each.repeats for name, each in corpora.items()}
         print(json.dumps({"parts": found, "repeats": repeats}))

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from evidence.agreement import within_spearman
+from evidence.data import Files, find_file, read_result
 
 from curate.corpus.targets import load_target
 from curate.ranking import samples
@@ -107,12 +108,14 @@ def hold(
     return rows
 
 
-def read_targets(names: Sequence[str], data: Path, out: Path) -> list[tuple[str, ...]]:
+def read_targets(
+    names: Sequence[str], data: Path, out: Path, files: Files
+) -> list[tuple[str, ...]]:
     """Return the items of every target's select split, held-out slices of corpora among them."""
     found = []
     for name in names:
-        halves = [sorted(out.rglob(f"{name}-{half}.jsonl")) for half in ("select", "eval")]
-        given = f"{name}={halves[0][0]},{halves[1][0]}" if all(halves) else name
+        halves = [find_file(out, files, "slices", f"{name}-{half}") for half in ("select", "eval")]
+        given = f"{name}={halves[0]},{halves[1]}" if all(halves) else name
         settings = TargetSettings(name=given, data_dir=str(data / "targets"))
         found.append(load_target(settings).select)
     return found
@@ -145,11 +148,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=400, help="bootstrap resamples")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args()
-    details = json.loads((given.out / "result.json").read_text(encoding="utf-8"))["details"]
+    details, files = read_result(given.out)
     index = open_index(given.out / "arms-index")
     names = [entry.shard.name for entry in index.shards]
     order = [names.index(arm["name"]) for arm in details["arms"]]
-    targets = read_targets(details["targets"], given.data, given.out)
+    targets = read_targets(details["targets"], given.data, given.out, files)
     result: dict[str, Any] = {}
     for method in given.methods:
         tables: dict[str, list[Any]] = {}

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from evidence import agreement
+from evidence.data import read_result
 from evidence.plan import Arm, is_near, is_same
 from smoothing import read_texts
 
@@ -33,7 +34,7 @@ from curate.corpus.pairs import count_pairs, pair_keys
 from curate.corpus.tokens import count_unigrams
 from curate.ranking.lexical import shares_of
 from curate.ranking.ngram_lm import ItemPairs, look_up, pair_probabilities
-from curate.store.fingerprint import fingerprint
+from curate.store.fingerprint import digest_texts, fingerprint
 from curate.store.publish import publish_bytes
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.verification.continued import ContinuedModel, LanguageModel
@@ -181,8 +182,9 @@ def measure(
     return rows, {"train_s": float(train), "pair_s": float(ask) / len(targets)}
 
 
-def _folder(out: Path, name: str) -> Path:
-    key = fingerprint(form=asdict(FORMS[name]), numbers=(BLOCK, PIECE, SAMPLE, TARGET, SHARED))
+def _folder(out: Path, name: str, texts: str) -> Path:
+    numbers = (BLOCK, PIECE, SAMPLE, TARGET, SHARED)
+    key = fingerprint(form=asdict(FORMS[name]), numbers=numbers, texts=texts)
     return out / "proxy" / f"{name.replace(' ', '-')}-{key[:8]}"
 
 
@@ -248,12 +250,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    details = json.loads((given.out / "result.json").read_text(encoding="utf-8"))["details"]
-    target_texts, arm_texts = read_texts(given.data / "targets", given.out, details)
+    details, files = read_result(given.out)
+    target_texts, arm_texts = read_texts(given.data / "targets", given.out, details, files)
     probe = load_probe("builtin", device="cpu")
     eos = int(probe.tokenizer.eos_token_id)
     samples = [draw_sample(texts, probe, SAMPLE) for texts in arm_texts]
     targets = [draw_pieces(items, probe, eos) for items in target_texts]
+    texts = fingerprint(texts=[digest_texts(each) for each in (*target_texts, *arm_texts)])
     ends = np.cumsum([sum(len(labels) for _, _, labels in pieces) for pieces in targets])[:-1]
 
     def of_targets(nats: Any) -> Any:
@@ -268,7 +271,7 @@ def main() -> None:
     names, prices = [arm["name"] for arm in details["arms"]], {}
     for name in given.forms:
         nats, prices[name] = measure(
-            FORMS[name], _folder(given.out, name), probe, names, samples, targets, eos
+            FORMS[name], _folder(given.out, name, texts), probe, names, samples, targets, eos
         )
         values[name] = of_targets(nats)
         for share in (0.25, 0.5, 0.75):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import msgspec
 import pyarrow as pa
@@ -112,7 +113,7 @@ def measure(path: Path, n_bytes: int, *, repeats: int) -> dict[str, float]:
         "reader_mb_s": round(n_bytes / 1e6 / min(ours), 1),
         "lowest": round(ratios[0], 3),
         "highest": round(ratios[-1], 3),
-        "reader_vs_library": round(ratios[len(ratios) // 2], 3),
+        "reader_vs_library": round(median(ratios), 3),
     }
 
 
@@ -146,7 +147,7 @@ def measure_shards(path: Path, *, shards: int, repeats: int) -> Iterator[dict[st
         "repeats": repeats,
         "straight_s": round(min(straight), 2),
         "shards_s": round(min(by_shards), 2),
-        "shards_vs_straight": round(ratios[len(ratios) // 2], 3),
+        "shards_vs_straight": round(median(ratios), 3),
     }
     few = max(2, shards // 50)
     backwards = partial(read_by_shards, documents=documents, shards=few, order="back")

@@ -44,6 +44,7 @@ from curate.settings import (
     Selection,
     TargetSettings,
 )
+from curate.store.fingerprint import fingerprint
 from curate.store.publish import publish_bytes, publish_json
 from curate.task2vec.embed import build_index
 from curate.task2vec.probe import Probe, encode_texts, load_probe
@@ -92,12 +93,14 @@ CHOICES: dict[str, Choice] = {
 
 def make_pool(folder: Path, out: Path, settings: Settings, *, piece: int) -> Path:
     """Write the pool: every corpus, cut to pieces of a document and shuffled, one file."""
-    path = out / f"pool-{settings.pool_tokens}-{piece}-{settings.seed}.jsonl"
+    pools = [data.make_pool(corpus, out, settings) for corpus in data.find_corpora(folder, out)]
+    key = fingerprint(pools=[str(pool.relative_to(out)) for pool in pools])[:12]
+    path = out / f"pool-{settings.pool_tokens}-{piece}-{settings.seed}-{key}.jsonl"
     if path.is_file():
         return path
     texts = []
-    for corpus in data.find_corpora(folder, out):
-        lines = data.make_pool(corpus, out, settings).read_bytes().splitlines()
+    for pool in pools:
+        lines = pool.read_bytes().splitlines()
         whole = [msgspec.json.decode(line)["text"] for line in lines]
         texts += [t[at : at + piece] for t in whole for at in range(0, len(t), piece)]
     random.Random(settings.seed).shuffle(texts)
@@ -232,9 +235,10 @@ def interval(
 
 
 def multiplier(loss: float, budget: int, curve: Sequence[tuple[int, float]]) -> float:
-    """Return how many times the budget random data needs for a loss; infinity beyond the curve.
+    """Return how many times the budget random data needs for a loss.
 
-    Between two lengths the loss is taken as linear in the logarithm of the tokens.
+    Between two lengths the loss is taken as linear in the logarithm of the tokens. Beyond the
+    curve nothing is guessed: infinity below it, and 0 above it, where fewer tokens would do.
 
     Args:
         loss: nats/token.
@@ -245,6 +249,8 @@ def multiplier(loss: float, budget: int, curve: Sequence[tuple[int, float]]) -> 
     falling = np.minimum.accumulate(falling)
     if loss < falling[-1]:
         return float("inf")
+    if loss > falling[0]:
+        return 0.0
     first = np.append(True, np.diff(falling) < 0)  # more tokens for the same loss are not needed
     reached = np.interp(-loss, -falling[first], np.log(tokens[first]))
     return float(np.exp(reached) / budget)
@@ -327,9 +333,10 @@ def describe(result: Mapping[str, Any]) -> str:
 
 
 def describe_row(row: Row, longest: float) -> list[object]:
-    """Return the cells of one arm; beyond `longest` no multiplier was measured."""
+    """Return the cells of one arm; below 1 and beyond `longest` no multiplier was measured."""
     low, high = row["interval"]
     times = f"{row['multiplier']:.1f}" if np.isfinite(row["multiplier"]) else f"> {longest:.0f}"
+    times = times if row["multiplier"] else "< 1"
     drop = f"{row['drop']:+.3f} ({low:+.3f} to {high:+.3f})"
     return [row["loss"], drop, f"{row['forecast']:+.3f}", times, f"{row['price']:+.3f}"]
 

@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 from evidence.agreement import r_squared, top_one, within_spearman
+from evidence.data import Files, find_file, read_result
 
 from curate.corpus.pairs import count_pairs
 from curate.corpus.targets import load_target
 from curate.corpus.tokens import count_unigrams
+from curate.errors import CurateError
 from curate.ranking.lexical import fill_gaps, shares_of
 from curate.ranking.methods import READ_ITEMS
 from curate.ranking.ngram_lm import count_item_pairs, look_up, ngram_lm
@@ -41,16 +43,23 @@ def count_texts(texts: list[str], probe: Any) -> Any:
 
 
 def read_texts(
-    data: Path, out: Path, details: dict[str, Any]
+    data: Path, out: Path, details: dict[str, Any], files: Files
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """Return the texts of the targets' select splits and of the training sets."""
-    files = {path.stem: path for path in out.glob("arms/*/*.jsonl")}
-    arms = [_texts(files[arm["name"]]) for arm in details["arms"]]
-    targets = []
+    """Return the texts of the targets' select splits and of the training sets.
+
+    Raises:
+        CurateError: it cannot be told which they are.
+    """
+    arms, targets = [], []
+    for name in (arm["name"] for arm in details["arms"]):
+        documents = find_file(out, files, "arms", name)
+        if documents is None:
+            raise CurateError(f"{out}: the documents of {name} are not there")
+        arms.append(_texts(documents))
     for name in details["targets"]:
-        slices = sorted(out.rglob(f"{name}-select.jsonl"))
+        held_out = find_file(out, files, "slices", f"{name}-select")
         named = TargetSettings(name=name, data_dir=str(data))
-        targets.append(_texts(slices[0]) if slices else list(load_target(named).select))
+        targets.append(_texts(held_out) if held_out else list(load_target(named).select))
     return targets, arms
 
 
@@ -102,9 +111,9 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="file of values and losses, for pooled.py")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     given = parser.parse_args()
-    details = json.loads((given.out / "result.json").read_text(encoding="utf-8"))["details"]
+    details, files = read_result(given.out)
     loss = np.array(details["loss"])  # (arms, targets)
-    targets, arms = read_texts(given.data / "targets", given.out, details)
+    targets, arms = read_texts(given.data / "targets", given.out, details, files)
     single = np.array([len(arm["shares"]) == 1 for arm in details["arms"]])
     probe = load_probe("builtin", device="cpu")
     values = measure_weights(

@@ -45,7 +45,7 @@ COMMANDS = {
     "--help": ["--help"],
     "index, unchanged": ["index"],
     "rank, read back": ["rank"],
-    "rank by words": ["rank", "--measure-again"],
+    "rank, measured": ["rank", "--measure-again"],
     "build-mix, read back": ["build-mix"],
     "build-mix": ["build-mix", "--make-again"],
     "show ranking": ["show", "ranking"],

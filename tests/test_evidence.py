@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from scipy.stats import t as student
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # the bench is a script with its rooms beside it
@@ -19,10 +20,12 @@ sys.path.insert(0, str(BENCHMARKS))  # the bench is a script with its rooms besi
 import alignment_vs_loss as bench  # noqa: E402
 import pieces  # noqa: E402
 import pooled  # noqa: E402
-from evidence import agreement, estimators, forecasts, measures, models  # noqa: E402
+import smoothing  # noqa: E402
+from evidence import agreement, data, estimators, forecasts, measures, models  # noqa: E402
 from evidence.estimators import published_distance  # noqa: E402
 from evidence.plan import Arm, Settings, is_near, is_same, plan_arms  # noqa: E402
 
+from curate.errors import CurateError  # noqa: E402
 from curate.ranking import samples  # noqa: E402
 from curate.ranking.baselines import PAIRED  # noqa: E402
 from curate.ranking.compression import compression  # noqa: E402
@@ -98,6 +101,14 @@ def test_top_one_and_regret_of_a_choice():
     loss = np.array([[4.0, 6.0], [5.0, 5.0], [3.5, 1.0]])
     assert agreement.top_one(values, loss) == 0.5
     assert agreement.regret(values, loss) == pytest.approx(0.25)  # 0.5 and, of two arms, 0
+
+
+def test_of_arms_that_share_the_first_place_each_is_as_likely():
+    values = np.array([[2.0, 0.0], [2.0, 0.0], [1.0, 0.0], [nan, 0.0]])
+    loss = np.array([[5.0, 1.0], [4.0, 2.0], [6.0, 3.0], [0.0, 6.0]])
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
+        assert agreement.top_one(values[order], loss[order]) == pytest.approx((1 / 2 + 1 / 4) / 2)
+        assert agreement.regret(values[order], loss[order]) == pytest.approx((0.5 + 2.0) / 2)
 
 
 @pytest.mark.parametrize("name", agreement.STATISTICS)
@@ -260,6 +271,22 @@ def test_a_run_over_all_items_gives_each_target_its_own_loss():
     assert models.per_target(Run, [2, 1]).tolist() == [2.0, 3.0]
 
 
+def test_the_recipe_is_timed_on_the_tokens_that_its_accuracy_is_of():
+    def lines(*rows):
+        names = ("estimator", "tokens", "seconds", "spearman")
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    recipes = (("published", 2_048, 6.3, 0.86), ("published, head not tuned", 4_096, 1.5, 0.80))
+    exact = (("exact", 512, 0.1, 0.85), ("exact", 1_024, 0.2, 0.95), ("exact", 4_096, 0.8, 0.98))
+    found = estimators.speedup_vs_published(lines(*recipes, *exact))
+    assert (found["published_seconds"], found["exact_tokens_to_that"]) == (6.3, 1_024)
+    assert found["speedup_vs_published"] == 31.5
+    assert found["published_seconds_as_published"] == pytest.approx(32 * 6.3)
+    better = lines(recipes[0], ("published, head not tuned", 4_096, 1.5, 0.90), *exact)
+    assert estimators.speedup_vs_published(better)["speedup_vs_published"] == 7.5
+    assert "speedup_vs_published" not in estimators.speedup_vs_published(lines(*recipes, exact[0]))
+
+
 def test_the_ceiling_of_a_noisy_reference_is_recovered():
     """Distances of 4,000 pairs, noise of variance k/n: what the formula says, and its inverse."""
     rng = np.random.default_rng(0)
@@ -376,6 +403,29 @@ def test_fewer_pairs_are_the_first_of_more(graded):
     assert min(seconds) > 0
 
 
+def test_texts_are_those_of_the_run_whose_losses_are_read(tmp_path):
+    """A folder may hold several runs: what a result has noted is read, and nothing is guessed."""
+    out = tmp_path / "out"
+
+    def write(run):
+        arm, pool = out / "arms" / run / "coq.jsonl", out / "pool" / run / "coq.jsonl"
+        halves = [pool.parent / "slices" / f"coq-{half}.jsonl" for half in ("select", "eval")]
+        for path in (arm, pool, *halves):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"text": f"{run} {path.stem}"}), encoding="utf-8")
+        return data.note_files(out, {"coq": arm}, [pool])
+
+    details = {"arms": [{"name": "coq"}], "targets": ["coq"]}
+    files = write("one")
+    only = ([["one coq-select"]], [["one coq"]])
+    assert smoothing.read_texts(tmp_path, out, details, {}) == only
+    other = write("another")
+    assert smoothing.read_texts(tmp_path, out, details, files) == only
+    assert smoothing.read_texts(tmp_path, out, details, other)[1] == [["another coq"]]
+    with pytest.raises(CurateError, match="2 files of coq"):
+        smoothing.read_texts(tmp_path, out, details, {})
+
+
 # --- all of it, small ---
 
 
@@ -411,6 +461,9 @@ def test_methods_forecast_the_losses_of_models_that_were_trained(small_run, monk
         assert every[name]["spearman"][0] >= least, name
     assert every["perplexity"]["spearman"][0] < every["lexical"]["spearman"][0]
     assert (out / "result-agreement.svg").read_text().startswith("<svg")
+    files = found["bench"]["files"]
+    assert set(files) == {"arms", "slices"} and len(files["arms"]) == 6
+    assert all((out / path).is_file() for kind in files.values() for path in kind.values())
     text = (out / "result.md").read_text()
     assert "| lexical |" in text and "| token pairs, their logarithm |" in text
     assert "| 2 | Task2Vec alignment |" in text
@@ -473,3 +526,32 @@ def test_a_line_through_what_gains_on_natural_proportions_is_recovered():
     assert found["n"] == 6
     assert found["slope"] == pytest.approx(0.7)
     assert found["residual_sd"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_line_is_held_against_targets_and_series_that_it_was_not_fitted_on():
+    """Nine targets of one slope and one of another: the interval of all holds it, theirs do not."""
+    rng = np.random.default_rng(0)
+    gain = np.vstack([np.zeros(10), rng.uniform(0.5, 1.0, (6, 10))])
+    slopes = np.append(np.ones(9), 1.5)
+
+    def series(seed):
+        noise = 0.1 * np.random.default_rng(seed).normal(size=gain.shape)
+        sets = ["natural", *"abcdef"]
+        return {"sets": sets, "values": {"pairs": gain}, "loss": 5 - slopes * gain + noise}
+
+    every = [series(1), series(2)]
+    found = pooled.prior_line(every, "pairs")
+    cells = pooled.read_gains(every, "pairs")
+    held = []
+    for target in range(10):  # by hand
+        other = cells["target"] != target
+        slope = (cells["gain"] * cells["drop"])[other].sum() / (cells["gain"] ** 2)[other].sum()
+        off = cells["drop"] - slope * cells["gain"]
+        half = student.ppf(0.95, other.sum() - 1) * np.sqrt(
+            (off[other] ** 2).sum() / (other.sum() - 1)
+        )
+        held.append(np.mean(np.abs(off[~other]) <= half))
+    assert found["n"] == 120 and found["held_target"] == pytest.approx(np.mean(held))
+    assert found["least_target"] == min(held) == held[-1] < 0.5
+    assert 0.85 < found["held_series"] <= 1 and found["held"] > found["held_target"]
+    assert "held_series" not in pooled.prior_line(every[:1], "pairs")

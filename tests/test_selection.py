@@ -20,15 +20,23 @@ from curate.records import Target  # noqa: E402
 CURVE = [(100, 5.0), (200, 4.5), (400, 4.6), (800, 4.0)]
 
 
-@pytest.mark.parametrize(
-    ("loss", "times"), [(5.0, 1.0), (4.5, 2.0), (4.75, 2**0.5), (4.0, 8.0), (6.0, 1.0)]
-)
+@pytest.mark.parametrize(("loss", "times"), [(5.0, 1.0), (4.5, 2.0), (4.75, 2**0.5), (4.0, 8.0)])
 def test_a_multiplier_reads_the_curve_of_random_data(loss, times):
     assert selection.multiplier(loss, 100, CURVE) == pytest.approx(times)
 
 
 def test_a_loss_below_the_whole_curve_has_no_multiplier():
     assert selection.multiplier(3.9, 100, CURVE) == float("inf")
+
+
+def test_a_loss_above_random_is_worth_less_than_the_budget_and_is_said_so():
+    assert selection.multiplier(5.01, 100, CURVE) == 0
+    row = {"loss": 5.01, "drop": -0.01, "interval": (-0.1, 0.1), "forecast": 0.0, "price": 0.0}
+
+    def said(times):
+        return selection.describe_row(row | {"multiplier": times}, 8.0)[3]
+
+    assert [said(0.0), said(1.0), said(float("inf"))] == ["< 1", "1.0", "> 8"]
 
 
 def measured(saving, *, seeds=3, items=40, noise=0.0):

@@ -85,13 +85,18 @@ def concordance(values: Floats, loss: Floats) -> float:
 
 
 def top_one(values: Floats, loss: Floats) -> float:
-    """Return the share of targets whose first arm by value is the one of lowest loss."""
-    return _mean(_regrets(values, loss) <= 0)
+    """Return the share of targets whose first arm by value is the one of lowest loss.
+
+    Of arms that share the first place each is as likely to be taken.
+    """
+    first, above = _choices(values, loss)
+    return _mean((first * (above <= 0)).sum(axis=0))
 
 
 def regret(values: Floats, loss: Floats) -> float:
     """Return the loss of the first arm by value above the lowest, nats/token, mean of targets."""
-    return _mean(_regrets(values, loss))
+    first, above = _choices(values, loss)
+    return _mean((first * above).sum(axis=0))
 
 
 STATISTICS: dict[str, Statistic] = {
@@ -213,12 +218,16 @@ def _column_means(table: Floats) -> Floats:
     return np.nansum(table, axis=0) / np.maximum(count, 1)
 
 
-def _regrets(values: Floats, loss: Floats) -> Floats:
+def _choices(values: Floats, loss: Floats) -> tuple[Floats, Floats]:
+    """Return the chance that each arm is taken, and its loss above the lowest, where two are."""
     kept = np.isfinite(values + loss)
-    columns = np.flatnonzero(kept.sum(axis=0) > 1)
-    first = np.where(kept, values, -np.inf).argmax(axis=0)[columns]
-    best = np.where(kept, loss, np.inf).min(axis=0)[columns]
-    return np.asarray(loss[first, columns] - best)
+    kept, values, loss = (table[:, kept.sum(axis=0) > 1] for table in (kept, values, loss))
+    if not kept.size:
+        return np.zeros((0, 0)), np.zeros((0, 0))
+    shown = np.where(kept, values, -np.inf)
+    first = (kept & (shown == shown.max(axis=0))).astype(float)
+    paid = np.where(kept, loss, np.inf)
+    return first / first.sum(axis=0), np.where(kept, loss - paid.min(axis=0), 0.0)
 
 
 def _mean(numbers: npt.NDArray[Any]) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -20,6 +22,7 @@ from curate.errors import CurateError
 from curate.mixing.dedup import Seen, find_copies
 from curate.mixing.documents import Filters, select_documents
 from curate.mixing.items import Items, index_items
+from curate.mixing.weights import ARITHMETIC
 from curate.records import Document, Index, Notify, Target, silent
 from curate.settings import CorpusSettings, EmbedSettings, TargetSettings
 from curate.store.fingerprint import digest_file, fingerprint
@@ -31,8 +34,12 @@ from curate.verification.documents import draw_texts
 from curate.verification.runs import publish_documents
 from evidence.plan import Arm, Settings
 
+Kind = Literal["arms", "slices"]
+Files = Mapping[Kind, Mapping[str, str]]  # name → path below the folder of a run
+
 CHARACTERS = 3  # a token, about: only for how much is drawn
 PASSAGE = 1_500  # characters of an item of a held-out slice
+WHERE: dict[Kind, str] = {"arms": "arms/*/{}.jsonl", "slices": "**/{}.jsonl"}
 ONE_SHARD = 1 << 40  # tokens: an arm is one shard, whatever its size
 
 
@@ -62,6 +69,7 @@ def make_pool(corpus: InputFile, out: Path, settings: Settings) -> Path:
         pool=settings.pool_tokens,
         slice=settings.slice_tokens,
         seed=settings.seed,
+        arithmetic=ARITHMETIC,  # of what drops copies; documents that stay train nothing anew
     )[:12]
     path = out / "pool" / key / f"{corpus.source}.jsonl"
     if path.is_file():
@@ -190,6 +198,7 @@ def _arm_path(
         tokens=settings.tokens,
         tokenizer=tokenizer.info.tokenizer_digest,
         seed=settings.seed,
+        arithmetic=ARITHMETIC,
     )[:12]
     return out / "arms" / key / f"{arm.name}.jsonl"
 
@@ -211,6 +220,44 @@ def eval_items(target: Target, tokenizer: Probe, settings: Settings) -> list[str
             chosen.append(number)
             left -= len(ids)
     return [target.eval[number] for number in sorted(chosen)]
+
+
+def note_files(out: Path, arms: Mapping[str, Path], pools: Sequence[Path]) -> Files:
+    """Return where a run's training sets and slices lie in its folder, which may hold other runs'.
+
+    Args:
+        out: the folder.
+        arms: name → file.
+        pools: of `make_pool`.
+    """
+    halves = {
+        f"{p.stem}-{half}": _slice_path(p, half) for p in pools for half in ("select", "eval")
+    }
+    kinds: tuple[tuple[Kind, Mapping[str, Path]], ...] = (("arms", arms), ("slices", halves))
+    return {
+        kind: {name: path.relative_to(out).as_posix() for name, path in paths.items()}
+        for kind, paths in kinds
+    }
+
+
+def read_result(out: Path) -> tuple[dict[str, Any], Files]:
+    """Return the details of `result.json`, and where its texts lie, if it says so."""
+    found = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    return found["details"], found.get("bench", {}).get("files", {})
+
+
+def find_file(out: Path, files: Files, kind: Kind, name: str) -> Path | None:
+    """Return the file of a name; of a result that does not say, the only one below the folder.
+
+    Raises:
+        CurateError: it does not say, and there are several: any may be another run's.
+    """
+    if files:
+        return out / files[kind][name] if name in files[kind] else None
+    found = sorted(out.glob(WHERE[kind].format(name)))
+    if len(found) > 1:
+        raise CurateError(f"{out}: {len(found)} files of {name}; run alignment_vs_loss.py again")
+    return found[0] if found else None
 
 
 def _slice_path(pool: Path, half: str) -> Path:

@@ -248,23 +248,33 @@ def _line(
 
 
 def speedup_vs_published(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return how much longer the published recipe takes to the accuracy at which it ends."""
-    published = max(
-        (line for line in lines if line["estimator"] == "published"), key=lambda x: x["tokens"]
-    )
-    untuned = [line for line in lines if line["estimator"] == "published, head not tuned"]
-    reached = max([published["spearman"], *[line["spearman"] for line in untuned]])
-    seconds = published["seconds"] * PUBLISHED_TOKENS / published["tokens"]
+    """Return how much longer the published recipe takes to an accuracy that both were seen at.
+
+    Its better form counts, tuned or not, with the tokens that it was given here. As published it
+    reads `PUBLISHED_TOKENS`, and nobody has seen how accurate it is then: those seconds stand
+    apart, and no ratio is taken of them. Where the exact rows never come as far there is none.
+    """
+    recipes = [line for line in lines if line["estimator"].startswith("published")]
+    published = max(recipes, key=lambda line: line["spearman"])
     exact = [line for line in lines if line["estimator"] == "exact"]
-    enough = [line for line in exact if line["spearman"] >= reached] or exact[-1:]
+    enough = [line for line in exact if line["spearman"] >= published["spearman"]]
+    found = {
+        "published_form": published["estimator"],
+        "published_tokens": published["tokens"],
+        "published_spearman": published["spearman"],
+        "published_seconds": published["seconds"],
+        "published_seconds_as_published": round(
+            published["seconds"] * PUBLISHED_TOKENS / published["tokens"], 1
+        ),
+    }
+    if not enough:
+        return found
     ours = min(enough, key=lambda line: line["seconds"])
-    return {
-        "published_spearman": reached,
-        "published_seconds_an_embedding": round(seconds, 1),
+    return found | {
         "exact_tokens_to_that": ours["tokens"],
         "exact_spearman": ours["spearman"],
         "exact_seconds": ours["seconds"],
-        "speedup_vs_published": round(seconds / ours["seconds"]),
+        "speedup_vs_published": round(published["seconds"] / ours["seconds"], 1),
     }
 
 

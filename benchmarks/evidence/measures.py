@@ -20,6 +20,7 @@ from curate.task2vec.reading import load_embedding
 from curate.task2vec.target import embed_target
 
 Floats = npt.NDArray[np.float64]
+READ = ("corpus", "ranking", "task2vec")
 NO_ORDER = ("random", "length")
 """Methods that say nothing here: every arm has the same number of tokens."""
 
@@ -129,4 +130,6 @@ def _by_layers(measure: Measure, first: int) -> Work:
 
 
 def _code() -> list[Path]:
-    return sorted(Path(methods.__file__).parent.glob("*.py"))
+    """Return what a value is computed by: ranking, and what it reads text and probe with."""
+    rooms = Path(methods.__file__).parents[1]
+    return sorted(path for room in READ for path in (rooms / room).glob("*.py"))
