@@ -5,10 +5,11 @@
 FOLDER/corpora holds one file a corpus, FOLDER/targets the named targets. So many items of a
 target are drawn without replacement, again and again, and the shards, one of each corpus, are
 ranked by words: how often does the 95 % interval hold the value of all of the target's items,
-and that of ranks the rank? A target may also be a corpus, whose items are then the beginnings of
-its documents (--characters of each). Beside it stands the same were the words of a target drawn
-one by one, not item by item: their entropy after Chao, Wang and Jost, and an interval of the
-cross-entropy alone.
+and that of ranks the rank? (Intervals are drawn in by what such a drawing varies less than one of
+all items that there could be.) A target may also be a corpus, whose items are then the
+beginnings of its documents (--characters of each). Beside it stands the same were the words of a
+target drawn one by one, not item by item: their entropy after Chao, Wang and Jost, and an interval
+of the cross-entropy alone.
 --vocab trains byte-pair tokens of that many kinds on the corpora, in place of the built-in
 probe's 4,096. With --methods so are the other methods that read text, on small shards. With --parts
 each corpus is so many shards, the target's own corpus among them: how often do a few items put
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from evidence.estimators import read_texts
+from evidence.estimators import of_those_there, read_texts
 
 from curate.corpus.pairs import count_pairs
 from curate.corpus.targets import load_target
@@ -119,6 +120,11 @@ def holds(found: Measured, truth: Floats) -> tuple[float, float, float]:
     return float(inside.mean()), float((found[0] - truth).mean()), float((high - low).mean() / 2)
 
 
+def of_drawing(found: Measured, drawn: int, there: int) -> Measured:
+    """Return what is measured, to be held against the value of all the items that there are."""
+    return found[0], of_those_there(found[1], drawn=drawn, there=there)
+
+
 def error(found: Measured, truth: Floats) -> float:
     """Return the mean size of the errors of values."""
     return float(np.abs(found[0] - truth).mean())
@@ -146,6 +152,7 @@ def by_words(
         rows = []
         for _ in range(drawings):
             pooled, found = measured(counts[generator.permutation(counts.shape[0])[:size]])
+            found = of_drawing(found, size, counts.shape[0])
             plain = holds(one_by_one(pooled, found), truth)
             ranks = holds_ranks(found, truth)
             rows.append([*holds(found, truth), *plain, ranks, error(found, truth)])
@@ -187,7 +194,7 @@ def by_pairs(
     for size in [size for size in sizes if 2 * size <= n]:
         rows = []
         for _ in range(drawings):
-            found = measured(generator.permutation(n)[:size])
+            found = of_drawing(measured(generator.permutation(n)[:size]), size, n)
             rows.append([*holds(found, truth), holds_ranks(found, truth)])
         names = ("holds", "off", "reach", "holds_ranks")
         means = np.mean(rows, axis=0).round(3).tolist()
@@ -212,14 +219,15 @@ def by_parts(
     for size in [size for size in sizes if 2 * size <= counts.shape[0]]:
         rows = []
         for _ in range(drawings):
-            values, moves = measured(counts[generator.permutation(counts.shape[0])[:size]])
+            found = measured(counts[generator.permutation(counts.shape[0])[:size]])
+            values, moves = of_drawing(found, size, counts.shape[0])
             over, reach = excess(values), t_intervals(values, moves)
             row = [float(over > 0), over]
             for off in (0.0, over):
-                found, low, high = aligned(*(each - off for each in (values, *reach)))
+                said, low, high = aligned(*(each - off for each in (values, *reach)))
                 inside = (low <= truth) & (truth <= high)
-                wrong = np.abs(found - truth)[near].mean()
-                row += [(found == 1).sum(), inside.mean(), inside[near].mean(), wrong]
+                wrong = np.abs(said - truth)[near].mean()
+                row += [(said == 1).sum(), inside.mean(), inside[near].mean(), wrong]
             rows.append(row)
         kinds = ("at_1", "holds", "holds_near", "error_near")
         names = ("above_1", "excess", *(f"{kind}_cut" for kind in kinds), *kinds)
@@ -245,7 +253,8 @@ def by_text(
     for size in [size for size in sizes if 2 * size <= len(items)]:
         rows = []
         for _ in range(drawings):
-            found = measured([items[n] for n in generator.permutation(len(items))[:size]])
+            some = [items[n] for n in generator.permutation(len(items))[:size]]
+            found = of_drawing(measured(some), size, len(items))
             rows.append([*holds(found, truth), holds_ranks(found, truth)])
         names = ("holds", "off", "reach", "holds_ranks")
         means = np.mean(rows, axis=0).round(3).tolist()

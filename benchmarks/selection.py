@@ -85,9 +85,11 @@ CHOICES: dict[str, Choice] = {
     "match by task2vec": Choice("task2vec", "match"),
     OWN_RANDOM: Choice("lexical", "temperature", ALL_ALIKE),
     "n-gram importance": Choice("ngram"),
+    "temperature by n-gram importance": Choice("ngram", "temperature"),
     "compression": Choice("compression"),
     "embedding cosine": Choice("embedding"),
     "classifier": Choice("classifier"),
+    "temperature by classifier": Choice("classifier", "temperature"),
 }
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from evidence.estimators import published_distance
+from evidence.estimators import of_those_there, published_distance
 
 from curate.corpus.targets import load_target
 from curate.corpus.tokens import cut_blocks, draw_batches
@@ -167,7 +167,7 @@ def item_coverage(
     """Yield how often intervals of targets of a few items hold what all of the items give.
 
     Every item is embedded once. The shards are the same in every drawing, so their part of the
-    intervals is left out.
+    intervals is left out; so is what a drawing varies less than one of items without end.
     """
     sequences = [cut_blocks([ids], block_tokens=EmbedSettings().block_tokens) for ids in items]
     blocks = fisher_blocks(probe.model, FisherSettings())
@@ -188,6 +188,7 @@ def item_coverage(
         for _ in range(DRAWINGS):
             found = aligned(size)
             moves = dataclasses.replace(found.moves, shard=np.zeros_like(found.moves.shard))
+            moves = of_those_there(moves, drawn=size, there=len(items))
             for kept, each_moves in ((held, moves), (plain, dataclasses.replace(moves, bias=None))):
                 low, high = t_intervals(found.values, each_moves)
                 kept.append((low <= truth) & (truth <= high))
@@ -226,7 +227,8 @@ def main() -> None:
     rows = {name: embed(each, probe) for name, each in parts.items()}
     mine = embed(own, probe)
     lines: list[dict[str, Any]] = [*measure_lines(mine, rows, blocks)]
-    lines.append(coverage(mine, rows, blocks))
+    if min(map(len, rows.values())) > BATCHES:  # of as many there is one drawing, the truth
+        lines.append(coverage(mine, rows, blocks))
     tokens = encode_texts(probe, list(target.select)) if arguments.items else []
     if tokens:
         lines += item_coverage(tokens, probe, rows, arguments.items)

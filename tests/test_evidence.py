@@ -29,6 +29,7 @@ from curate.errors import CurateError  # noqa: E402
 from curate.ranking import samples  # noqa: E402
 from curate.ranking.baselines import PAIRED  # noqa: E402
 from curate.ranking.compression import compression  # noqa: E402
+from curate.ranking.stats import Influences, t_intervals  # noqa: E402
 from curate.records import Target  # noqa: E402
 from curate.settings import CorpusSettings, EmbedSettings  # noqa: E402
 from curate.store.fingerprint import digest_texts  # noqa: E402
@@ -285,6 +286,21 @@ def test_the_recipe_is_timed_on_the_tokens_that_its_accuracy_is_of():
     better = lines(recipes[0], ("published, head not tuned", 4_096, 1.5, 0.90), *exact)
     assert estimators.speedup_vs_published(better)["speedup_vs_published"] == 7.5
     assert "speedup_vs_published" not in estimators.speedup_vs_published(lines(*recipes, exact[0]))
+
+
+def test_intervals_of_half_of_the_items_hold_the_mean_of_all_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    population = rng.normal(size=40)
+    held = {"there": [], "could be": []}
+    for _ in range(1_000):
+        drawn = rng.permutation(population)[:20]
+        moves = Influences((drawn - drawn.mean())[None], np.zeros((1, 2)), np.array([2]))
+        there = estimators.of_those_there(moves, drawn=20, there=40)
+        for name, each in {"there": there, "could be": moves}.items():
+            low, high = t_intervals(np.array([drawn.mean()]), each)
+            held[name].append(bool(low[0] <= population.mean() <= high[0]))
+    assert np.mean(held["there"]) == pytest.approx(0.95, abs=0.02)
+    assert np.mean(held["could be"]) > 0.985
 
 
 def test_the_ceiling_of_a_noisy_reference_is_recovered():

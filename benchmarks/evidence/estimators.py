@@ -11,6 +11,7 @@ domains. Seconds are processor seconds an embedding.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -25,6 +26,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import spearmanr
 
 from curate.corpus.tokens import cut_blocks
+from curate.ranking.stats import Influences
 from curate.task2vec.fisher import fisher_blocks, iterate_rows
 from curate.task2vec.probe import Probe, encode_texts, load_probe
 from curate.task2vec.published import PublishedSettings, published_rows
@@ -245,6 +247,21 @@ def _line(
         own = float(np.mean([spearmanr(d, truth["last"])[0] for d in found]))
         line["spearman_to_its_own"] = round(own, 4)
     return line
+
+
+def of_those_there(moves: Influences, *, drawn: int, there: int) -> Influences:
+    """Return influences that speak of the items that there are, not of all that there could be.
+
+    Items drawn without replacement vary less about the value of all `there` the more of them are
+    drawn: the variance is 1 - drawn / there times as large (Cochran, 1977, 2.6). Intervals that
+    do not know it hold that value too often.
+
+    Args:
+        moves: of a target of the drawn items.
+        drawn: items of the drawing.
+        there: items it was drawn from.
+    """
+    return dataclasses.replace(moves, target=moves.target * np.sqrt(1 - drawn / there))
 
 
 def speedup_vs_published(lines: list[dict[str, Any]]) -> dict[str, Any]:
