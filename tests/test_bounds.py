@@ -10,8 +10,8 @@ from curate.errors import UNREACHABLE, USAGE, CurateError
 from curate.mixing.bounds import bound_spread, read_rule
 from curate.mixing.checks import PAYLOAD, check_out, check_request, check_room
 from curate.mixing.choose import Taken, choose_rows
-from curate.mixing.draw import _choose_by_source, _split, _too_few
-from curate.mixing.filters import Wish
+from curate.mixing.draw import _choose_by_source, _deeper, _split, _too_few
+from curate.mixing.filters import Looked, Wish
 from curate.mixing.weights import Spread, blend_tokens, spread_tokens, tokens_of
 from curate.settings import MixSettings
 
@@ -409,3 +409,17 @@ def test_what_a_source_with_a_rule_cannot_be_cut_to_no_other_makes_up():
 
     assert _choose_by_source(taken, np.array([11, 89]), wish, cut) == 99
     assert [each.given for each in taken] == [10, 89]
+
+
+def test_all_shards_are_looked_at_in_few_rounds_where_no_cut_meets_a_part():
+    """Each round filters all documents again: there was one for each shard."""
+    states = [Looked(SimpleNamespace(n_documents=1_000), None, 1.0) for _ in range(500)]
+    parts, rounds = np.arange(500) % 3, []
+    while needed := _deeper(states, parts):
+        rounds.append(needed)
+        for place, depth in needed.items():
+            assert states[place].depth < depth <= 1_000
+            states[place].depth = depth
+    assert len(rounds) < 60
+    assert rounds[0] == {1: 64}  # the first that has a part
+    assert all(state.complete for state in states)

@@ -136,11 +136,20 @@ def _needed(state: Looked, part: int) -> int:
 
 
 def _deeper(states: Sequence[Looked], parts: Ints) -> dict[int, int]:
-    """Return the next shard that has documents not looked at, those with a part first."""
-    for place in np.argsort(parts <= 0, kind="stable").tolist():
-        if not states[place].complete:
-            return {place: min(states[place].shard.n_documents, max(2 * states[place].depth, 64))}
-    return {}
+    """Return shards that have documents not looked at, and how many to look at.
+
+    Those with a part come first. They are as many as are looked at to their end, for each round
+    filters all again: one shard a round would make that quadratic.
+    """
+    order = [
+        place
+        for place in np.argsort(parts <= 0, kind="stable").tolist()
+        if not states[place].complete
+    ]
+    return {
+        place: min(states[place].shard.n_documents, max(2 * states[place].depth, 64))
+        for place in order[: max(1, len(states) - len(order))]
+    }
 
 
 def _look_deeper(
