@@ -9,8 +9,8 @@ import pytest
 from curate.errors import UNREACHABLE, USAGE, CurateError
 from curate.mixing.bounds import bound_spread, read_rule
 from curate.mixing.checks import PAYLOAD, check_out, check_request, check_room
-from curate.mixing.choose import Taken, choose_rows
-from curate.mixing.draw import _choose_by_source, _deeper, _split, _too_few
+from curate.mixing.choose import Taken, choose_by_source, choose_rows
+from curate.mixing.draw import _deeper, _split, _too_few
 from curate.mixing.filters import Looked, Wish
 from curate.mixing.weights import Spread, blend_tokens, spread_tokens, tokens_of
 from curate.settings import MixSettings
@@ -107,7 +107,9 @@ def test_the_epochs_that_are_advised_are_enough():
 
 def test_the_epochs_that_are_advised_for_what_is_clean_are_enough():
     def refused(clean, **given):
-        states = [SimpleNamespace(clean=n, facts=None, copies_of=[]) for n in clean]
+        states = [
+            SimpleNamespace(clean=n, facts=None, copies_of=[], held=np.zeros(0)) for n in clean
+        ]
         return str(_too_few(states, Wish(budget=269, names=(), spread=Spread(), **given)))
 
     said = refused([11] * 7, max_epochs=3.5)
@@ -390,25 +392,42 @@ def test_of_whole_documents_sources_without_rules_make_up_for_what_others_miss(r
     sizes = [[1000], [50] * 40, [10] * 40]
     taken = [Taken(np.arange(len(each)), np.cumsum(each), sum(each)) for each in sizes]
     spread = Spread(shares=np.ones(3), groups=np.arange(3), **rules)
-    wish = Wish(budget=1000, names=("a", "b", "c"), spread=spread, whole=True)
     book = 600 if "blend" in rules else 300
     parts = np.array([book, 900 - book, 100])
-    given = _choose_by_source(taken, parts, wish, cut=lambda shard, place, tokens: (1, tokens))
+    given = choose_by_source(
+        taken, parts, spread, cut=lambda shard, place, tokens: (1, tokens), whole=True
+    )
     assert given == sum(each.given for each in taken)
     assert [each.given for each in taken] == wanted
 
 
-def test_what_a_source_with_a_rule_cannot_be_cut_to_no_other_makes_up():
-    """Of a text whose signs are two tokens each: more of it has to be looked at."""
-    taken = [Taken(np.arange(2), np.array([100, 200]), 200) for _ in range(2)]
-    spread = Spread(shares=np.ones(2), groups=np.arange(2), floors={0: 0.1})
-    wish = Wish(budget=100, names=("a", "b"), spread=spread)
+def of_signs(sizes, room=None):
+    """Return shards of documents, and a cut of texts of which each sign is so many tokens."""
+    shards = [Taken(np.arange(2), np.array([100, 200]), room or 200) for _ in sizes]
+    return shards, lambda shard, place, tokens: (1, tokens - tokens % sizes[shard])
 
-    def cut(shard, place, tokens):
-        return (1, tokens) if shard else (1, tokens - tokens % 2)
 
-    assert _choose_by_source(taken, np.array([11, 89]), wish, cut) == 99
-    assert [each.given for each in taken] == [10, 89]
+@pytest.mark.parametrize(
+    ("rules", "wanted"),
+    [
+        ({"floors": {0: 0.1}}, [12, 88]),  # a sign more, which is not below the floor
+        ({"ceilings": {0: 0.1}}, [9, 91]),  # a sign fewer, which is not above the ceiling
+        ({"blend": ((0, 0.1),)}, [12, 88]),
+    ],
+)
+def test_what_signs_of_several_tokens_miss_the_sources_without_rules_make_up(rules, wanted):
+    taken, cut = of_signs([3, 1])
+    spread = Spread(shares=np.ones(2), groups=np.arange(2), **rules)
+    assert choose_by_source(taken, np.array([10, 90]), spread, cut=cut) == 100
+    assert [each.given for each in taken] == wanted
+
+
+def test_what_a_source_with_a_rule_has_not_been_read_of_no_other_makes_up():
+    taken, cut = of_signs([1, 1])
+    taken[0].room = 50  # of the 80 that it is to give: more of it has to be looked at
+    spread = Spread(shares=np.ones(2), groups=np.arange(2), floors={0: 0.4})
+    assert choose_by_source(taken, np.array([80, 100]), spread, cut=cut) == 150
+    assert [each.given for each in taken] == [50, 100]
 
 
 def test_all_shards_are_looked_at_in_few_rounds_where_no_cut_meets_a_part():

@@ -248,3 +248,36 @@ def test_a_document_longer_than_a_hundredth_of_the_budget_is_cut_for_a_small_par
     given, rows = choose([[5000], [5000], [10] * 2000], [300, 300, 9400])
     assert given == 10_000 and (rows.end >= 0).sum() == 2
     assert np.bincount(rows.shard, rows.tokens).tolist() == [300, 300, 9400]
+
+
+def words_of(length):
+    """Return ends of a text of words of one to six signs of three tokens, and how it is cut."""
+    signs = np.random.default_rng(0).integers(1, 7, length).tolist()
+    ends = np.cumsum([tokens for n in signs for tokens in [3] * n + [1]])
+
+    def cut(shard, place, wanted):
+        found = int(np.searchsorted(ends, wanted, side="right"))
+        return (found, int(ends[found - 1])) if found else (0, 0)
+
+    return ends.tolist(), cut
+
+
+@pytest.mark.parametrize("budget", range(100, 130))
+def test_texts_whose_signs_are_of_three_tokens_meet_every_budget(budget):
+    ends, cut = words_of(40)
+    shards = [Taken(np.arange(2), np.array([ends[-1], 2 * ends[-1]]), 2 * ends[-1])
+              for _ in range(3)]  # fmt: skip
+    parts = np.array([budget - 40, 20, 20])
+    assert choose_rows(shards, parts, budget=budget, cut=cut) == budget
+    assert sum(each.given for each in shards) == budget
+    for shard in shards:
+        assert shard.part in (0, *ends) and (shard.end >= 0) == (shard.part > 0)
+
+
+def test_where_no_two_documents_meet_it_what_was_taken_stays():
+    def cut(shard, place, wanted):
+        return wanted // 3, wanted - wanted % 3
+
+    shards = [taken([300]), taken([300])]
+    assert choose_rows(shards, np.array([100, 0]), budget=100, cut=cut) == 99
+    assert [(each.part, each.end) for each in shards] == [(99, 33), (0, -1)]

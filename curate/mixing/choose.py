@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+
+from curate.mixing.fill import fill_by_share
+from curate.mixing.weights import Spread
 
 Ints = npt.NDArray[np.int64]
 Cut = Callable[[int, int, int], tuple[int, int]]
@@ -19,6 +22,13 @@ ROUGH = 0.02
 
 DRIFT = 0.01
 """The same of the budget: many small parts together are met by whole documents of some shards."""
+
+
+SIGN = 16
+"""Tokens that one sign may be, at most: by fewer than so many a part is missed for its sake."""
+
+TRIED = 8
+"""Documents that are tried with another one where none alone can be cut to what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,80 @@ def choose_rows(
     return _given(shards)
 
 
+def choose_by_source(
+    shards: Sequence[Taken], parts: Ints, spread: Spread, *, cut: Cut, whole: bool = False
+) -> int:
+    """Choose as `choose_rows`; sources that have rules give each its part.
+
+    Where a sign is several tokens a source may have no documents that can be cut to its part: then
+    it gives a few tokens more, or fewer where its rule is a ceiling. The sources without a rule
+    come last, together, and make up for that; without documents cut, for all that is missed.
+
+    Args:
+        shards: nothing taken yet; they are changed.
+        parts: as for `choose_rows`.
+        spread: its groups and their rules.
+        cut: as for `choose_rows`.
+        whole: as for `choose_rows`.
+
+    Returns:
+        The tokens taken.
+    """
+    groups, given, rest = _ruled(spread, len(shards)), 0, int(parts.sum())
+    for group in np.unique(groups)[::-1].tolist():
+        mine = np.flatnonzero(groups == group)
+        here, wanted = [shards[place] for place in mine.tolist()], parts[mine]
+
+        def cut_here(number: int, place: int, tokens: int, mine: Ints = mine) -> tuple[int, int]:
+            return cut(int(mine[number]), place, tokens)
+
+        if group < 0:
+            wanted = _refilled(here, wanted, rest)
+            given += choose_rows(here, wanted, budget=int(wanted.sum()), cut=cut_here, whole=whole)
+        else:
+            step = -1 if group in spread.ceilings and group not in spread.floors else 1
+            offs = [0] if whole else [step * off for off in range(SIGN)]
+            mine_given = _choose_near(here, wanted, offs, cut=cut_here, whole=whole)
+            near = whole or mine_given - int(wanted.sum()) in offs
+            rest -= mine_given if near else int(wanted.sum())  # a source may not have been read yet
+            given += mine_given
+    return given
+
+
+def _choose_near(
+    shards: Sequence[Taken], parts: Ints, offs: Sequence[int], *, cut: Cut, whole: bool
+) -> int:
+    """Choose the first budget, off by so much from that of the parts, that can be met."""
+    budget, first = int(parts.sum()), [replace(shard) for shard in shards]
+    for off in offs if budget else [0]:
+        wanted = _refilled(shards, parts, budget + off)
+        trial = [replace(shard) for shard in first]
+        given = choose_rows(trial, wanted, budget=int(wanted.sum()), cut=cut, whole=whole)
+        if off == 0 or given == budget + off:
+            for shard, tried in zip(shards, trial, strict=True):
+                shard.whole, shard.part, shard.end = tried.whole, tried.part, tried.end
+        if given == budget + off:
+            return given
+    return _given(shards)
+
+
+def _refilled(shards: Sequence[Taken], parts: Ints, budget: int) -> Ints:
+    """Return the parts, or, where they do not sum to the budget, parts like them that do."""
+    if budget == parts.sum():
+        return parts
+    room = np.array([shard.room for shard in shards])
+    budget = max(0, min(budget, int(room.sum())))
+    return fill_by_share(room, parts.astype(np.float64), budget=budget)
+
+
+def _ruled(spread: Spread, n: int) -> Ints:
+    """Return the group of each shard (n,) whose source has a rule, -1 of the others."""
+    ruled = {*spread.floors, *spread.ceilings, *(group for group, _ in spread.blend)}
+    if spread.groups is None:
+        return np.full(n, -1)
+    return np.where(np.isin(spread.groups, list(ruled)), spread.groups, -1)
+
+
 def gather_rows(shards: Sequence[Taken]) -> Rows:
     """Return the rows that the shards give, shard by shard, in the order of the draw."""
     columns: list[list[Ints]] = [[] for _ in range(5)]
@@ -165,6 +249,44 @@ def _fill(shards: Sequence[Taken], parts: Ints, budget: int, cut: Cut) -> None:
             missing -= shard.given - given
         if missing <= 0:
             return
+    if 0 < missing < SIGN:
+        _cut_two(shards, order, missing, cut)
+
+
+def _cut_two(shards: Sequence[Taken], order: Sequence[int], missing: int, cut: Cut) -> None:
+    """Take what no document has an end for of two: one is cut earlier, another gives the rest.
+
+    Where signs are of three tokens, say, a text of them can be cut to every third number; spaces
+    and stops are fewer, so that ends a little before are of other numbers.
+    """
+    others = [place for place in order if shards[place].next_tokens][:TRIED]
+    for one in [place for place in others if shards[place].part]:
+        shard = shards[one]
+        document = int(shard.usable[shard.whole % len(shard.usable)])
+        before = shard.part, shard.end
+        for back in range(1, min(2 * SIGN, before[0])):
+            shard.end, shard.part = cut(one, document, before[0] - back)
+            more = missing + before[0] - shard.part
+            if shard.part and any(
+                _gives(shards[other], other, more, cut) for other in others if other != one
+            ):
+                return
+        shard.part, shard.end = before
+
+
+def _gives(shard: Taken, place: int, more: int, cut: Cut) -> bool:
+    """Take so many tokens more of a shard's next document, if it can be cut to just them."""
+    before, given = (shard.part, shard.end), shard.given
+    wanted = before[0] + more
+    if wanted > shard.next_tokens or more > shard.room - given:
+        return False
+    shard.part = 0
+    whole = shard.whole
+    _cut_next(shard, place, wanted, cut)
+    if shard.given == given + more:
+        return True
+    shard.whole, shard.part, shard.end = whole, *before
+    return False
 
 
 def _nearest(shards: Sequence[Taken], parts: Ints, budget: int) -> None:

@@ -13,14 +13,13 @@ import numpy as np
 from curate.errors import UNREACHABLE, CurateError
 from curate.mixing.bounds import ceilings_bind, check_rooms, short_sources
 from curate.mixing.checks import epochs_for
-from curate.mixing.choose import Cut, Ints, Taken, choose_rows
+from curate.mixing.choose import Ints, Taken, choose_by_source
 from curate.mixing.drawn import Drawn, gather_drawn
-from curate.mixing.fill import fill_by_share
 from curate.mixing.filters import Looked, Wish, filter_documents
 from curate.mixing.look import Look
 from curate.mixing.reading import Home
 from curate.mixing.survey import survey
-from curate.mixing.weights import Spread, spread_tokens
+from curate.mixing.weights import spread_tokens
 from curate.records import Notify, Shard, silent
 
 DEPTHS = tuple(2.0**-k for k in range(6, -1, -1))
@@ -192,39 +191,8 @@ def _choose(
         text = held.get((shard, place)) or read([_home(states, shard, place)])[0]
         return cut(text, wanted)
 
-    given = _choose_by_source(taken, parts, wish, cut_one)
+    given = choose_by_source(taken, parts, wish.spread, cut=cut_one, whole=wish.whole)
     return taken if given == parts.sum() or (wish.whole and given) else None
-
-
-def _choose_by_source(taken: Sequence[Taken], parts: Ints, wish: Wish, cut: Cut) -> int:
-    """Choose, and return the tokens; of sources that have rules, each its part to the token.
-
-    The others come last, together: where no document may be cut they make up for what those missed.
-    """
-    groups, given = _ruled(wish.spread, len(taken)), 0
-    for group in np.unique(groups)[::-1].tolist():
-        mine = np.flatnonzero(groups == group)
-        here, wanted = [taken[place] for place in mine.tolist()], parts[mine]
-        last = group < 0 and wish.whole
-        budget = int(parts.sum()) - given if last else int(wanted.sum())
-        if budget != wanted.sum():
-            room = np.array([each.room for each in here])
-            budget = max(0, min(budget, int(room.sum())))
-            wanted = fill_by_share(room, wanted.astype(np.float64), budget=budget)
-
-        def cut_here(number: int, place: int, tokens: int, mine: Ints = mine) -> tuple[int, int]:
-            return cut(int(mine[number]), place, tokens)
-
-        given += choose_rows(here, wanted, budget=budget, cut=cut_here, whole=wish.whole)
-    return given
-
-
-def _ruled(spread: Spread, n: int) -> Ints:
-    """Return the group of each shard (n,) whose source has a rule, -1 of the others."""
-    ruled = {*spread.floors, *spread.ceilings, *(group for group, _ in spread.blend)}
-    if spread.groups is None:
-        return np.full(n, -1)
-    return np.where(np.isin(spread.groups, list(ruled)), spread.groups, -1)
 
 
 def _read_ahead(
@@ -244,7 +212,7 @@ def _read_ahead(
         return 1, tokens
 
     trial = [replace(each) for each in taken]
-    _choose_by_source(trial, parts, wish, note)
+    choose_by_source(trial, parts, wish.spread, cut=note, whole=wish.whole)
     sizes = np.cumsum([*wanted.values()])
     keys = [*wanted][: int(np.searchsorted(sizes, HELD_TOKENS, side="right"))]
     texts = read([_home(states, *key) for key in keys]) if keys else []
