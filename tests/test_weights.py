@@ -322,7 +322,9 @@ def test_random_bounds_are_kept_where_they_can_be(seed):
         ("ngram-lm", "match"),
         ("lexical", "match"),
         ("task2vec", "match"),
-        ("ngram", "top"),
+        ("ngram", "temperature"),
+        ("classifier", "temperature"),
+        ("embedding", "top"),
         ("random", "top"),
     ],
 )

@@ -54,8 +54,9 @@ def settle_selection(selection: Selection, method: Method) -> Selection:
     """Return what `auto` means after a ranking by such a method.
 
     What trained the best models in `benchmarks/selection.py`: after token pairs, words and
-    Task2Vec the mixture that is closest to the target. Of the values of other methods no
-    mixture's is known: the best, whole.
+    Task2Vec the mixture that is closest to the target; after importance of n-grams and a
+    classifier, of whose values no mixture's is known, a soft choice. Of others the best, whole:
+    nothing else was measured.
 
     Args:
         selection: as set.
@@ -63,6 +64,8 @@ def settle_selection(selection: Selection, method: Method) -> Selection:
     """
     if selection != "auto":
         return selection
+    if method in ("ngram", "classifier"):
+        return "temperature"
     return "match" if method in ("ngram-lm", "lexical", "task2vec") else "top"
 
 
