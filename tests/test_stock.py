@@ -125,8 +125,13 @@ def test_a_shard_has_what_its_documents_without_items_hold(place):
         whole = count_pairs(ids, vocab)
         keys = whole.keys(vocab).tolist()
         assert found == dict(zip(keys, whole.counts.tolist(), strict=True))
-    natural = stock.natural()
-    assert all(natural[each.shard.name] == stock.tokens(each) for each in index.shards)
+    assert stock.room == {each.shard.name: stock.tokens(each) for each in index.shards}
+
+    held = {each.shard.name: each.shard.n_tokens for each in index.shards}
+    few, most = stock.natural(100), stock.natural(10**9)
+    assert sum(few.values()) == pytest.approx(100) and most == stock.room  # and all there is
+    share = 100 / sum(held.values())  # in proportion to what the index has, leaks among it
+    assert few == pytest.approx({name: share * tokens for name, tokens in held.items()})
 
 
 def test_shards_that_are_not_looked_at_are_as_they_were_counted(place, tmp_path):

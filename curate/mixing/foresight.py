@@ -142,10 +142,10 @@ class Foresight:
         tokens = max(round(sum(parts.values())), 1)
         kept = self.kept.setdefault(tokens, {})
         kept.pop("mix", None)
-        natural, left = self.stock.natural(), float(tokens)
+        natural, left = self.stock.natural(tokens), float(tokens)
         worst: dict[str, float] = {}
         for line in reversed(self.ranking.shards):
-            worst[line.shard] = min(natural[line.shard], left)
+            worst[line.shard] = min(float(self.stock.room[line.shard]), left)
             left -= worst[line.shard]
         mixtures = {"mix": parts, "random": natural, "worst": worst}
         return describe_mixtures(
@@ -155,7 +155,7 @@ class Foresight:
 
     @cached_property
     def _told(self) -> _Told:
-        index, natural = self.stock.index, self.stock.natural()
+        index, natural = self.stock.index, self.stock.natural(self.tokens)
         few = target_pairs(index, self.target, most=READ_ITEMS)
         sums = sum_up(self.stock, {"": natural}, tokens=self.tokens, pairs=few, most=FEW)
         seen, background = seen_by(self.stock, sums, [""], few)

@@ -94,7 +94,7 @@ def describe_mixtures(
     """
     sums = {} if kept is None else kept
     index = stock.index
-    wanted = {**mixtures, "": stock.natural()}
+    wanted = {**mixtures, "": stock.natural(tokens)}
     wanted = {name: parts for name, parts in wanted.items() if name not in sums}
     width = target.vectors.shape[1] if target and method not in BY_COUNTS else 0
     sums |= sum_up(stock, wanted, tokens=tokens, pairs=pairs, width=width)
@@ -190,7 +190,7 @@ def seen_by(
     stock: Stock, sums: Sums, names: Iterable[str], pairs: ItemPairs
 ) -> tuple[list[Seen], Floats]:
     """Return what mixtures can be expected to say, and the words of the corpus."""
-    background = sums[""].unigrams * sum(stock.natural().values())
+    background = sums[""].unigrams * sum(stock.room.values())
     corpus = shares_of(background)[pairs.after]
     return [sums[name].pairs.seen(corpus) for name in names], background
 

@@ -123,13 +123,12 @@ class _Pool:
 
         Where they leave too little for the budget, the draw says so: here they are counted.
         """
-        entries = {each.shard.name: each for each in self.look.stock.index.shards}
-        left = [self.look.stock.tokens(entries[name]) for name in self.names]
-        kept = np.array(left) / np.maximum([each.n_tokens for each in self.shards], 1)
-        if (kept * self.room).sum() < self.settings.budget:
-            kept = np.ones(len(kept))
-        clean = kept * self.tokens
-        return clean / clean.sum(), kept * self.room / self.settings.budget
+        left = np.array([self.look.stock.room[name] for name in self.names])
+        room = self.room * left / np.maximum([each.n_tokens for each in self.shards], 1)
+        if room.sum() < self.settings.budget:
+            room = self.room
+        natural = np.where(room > 0, self.tokens, 0)
+        return natural / natural.sum(), room / self.settings.budget
 
     def _fit(self) -> Fit:
         """Return what fits shares to the rules of sources."""

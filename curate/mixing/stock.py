@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from curate.corpus.pairs import Pairs, count_pairs
 from curate.corpus.tokens import count_unigrams
+from curate.mixing.fill import share_out
 from curate.mixing.look import Look, write_target
 from curate.mixing.survey import leaked_tokens
 from curate.mixing.tokenizer import encode_named
@@ -37,7 +38,7 @@ def count_kept_out(documents: Sequence[Counts], vocab: int) -> KeptOut:
     return KeptOut(count_pairs(documents, vocab), words, int(words.sum()))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stock:
     """The shards of an index, as a mix can have them.
 
@@ -48,9 +49,21 @@ class Stock:
     index: Index
     kept_out: Mapping[str, KeptOut] = field(default_factory=dict)  # by shard, where there are any
 
-    def natural(self) -> dict[str, float]:
-        """Return the tokens of every shard: natural proportions."""
-        return {each.shard.name: float(self.tokens(each)) for each in self.index.shards}
+    @cached_property
+    def room(self) -> dict[str, int]:
+        """Tokens of every shard."""
+        return {each.shard.name: self.tokens(each) for each in self.index.shards}
+
+    def natural(self, tokens: int) -> dict[str, float]:
+        """Return so many tokens in natural proportions, as `random` takes them, by shard.
+
+        Proportions are those of the index, as far as what is not kept out goes.
+        """
+        whole = [float(each.shard.n_tokens) for each in self.index.shards]
+        room = np.array([*self.room.values()], np.float64)
+        room = room if room.sum() else np.array(whole)  # nothing is left: the draw says so
+        parts = share_out(room, np.array(whole), total=min(float(tokens), float(room.sum())))
+        return dict(zip(self.room, parts.tolist(), strict=True))
 
     def tokens(self, entry: IndexedShard) -> int:
         """Return the tokens of a shard."""

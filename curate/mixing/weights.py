@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-ARITHMETIC = 16
+ARITHMETIC = 17
 """State of the arithmetic that makes a mix; a part of every mix's fingerprint.
 
 Raise it with any change by which the same index, ranking, target, settings and budget would give
