@@ -956,6 +956,16 @@ def test_a_trainer_gets_its_file_and_the_mix_is_read_back_with_it(build):
     assert not (Path(build(out="mix").folder) / "axolotl.yaml").exists()
 
 
+def test_a_trainer_finds_a_tokenizer_that_was_named_from_here(build, tmp_path, monkeypatch):
+    save_letters(tmp_path / "letters")
+    monkeypatch.chdir(tmp_path)
+    mix = build(budget=2_000, tokenizer="letters", trainer="axolotl")
+    named = f"tokenizer_config: {(tmp_path / 'letters').resolve()}"
+    assert named in (Path(mix.folder) / "axolotl.yaml").read_text().replace('"', "").replace(
+        "'", ""
+    )
+
+
 def test_a_draw_that_looks_deeper_does_not_cut_anew(place):
     """Where a source lacks its last token, each of its many rounds cut the same books again."""
     asked = []

@@ -273,12 +273,15 @@ def _trainer_text(
 ) -> str:
     name = settings.tokenizer or index.embed.probe
     spec = token_spec(name, index.probe)
+    place = find_place(name, index.probe)["pretrained_model_name_or_path"]
+    if isinstance(place, Path):  # the trainer may be started from another folder
+        place = place.resolve()
     return trainer_text(
         trainer,
         out=out.resolve(),
         fmt=fmt,
         files=[file.path for file in files],
-        tokenizer=str(find_place(name, index.probe)["pretrained_model_name_or_path"]),
+        tokenizer=str(place),
         vocab=spec.vocab,
         end=spec.end,
     )
